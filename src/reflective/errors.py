@@ -1,0 +1,40 @@
+"""Every exception that is ours. An error says what is wrong, what was got, and what to do.
+
+    ReflectiveError
+    ├── InputError          a problem, option or file that the user gave (exit 2)
+    │   └── ContextError    a prompt that does not fit the model's context
+    ├── CheckpointError     a model folder or head that can't be loaded or saved
+    ├── EngineError         generation failed: NaN logits, out of memory, a lost endpoint
+    ├── DependencyError     an extra that is not installed
+    └── TrainingError       a run that can't start or can't go on
+"""
+
+from __future__ import annotations
+
+
+class ReflectiveError(Exception):
+    """The root of the tree: catch this to catch everything that reflective raises on purpose."""
+
+
+class InputError(ReflectiveError, ValueError):
+    """What the user gave can't be used."""
+
+
+class ContextError(InputError):
+    """The prompt leaves no room in the model's context."""
+
+
+class CheckpointError(ReflectiveError):
+    """A model folder, head or import that is missing, damaged or does not fit."""
+
+
+class EngineError(ReflectiveError):
+    """Generation failed for a reason that is not the user's input."""
+
+
+class DependencyError(ReflectiveError, ImportError):
+    """A feature needs an extra that is not installed."""
+
+
+class TrainingError(ReflectiveError):
+    """A training run can't start or can't go on."""
