@@ -1,0 +1,47 @@
+# Everything runs from .venv, made from a bare Python 3.11 (or newer) by `make setup`.
+PYTHON   ?= python3
+PIP_ARGS ?=
+VENV     := .venv
+BIN      := $(VENV)/bin
+STAMP    := $(VENV)/.reflective-$(shell cksum pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+WORKERS  ?= 2
+COUNTDOWN := Using the numbers 3, 7, 11, 25 (each at most once), create an expression that equals 58.
+
+# one torch thread a worker: the workers already fill the cores
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: setup demo test lint types bench clean help
+
+help:
+	@echo "make setup   make $(VENV) and install reflective with everything that development needs"
+	@echo "make demo    solve a countdown problem with 32 trajectories of the shipped model"
+	@echo "make test    ruff, mypy --strict and the tests"
+	@echo "make bench   the benchmarks; each ends in one JSON line"
+
+setup: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "reflective needs Python 3.11 or newer; name one with: make setup PYTHON=python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[dev]' -c constraints.txt
+	@rm -f $(VENV)/.reflective-*
+	@touch $@
+
+demo: setup
+	$(BIN)/reflective solve "$(COUNTDOWN)" --effort high
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy --strict src
+
+test: lint types
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+bench: setup
+	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench" >&2; $(BIN)/python $$bench; done
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
