@@ -7,6 +7,7 @@ Departures from the reference:
 - Steps are looked for in the response only. The reference starts at the first `<think>` it meets, or at position 0
   when there is none, and so scores parts of the user's prompt.
 - Without an open `<think>` there is no thinking and there are no steps.
+- A `<think>` that a user typed opens nothing: it lies in another turn than the response (`StepRule.turn_ids`).
 - The thinking ends at the first `</think>`, since the pass that generates cannot know of a second one.
   `StepRule(closes="last")` gives the reference's reading for finished texts.
 """
@@ -27,12 +28,17 @@ RuleName = Literal["reference", "paper", "chinese"]
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """Which tokens end a step, and which open and close the thinking."""
+    """Which tokens end a step, and which open and close the thinking.
+
+    `turn_ids` are the tokens that begin or end a turn of the chat template. In a prompt, what stands before the last
+    of them belongs to another turn, so a `<think>` there is not the response's.
+    """
 
     step_ids: frozenset[int]
     think_id: int
     think_end_id: int
     closes: Literal["first", "last"] = "first"
+    turn_ids: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.step_ids:
@@ -64,6 +70,12 @@ class StepTracker:
         """Whether the next token is written inside the thinking."""
         return self._thinking is True
 
+    def copy(self) -> StepTracker:
+        """An independent tracker in the same state."""
+        twin = StepTracker(self._rule)
+        twin._thinking, twin._after_mark, twin.count = self._thinking, self._after_mark, self.count
+        return twin
+
     def push(self, token_id: int) -> bool:
         """Read the next token of the response; True when it ends a step."""
         rule = self._rule
@@ -85,7 +97,7 @@ def _left_open(rule: StepRule, prompt_ids: Sequence[int]) -> bool | None:
     for token in reversed(prompt_ids):
         if token == rule.think_id:
             return True
-        if token == rule.think_end_id:
+        if token == rule.think_end_id or token in rule.turn_ids:
             return None
     return None
 

@@ -1,0 +1,547 @@
+"""The embedded engine: trajectories written and scored in one pass, on CPU or GPU.
+
+`step` is `admit → decode → draw → score → finish`. A step's score is computed when its step token is drawn, from the
+hidden state that gave the logits of that draw: no second pass, no re-tokenisation. Prompts are prefilled once for all
+trajectories that share them; finished rows leave the batch and waiting ones enter.
+
+Departure from the reference: where it generates with one copy of the weights and re-reads every trajectory with
+another, this holds one copy and reads every token once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.engines.torch.fused import FusedBackbone, can_fuse
+from reflective.engines.torch.hf import DecodePlan, HFBackbone
+from reflective.engines.torch.kv import KVMemory, Parked, ParkingLot
+from reflective.engines.torch.memory import available_memory, is_out_of_memory
+from reflective.engines.torch.sampling import BROKEN, SamplingRows, draw, uniforms
+from reflective.engines.torch.scheduler import Scheduler
+from reflective.engines.torch.sequence import Running
+from reflective.errors import CheckpointError, ContextError, EngineError, InputError
+from reflective.sprm.aggregate import aggregate
+from reflective.sprm.head import SPRMHead
+from reflective.sprm.segment import StepRule, StepTracker, step_positions
+from reflective.types import FinishReason, Step, Trajectory
+
+MAX_ROWS = 64  # trajectories written at once by default
+TEXT_INTERVAL = 8  # tokens between two Text events of a trajectory; a step's end and the finish send one, too
+LENGTH_QUANTUM = 64  # KV memory grows in units of so many positions
+KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys and values
+PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
+
+
+class TorchEngine(Engine):
+    """Writes scored trajectories with a Hugging Face causal LM and an SPRM head.
+
+    `model` and `head` are taken as they are; without a head and a rule, trajectories carry no steps. The model's
+    projections may be re-laid (values unchanged), so don't train through it while the engine lives.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        head: SPRMHead | None = None,
+        rule: StepRule | None = None,
+        *,
+        name: str = "model",
+        layer: int = -2,
+        aggregation: str = "geometric_mean",
+        calibration: Any = None,
+        max_rows: int = MAX_ROWS,
+        catch_features: bool = False,
+        fuse: bool = True,
+    ) -> None:
+        if head is not None and rule is None:
+            raise CheckpointError("a head without a step rule can't score: pass rule=StepRule(...).")
+        if max_rows < 1:
+            raise InputError(f"max_rows is {max_rows}; it must be 1 or more.")
+        self.name, self.tokenizer, self.rule, self.calibration = name, tokenizer, rule, calibration
+        self.head = head.eval() if head is not None else None
+        self.scored = head is not None
+        self.aggregation = aggregation
+        self.context_length = int(model.config.get_text_config().max_position_embeddings)
+        self.model = model
+        backbone = FusedBackbone if fuse and can_fuse(model) else HFBackbone
+        self._backbone: HFBackbone = backbone(model, layer)
+        self._device = self._backbone.shape.device
+        self._eos_ids = _eos_ids(model, tokenizer)
+        self._ids = itertools.count()
+        self._scheduler = Scheduler(max_rows)
+        self._finished: dict[int, Running] = {}
+        self._cancelled: list[Running] = []
+        self._kv: KVMemory | None = None
+        self._parking = ParkingLot(0)
+        self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self._catch_features = catch_features
+        self._features: dict[int, list[Tensor]] = {}
+        self._settings: SamplingRows | None = None
+        self._seen: Tensor | None = None
+        self._uniform = torch.empty(0, 0)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
+        """An engine on a loaded `reflective.checkpoint.Checkpoint`."""
+        config = checkpoint.config
+        if config is None:
+            return cls(checkpoint.model, checkpoint.tokenizer, name=checkpoint.name, **options)
+        if config.feature_position != "before":
+            raise CheckpointError(
+                f"the head of {checkpoint.name!r} reads {config.feature_position!r} the step token; generation scores "
+                "a step from the position before it. Train the head with feature_position 'before'."
+            )
+        return cls(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            checkpoint.head,
+            config.rule,
+            name=checkpoint.name,
+            layer=config.layer,
+            aggregation=config.aggregation,
+            calibration=config.calibration,
+            **options,
+        )
+
+    # ---- the contract
+
+    def encode_prompt(self, problem: str) -> tuple[int, ...]:
+        """Chat template with the thinking opened; a template that does not open it gets `<think>` appended."""
+        messages = [{"role": "user", "content": problem}]
+        return self.encode_messages(messages)
+
+    def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+        """Token ids of a chat in the model's template, with the thinking opened."""
+        if getattr(self.tokenizer, "chat_template", None):
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        else:
+            text = "\n\n".join(message["content"] for message in messages) + "\n"
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        if self.rule is not None and not StepTracker(self.rule, ids).thinking:
+            ids.append(self.rule.think_id)
+        return tuple(ids)
+
+    def submit(self, request: Request) -> int:
+        """Queue a request (see `Engine.submit`)."""
+        if request.max_tokens < 1:
+            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        id = next(self._ids)
+        sequence = self._continue(id, request) if request.parent is not None else self._start(id, request)
+        if sequence.reserve > self.context_length:
+            room = self.context_length - len(sequence.prompt_ids) - len(sequence.token_ids)
+            if room < 1:
+                raise ContextError(
+                    f"the prompt has {len(sequence.prompt_ids):,} tokens, but {self.name!r} reads at most "
+                    f"{self.context_length:,} with the answer. Shorten the problem."
+                )
+            sequence.limit = len(sequence.token_ids) + room
+        self._scheduler.submit(sequence)
+        return id
+
+    @torch.inference_mode()
+    def cancel(self, id: int) -> None:
+        """Stop a trajectory, or forget a finished one (see `Engine.cancel`)."""
+        if self._finished.pop(id, None) is not None:
+            self._parking.drop(id)
+            self._features.pop(id, None)
+            return
+        waiting = self._scheduler.remove_waiting(id)
+        if waiting is not None:
+            self._cancelled.append(waiting)
+            return
+        for row, sequence in enumerate(self._scheduler.running):
+            if sequence.id == id:
+                self._leave(row, park=True)
+                self._cancelled.append(sequence)
+                return
+
+    @property
+    def busy(self) -> bool:
+        """Whether any trajectory waits, runs, or has a cancellation to report."""
+        return self._scheduler.busy or bool(self._cancelled)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Write one token of every running trajectory."""
+        events: list[Event] = []
+        cancelled, self._cancelled = self._cancelled, []
+        for sequence in cancelled:
+            self._finish(sequence, "cancelled", events)
+        self._retry_when_full(lambda: self._admit(events))
+        if self._scheduler.running:
+            logits, features = self._retry_when_full(self._decode)
+            self._advance(list(range(len(self._scheduler.running))), logits, features, events)
+        return events
+
+    def close(self) -> None:
+        """Free the KV memory; the model stays the caller's."""
+        self._kv = None
+        self._parking.clear()
+        self._finished.clear()
+        self._features.clear()
+
+    # ---- scoring given text
+
+    @torch.inference_mode()
+    def score(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> tuple[Step, ...]:
+        """Steps and their scores of a given response, by one forward over prompt and response.
+
+        Raises `ContextError` when both are longer than the context.
+        """
+        if self.head is None or self.rule is None:
+            raise CheckpointError(f"{self.name!r} has no SPRM head, so nothing can be scored.")
+        positions = step_positions(self.rule, response_ids, prompt_ids)
+        ids = [*prompt_ids, *response_ids]
+        if len(ids) > self.context_length:
+            raise ContextError(f"prompt and response have {len(ids):,} tokens; the context is {self.context_length:,}.")
+        if not positions:
+            return ()
+        if min(positions) == 0 and not prompt_ids:
+            positions = [p for p in positions if p > 0]  # nothing comes before it that could be read
+        stop = len(prompt_ids) + max(positions, default=0)
+        if not positions:
+            return ()
+        kv = KVMemory(self._backbone.shape, 1, stop)
+        read_at = [len(prompt_ids) + p - 1 for p in positions]
+        _, features = self._backbone.prefill(ids[:stop], kv, 0, features_at=read_at)
+        extra = None
+        if self.head.uses_logprobs:
+            extra = self._logprob_features(self._given_logprobs(ids, stop, len(prompt_ids)), positions)
+        logits = self.head(features, extra).tolist()
+        return self._steps(response_ids, positions, logits)
+
+    def _given_logprobs(self, ids: Sequence[int], stop: int, prompt: int) -> list[float]:
+        """Log-probabilities of the response's tokens up to the last step token."""
+        inputs = torch.tensor([list(ids[: stop + 1])], device=self._device)
+        logits = self.model(input_ids=inputs).logits[0, prompt - 1 : -1].float()  # (n, V)
+        chosen = logits.gather(1, inputs[0, prompt:].unsqueeze(1)).squeeze(1)
+        return (chosen - logits.logsumexp(-1)).tolist()  # type: ignore[no-any-return]
+
+    def take_features(self, id: int) -> Tensor:
+        """Features (n, H) of the n steps of a finished trajectory, if the engine was made with `catch_features`."""
+        rows = self._features.pop(id, [])
+        width = self._backbone.model.get_input_embeddings().weight.shape[1]
+        return torch.stack(rows) if rows else torch.empty(0, width, dtype=self._backbone.shape.dtype)
+
+    # ---- making sequences
+
+    def _start(self, id: int, request: Request) -> Running:
+        if not request.prompt_ids:
+            raise InputError("the prompt is empty; there must be at least one token.")
+        bad = [t for t in request.prompt_ids if not 0 <= t < self._vocabulary]
+        if bad:
+            raise InputError(f"the prompt holds token id {bad[0]}; this model knows 0 to {self._vocabulary - 1}.")
+        tracker = StepTracker(self.rule, request.prompt_ids) if self.rule is not None else None
+        return Running(id, request, request.prompt_ids, tracker, request.max_tokens)
+
+    def _continue(self, id: int, request: Request) -> Running:
+        parent = self._finished.get(request.parent) if request.parent is not None else None
+        if parent is None:
+            raise InputError(f"trajectory {request.parent} is not a finished one of this engine; it can't be continued.")
+        return Running(
+            id,
+            request,
+            parent.prompt_ids,
+            parent.tracker.copy() if parent.tracker is not None else None,
+            len(parent.token_ids) + request.max_tokens,
+            token_ids=list(parent.token_ids),
+            logprobs=list(parent.logprobs),
+            step_positions=list(parent.step_positions),
+            step_logits=list(parent.step_logits),
+            emitted=len(parent.token_ids),
+            emit_from=len(parent.token_ids),
+        )
+
+    # ---- admit
+
+    def _admit(self, events: list[Event]) -> None:
+        """Give free rows to waiting trajectories; fresh ones draw their first token from the prompt's logits."""
+        self._reserve_memory()
+        while (first_row := len(self._scheduler.running)) < self._scheduler.max_rows:
+            group = self._scheduler.next_group()
+            if not group:
+                break
+            try:
+                if group[0].token_ids:
+                    self._resume(group[0], first_row)
+                    fresh = None
+                else:
+                    fresh = self._prefill_group(group, first_row)
+            except Exception:
+                self._scheduler.preempt_from(first_row)
+                raise
+            self._load_rows(first_row)
+            if fresh is not None:
+                logits, feature = fresh
+                rows = list(range(first_row, first_row + len(group)))
+                self._advance(rows, logits.expand(len(group), -1), feature.expand(len(group), -1), events)
+
+    def _prefill_group(self, group: list[Running], first_row: int) -> tuple[Tensor, Tensor]:
+        """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H)."""
+        kv, prompt = self._memory, group[0].prompt_ids
+        parked = self._parking.get(prompt)
+        if parked is not None and parked.logits is not None and parked.feature is not None:
+            kv.restore(parked.kv, first_row)
+            logits, feature = parked.logits, parked.feature
+        else:
+            logits, features = self._backbone.prefill(prompt, kv, first_row)
+            feature = features[0]
+            if self._scheduler.waits_for(prompt):
+                self._parking.put(prompt, Parked(kv.park(first_row, len(prompt)), logits, feature))
+        for row in range(first_row + 1, first_row + len(group)):
+            kv.move(first_row, row, len(prompt))
+        if not self._scheduler.waits_for(prompt):
+            self._parking.drop(prompt)
+        return logits.unsqueeze(0), feature.unsqueeze(0)
+
+    def _resume(self, sequence: Running, row: int) -> None:
+        """Bring back the keys and values of a trajectory that goes on: parked, or by another prefill."""
+        parked = self._parking.get(sequence.request.parent) if sequence.request.parent is not None else None
+        if parked is not None and parked.kv.shape[1] == sequence.length:
+            self._memory.restore(parked.kv, row)
+        else:
+            ids = (*sequence.prompt_ids, *sequence.token_ids[:-1])
+            self._backbone.prefill(ids, self._memory, row)
+
+    @property
+    def _memory(self) -> KVMemory:
+        if self._kv is None:
+            raise EngineError("the engine was used before memory was reserved, or after close().")
+        return self._kv
+
+    def _reserve_memory(self) -> None:
+        """Make KV memory that holds the longest trajectory; rows are as many as asked for and as memory allows."""
+        need = -(-self._scheduler.longest_reserve() // LENGTH_QUANTUM) * LENGTH_QUANTUM
+        need = min(need, -(-self.context_length // LENGTH_QUANTUM) * LENGTH_QUANTUM)
+        wanted = min(self._scheduler.max_rows, len(self._scheduler.running) + self._scheduler.waiting)
+        if self._kv is not None and self._kv.length >= need and self._kv.rows >= wanted:
+            return
+        old, running = self._kv, len(self._scheduler.running)
+        budget = int(available_memory(self._device) * KV_SHARE)
+        shape = self._backbone.shape
+        length = max(need, old.length if old is not None else 0)
+        fit = budget // (length * shape.bytes_per_position)
+        if fit < max(running, 1):
+            raise EngineError(
+                f"{length:,} tokens need {length * shape.bytes_per_position / 2**30:.1f} GiB a row and "
+                f"{budget / 2**30:.1f} GiB are free for them. Use a lower --max-tokens or a smaller model."
+            )
+        room = max(wanted, min(2 * old.rows, self._scheduler.max_rows)) if old is not None else wanted
+        rows = max(min(room, fit), old.rows if old is not None else 1)
+        self._scheduler.max_rows = min(self._scheduler.max_rows, max(fit, rows))
+        if self._parking.capacity == 0:
+            self._parking.capacity = int(budget * PARKING_SHARE)
+        self._kv = KVMemory(shape, rows, length)
+        if old is not None and running:
+            self._kv.data[:, :running, : old.length].copy_(old.data[:, :running])
+        self._load_rows(0)
+
+    # ---- rows
+
+    def _load_rows(self, first: int) -> None:
+        """Per-row tensors for the running rows from `first` on; called when the batch changes."""
+        kv, running = self._memory, self._scheduler.running
+        if self._uniform.shape != (kv.rows, kv.length):
+            self._uniform = torch.zeros((kv.rows, kv.length), device=self._device)
+            self._seen = None
+            first = 0
+        for row in range(first, len(running)):
+            sequence = running[row]
+            drawn = len(sequence.token_ids)
+            numbers = uniforms(sequence.request.seed, drawn, max(sequence.limit - drawn, 1))
+            begin = len(sequence.prompt_ids) + drawn  # column = the position that the drawn token will take
+            count = min(len(numbers), kv.length - begin)
+            if count > 0:
+                self._uniform[row, begin : begin + count] = numbers[:count].to(self._device)
+            self._mark_seen(row, (*sequence.prompt_ids, *sequence.token_ids))
+        self._settings = None
+
+    def _mark_seen(self, row: int, ids: Sequence[int]) -> None:
+        """Note the tokens that a repetition penalty punishes; memory for it is made when one asks."""
+        if self._seen is None:
+            if self._scheduler.running[row].request.sampling.repetition_penalty == 1.0:
+                return
+            self._seen = torch.zeros((self._memory.rows, self._vocabulary), dtype=torch.bool, device=self._device)
+            for other, sequence in enumerate(self._scheduler.running):
+                self._seen[other, [*sequence.prompt_ids, *sequence.token_ids]] = True
+        self._seen[row] = False
+        self._seen[row, list(ids)] = True
+
+    def _leave(self, row: int, *, park: bool) -> None:
+        """Take a row out of the batch; the last row moves into its place."""
+        sequence, kv = self._scheduler.running[row], self._memory
+        if park and sequence.token_ids:
+            self._parking.put(sequence.id, Parked(kv.park(row, sequence.length)))
+        move = self._scheduler.leave(row)
+        if move is not None:
+            kv.move(move.source, move.target, self._scheduler.running[row].length)
+            self._uniform[move.target] = self._uniform[move.source]
+            if self._seen is not None:
+                self._seen[move.target] = self._seen[move.source]
+        self._settings = None
+
+    # ---- decode, draw, score
+
+    def _decode(self) -> tuple[Tensor, Tensor]:
+        """The last sampled token of each running row through the model: logits (B, V), features (B, H)."""
+        kv, running = self._memory, self._scheduler.running
+        lengths = [sequence.length for sequence in running]
+        table = torch.tensor([[s.token_ids[-1] for s in running], lengths]).to(self._device)  # (2, B), one copy
+        tokens, positions = table[0], table[1]
+        longest = max(lengths) + 1
+        visible = None
+        if min(lengths) + 1 < longest:
+            visible = (torch.arange(longest, device=self._device) <= positions.unsqueeze(1)).view(-1, 1, 1, longest)
+        rows = torch.arange(len(running), device=self._device)
+        return self._backbone.decode(DecodePlan(tokens, positions, rows * kv.length + positions, longest, visible), kv)
+
+    def _advance(self, rows: list[int], logits: Tensor, features: Tensor, events: list[Event]) -> None:
+        """Draw a token for each of `rows` (consecutive), score the steps that it ends, let finished rows leave."""
+        running = [self._scheduler.running[row] for row in rows]
+        tokens, logprobs = self._draw(rows, running, logits)
+        ends: list[FinishReason | None] = []
+        scored: list[int] = []  # indices into `running` of the rows whose step has just ended
+        think_end = self.rule.think_end_id if self.rule is not None else -1
+        for i, sequence in enumerate(running):
+            token = tokens[i]
+            if token == BROKEN:
+                raise EngineError(
+                    f"{self.name!r} gave NaN or infinite logits at token {len(sequence.token_ids)} of a trajectory: "
+                    "its weights overflow or are damaged. Try --dtype float32."
+                )
+            sequence.token_ids.append(token)
+            sequence.logprobs.append(logprobs[i])
+            if sequence.tracker is not None and sequence.tracker.push(token):
+                sequence.step_positions.append(len(sequence.token_ids) - 1)
+                scored.append(i)
+            ends.append(sequence.finish_after(token, think_end, self._eos_ids))
+        if self._seen is not None:
+            self._seen[rows, tokens] = True
+        if scored:
+            self._score(scored, running, features, events)
+        just_scored = set(scored)
+        for i, sequence in enumerate(running):
+            due = len(sequence.token_ids) - sequence.emitted >= TEXT_INTERVAL
+            if ends[i] is not None or due or i in just_scored:
+                self._emit_text(sequence, events, flush=ends[i] is not None)
+        for i in reversed(range(len(running))):  # from the last row up, so that a move never touches a row still to go
+            reason = ends[i]
+            if reason is not None:
+                self._leave(rows[i], park=reason == "think_end")
+                self._finish(running[i], reason, events)
+
+    def _draw(self, rows: list[int], running: list[Running], logits: Tensor) -> tuple[list[int], list[float]]:
+        whole = len(rows) == len(self._scheduler.running)
+        settings = self._settings if whole else None
+        if settings is None:
+            settings = SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
+            self._settings = settings if whole else None
+        columns = torch.tensor([len(s.prompt_ids) + len(s.token_ids) for s in running], device=self._device)
+        uniform = self._uniform[rows[0] : rows[0] + len(rows)].gather(1, columns.unsqueeze(1)).squeeze(1)
+        seen = self._seen[rows[0] : rows[0] + len(rows)] if self._seen is not None else None
+        tokens, logprobs = draw(logits, settings, uniform, seen)
+        # the one wait for the device in a step: tokens and log-probabilities come back together
+        both = torch.stack([tokens.double(), logprobs.double()]).tolist()
+        return [int(t) for t in both[0]], both[1]
+
+    def _score(self, scored: list[int], running: list[Running], features: Tensor, events: list[Event]) -> None:
+        """s for the rows whose step has just ended, from the hidden state that drew the step token."""
+        chosen = features[scored]  # (n, H), only the rows that need it
+        if self._catch_features:
+            for i, row in zip(scored, chosen.cpu(), strict=True):
+                self._features.setdefault(running[i].id, []).append(row)
+        if self.head is None:
+            return
+        extra = None
+        if self.head.uses_logprobs:
+            extra = torch.cat([self._logprob_features(running[i].logprobs, running[i].step_positions)[-1:] for i in scored])
+        for i, logit in zip(scored, self.head(chosen, extra).tolist(), strict=True):
+            sequence = running[i]
+            sequence.step_logits.append(logit)
+            step = Step(sequence.step_positions[-1], logit)
+            events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, step.score))
+
+    def _logprob_features(self, logprobs: Sequence[float], positions: Sequence[int]) -> Tensor:
+        """Mean and lowest token log-probability of each step, its step token included, (n, 2)."""
+        rows, start = [], 0
+        for position in positions:
+            step = logprobs[start : position + 1]
+            rows.append((sum(step) / len(step), min(step)))
+            start = position + 1
+        return torch.tensor(rows, dtype=torch.float32, device=self._device)
+
+    # ---- finish
+
+    def _emit_text(self, sequence: Running, events: list[Event], *, flush: bool) -> None:
+        delta = sequence.take_text(self._decode_text, flush=flush)
+        if delta:
+            events.append(Text(sequence.id, delta))
+
+    def _decode_text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _finish(self, sequence: Running, reason: FinishReason, events: list[Event]) -> None:
+        sequence.finish_reason = reason
+        self._finished[sequence.id] = sequence
+        events.append(Finished(sequence.id, self._trajectory(sequence, reason)))
+
+    def _trajectory(self, sequence: Running, reason: FinishReason) -> Trajectory:
+        ids = sequence.token_ids
+        thinking_stop = len(ids)
+        answer_start = len(ids)
+        if self.rule is not None and self.rule.think_end_id in ids:
+            thinking_stop = ids.index(self.rule.think_end_id)
+            answer_start = thinking_stop + 1
+        answer_stop = len(ids) - 1 if ids and ids[-1] in self._eos_ids else len(ids)
+        if self.rule is None:
+            thinking_stop, answer_start = 0, 0
+        return Trajectory(
+            index=sequence.request.index,
+            token_ids=tuple(ids),
+            thinking=self._decode_text(ids[: min(thinking_stop, answer_stop)]),
+            answer_text=self._decode_text(ids[answer_start:answer_stop]).strip(),
+            steps=self._steps(ids, sequence.step_positions, sequence.step_logits) if self.scored else (),
+            score=aggregate(sequence.step_logits, self.aggregation),
+            finish_reason=reason,
+            token_logprobs=tuple(sequence.logprobs),
+            seed=sequence.request.seed,
+        )
+
+    def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
+        steps, start = [], 0
+        for position, logit in zip(positions, logits, strict=True):
+            steps.append(Step(position, logit, self._decode_text(ids[start : position + 1]).strip()))
+            start = position + 1
+        return tuple(steps)
+
+    # ---- memory
+
+    def _retry_when_full(self, work: Callable[[], Any]) -> Any:
+        """Run `work`; out of memory halves the rows, and those that left start again from their tokens."""
+        while True:
+            try:
+                return work()
+            except RuntimeError as error:
+                rows = len(self._scheduler.running)
+                if not is_out_of_memory(error) or rows <= 1:
+                    if is_out_of_memory(error):
+                        raise EngineError("out of memory with a single trajectory. Use a smaller model.") from error
+                    raise
+                self._scheduler.preempt(rows // 2)
+                self._settings = None
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer: the generation config's and the tokenizer's."""
+    found: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return frozenset(found)

@@ -1,0 +1,131 @@
+"""KV memory of the running rows: allocated once, written in place, never concatenated.
+
+Letters: L layers, R rows, T positions, G KV heads, D head size.
+
+Running rows are always the first B of R, so that what attention reads is a view. When a row leaves, the last running
+row moves into its place. Rows that leave but may be continued are parked: copied out, at their exact length.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reflective.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one position costs: `layers` × 2 × `heads` × `head_size` numbers of `dtype`."""
+
+    layers: int
+    heads: int
+    head_size: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes that one token of one row takes."""
+        return self.layers * 2 * self.heads * self.head_size * self.dtype.itemsize
+
+
+class KVMemory:
+    """Keys and values of all rows, `data` (L, R, T, 2, G, D); index 0 of the fourth axis is the keys."""
+
+    def __init__(self, shape: KVShape, rows: int, length: int) -> None:
+        self.shape, self.rows, self.length = shape, rows, length
+        try:
+            self.data = torch.empty(
+                (shape.layers, rows, length, 2, shape.heads, shape.head_size), dtype=shape.dtype, device=shape.device
+            )
+        except RuntimeError as error:
+            need = rows * length * shape.bytes_per_position / 2**30
+            raise EngineError(
+                f"no memory for the keys and values of {rows} rows × {length} tokens ({need:.1f} GiB). "
+                "Use a lower --max-rows or --max-tokens."
+            ) from error
+        # one row a (row, position) pair, so that a step writes all rows with one index_copy_
+        self._flat = self.data.view(shape.layers, rows * length, 2 * shape.heads * shape.head_size)
+
+    def write(self, layer: int, flat_index: Tensor, kv: Tensor) -> None:
+        """Store `kv` (B, 2·G·D) at the flat positions row·T + position, (B,)."""
+        self._flat[layer].index_copy_(0, flat_index, kv)
+
+    def keys(self, layer: int, start: int, stop: int, length: int) -> Tensor:
+        """Keys of rows start..stop, a view (B, G, length, D)."""
+        return self.data[layer, start:stop, :length, 0].transpose(1, 2)
+
+    def values(self, layer: int, start: int, stop: int, length: int) -> Tensor:
+        """Values of rows start..stop, a view (B, G, length, D)."""
+        return self.data[layer, start:stop, :length, 1].transpose(1, 2)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of a row over another row."""
+        self.data[:, target, :length].copy_(self.data[:, source, :length])
+
+    def park(self, row: int, length: int) -> Tensor:
+        """A copy of a row, (L, length, 2, G, D)."""
+        return self.data[:, row, :length].clone()
+
+    def restore(self, parked: Tensor, row: int) -> None:
+        """Write a parked row back."""
+        self.data[:, row, : parked.shape[1]].copy_(parked)
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """What is kept of a row that left: its keys and values and, for a shared prompt, what its last position gave."""
+
+    kv: Tensor  # (L, T, 2, G, D)
+    logits: Tensor | None = None  # (V,)
+    feature: Tensor | None = None  # (H,)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(t.numel() * t.element_size() for t in (self.kv, self.logits, self.feature) if t is not None)
+
+
+class ParkingLot:
+    """Parked rows by key, the least recently used ones dropped beyond `capacity` bytes.
+
+    A dropped row costs its owner another prefill, never a wrong result.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.used = capacity, 0
+        self._rows: OrderedDict[Hashable, Parked] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def put(self, key: Hashable, parked: Parked) -> None:
+        """Keep a row; the oldest ones make room for it."""
+        self.drop(key)
+        self._rows[key] = parked
+        self.used += parked.nbytes
+        while self.used > self.capacity and self._rows:
+            self.drop(next(iter(self._rows)))
+
+    def get(self, key: Hashable) -> Parked | None:
+        """The row, or None when it was dropped."""
+        parked = self._rows.get(key)
+        if parked is not None:
+            self._rows.move_to_end(key)
+        return parked
+
+    def drop(self, key: Hashable) -> None:
+        """Forget a row; unknown keys are ignored."""
+        parked = self._rows.pop(key, None)
+        if parked is not None:
+            self.used -= parked.nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rows.clear()
+        self.used = 0

@@ -1,0 +1,126 @@
+"""Drawing the next token for all rows at once, each row with its own settings and its own random stream.
+
+Letters: B rows, V vocabulary.
+
+A token is drawn by inverting the cumulative distribution at one uniform number a row and position. The uniforms come
+from a counter-based generator keyed by the trajectory's seed, so a draw depends on nothing else in the batch.
+The order of the settings is that of Hugging Face: repetition penalty, temperature, top-k, top-p, min-p.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reflective.engines.base import Sampling
+
+BROKEN = -1  # stands for a token where the logits hold NaN, or no finite number at all
+
+
+def uniforms(seed: int, start: int, count: int) -> Tensor:
+    """Uniform numbers in [0, 1) for tokens start..start+count of the trajectory with this seed, (count,) float32.
+
+    Philox is counter-based: one stream a seed, the same on every machine (Salmon et al. 2011).
+    """
+    stream = np.random.Generator(np.random.Philox(key=seed & (2**128 - 1)))
+    return torch.from_numpy(stream.random(start + count, dtype=np.float32)[start:])
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRows:
+    """The settings of B rows as columns, with what they have in common worked out once per change of the batch."""
+
+    temperature: Tensor  # (B, 1); 1 where greedy
+    greedy: Tensor  # (B,) bool
+    top_k: Tensor  # (B, 1) int64; V where off
+    top_p: Tensor  # (B, 1); 2 where off
+    min_p: Tensor  # (B, 1)
+    penalty: Tensor  # (B, 1)
+    any_greedy: bool
+    all_greedy: bool
+    tempered: bool
+    filtered: bool
+    penalized: bool
+
+    @staticmethod
+    def of(settings: list[Sampling], vocabulary: int, device: torch.device) -> SamplingRows:
+        """Columns from one `Sampling` a row."""
+
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)
+
+        greedy = [s.temperature == 0 for s in settings]
+        top_k = [min(s.top_k, vocabulary) if s.top_k else vocabulary for s in settings]
+        return SamplingRows(
+            temperature=column([s.temperature or 1.0 for s in settings]),
+            greedy=torch.tensor(greedy, device=device),
+            top_k=torch.tensor(top_k, device=device).unsqueeze(1),
+            top_p=column([s.top_p if s.top_p < 1 else 2.0 for s in settings]),
+            min_p=column([s.min_p for s in settings]),
+            penalty=column([s.repetition_penalty for s in settings]),
+            any_greedy=any(greedy),
+            all_greedy=all(greedy),
+            tempered=any(s.temperature not in (0.0, 1.0) for s in settings),
+            filtered=any(s.top_p < 1 or s.min_p > 0 or (0 < s.top_k < vocabulary) for s in settings),
+            penalized=any(s.repetition_penalty != 1.0 for s in settings),
+        )
+
+
+def draw(logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Draw a token a row.
+
+    `logits` (B, V) of any float type, `uniform` (B,) in [0, 1), `seen` (B, V) bool marks the tokens that the
+    repetition penalty punishes. Returns tokens (B,) int64, `BROKEN` where the logits are, and the model's
+    log-probability of each (B,), at temperature 1 and before any setting.
+    """
+    logits = logits.float()
+    scores = _penalize(logits, rows.penalty, seen) if rows.penalized and seen is not None else logits
+    peak = scores.amax(-1, keepdim=True)  # (B, V) -> (B, 1)
+    if rows.all_greedy:
+        tokens = scores.argmax(-1)
+        logprob = logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
+        return torch.where(peak.squeeze(1).isfinite(), tokens, BROKEN), logprob
+    shifted = scores - peak
+    if rows.tempered:
+        shifted = shifted / rows.temperature
+    weights = shifted.exp_()  # unnormalised probabilities, the largest is 1
+    if rows.filtered:
+        weights = _filter(weights, rows)
+    cumulative = weights.cumsum(-1)  # float32, accumulated in float64 by torch's CPU kernel
+    total = cumulative[:, -1]  # (B,)
+    # the first token whose cumulative weight exceeds u · total: one of weight 0 can't be it
+    point = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
+    tokens = torch.searchsorted(cumulative, point.unsqueeze(1), right=True).squeeze(1)
+    if rows.any_greedy:
+        tokens = torch.where(rows.greedy, scores.argmax(-1), tokens)
+    tokens = tokens.clamp_(max=logits.shape[1] - 1)
+    chosen = logits.gather(1, tokens.unsqueeze(1)).squeeze(1)
+    if rows.tempered or rows.filtered or rows.penalized:
+        logprob = chosen - logits.logsumexp(-1)
+    else:
+        logprob = chosen - peak.squeeze(1) - total.log()
+    return torch.where(total.isfinite() & (total > 0), tokens, BROKEN), logprob
+
+
+def _penalize(logits: Tensor, penalty: Tensor, seen: Tensor) -> Tensor:
+    """Divide positive and multiply negative logits of seen tokens (Keskar et al. 2019, section 4.1)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _filter(weights: Tensor, rows: SamplingRows) -> Tensor:
+    """Set to 0 what top-k, top-p and min-p leave out; each works on what the one before left. (B, V) -> (B, V)."""
+    ordered, order = weights.sort(-1, descending=True, stable=True)
+    rank = torch.arange(weights.shape[1], device=weights.device)
+    # ties with the k-th stay in, as in Hugging Face
+    kth = ordered.gather(1, rows.top_k - 1)
+    ordered = torch.where(ordered < kth, 0.0, ordered)
+    # top-p: the smallest head of the ranking whose mass reaches p; the first always stays
+    mass = ordered.cumsum(-1)
+    before = (mass - ordered) / mass[:, -1:]
+    ordered = torch.where((before >= rows.top_p) & (rank > 0), 0.0, ordered)
+    # min-p: at least that share of the largest probability
+    ordered = torch.where(ordered < rows.min_p * ordered[:, :1], 0.0, ordered)
+    return torch.zeros_like(weights).scatter_(1, order, ordered)

@@ -1,0 +1,69 @@
+"""One trajectory while it is being written: tokens, steps, text, and when it ends. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from reflective.engines.base import Request
+from reflective.sprm.segment import StepTracker
+from reflective.types import FinishReason
+
+INCOMPLETE = "\ufffd"  # what a tokenizer decodes half a character to
+CONTEXT_TOKENS = 6  # tokens decoded again before new ones, since a token's text depends on its neighbours
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(slots=True)
+class Running:
+    """A running, waiting or finished trajectory.
+
+    `token_ids` holds all sampled tokens, those of the parent included; the last one has not been through the model
+    yet. `limit` is the length of `token_ids` at which the request's budget is used up.
+    """
+
+    id: int
+    request: Request
+    prompt_ids: tuple[int, ...]
+    tracker: StepTracker | None
+    limit: int
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    step_positions: list[int] = field(default_factory=list)
+    step_logits: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    emitted: int = 0  # tokens whose text has been sent
+    emit_from: int = 0  # where this request's text begins
+
+    @property
+    def length(self) -> int:
+        """Positions whose keys and values exist once the sequence runs: everything but the last sampled token."""
+        return len(self.prompt_ids) + max(len(self.token_ids) - 1, 0)
+
+    @property
+    def reserve(self) -> int:
+        """Positions that the sequence may need at most."""
+        return len(self.prompt_ids) + self.limit
+
+    def finish_after(self, token: int, think_end_id: int, eos_ids: frozenset[int]) -> FinishReason | None:
+        """Why the sequence ends with `token`, or None when it goes on."""
+        if token in eos_ids:
+            return "eos"
+        if token == think_end_id and self.request.until == "think_end":
+            return "think_end"
+        if len(self.token_ids) >= self.limit:
+            return "length"
+        return None
+
+    def take_text(self, decode: Decode, *, flush: bool = False) -> str:
+        """Text of the tokens that were not sent yet; half a character is held back unless `flush`."""
+        if self.emitted >= len(self.token_ids):
+            return ""
+        context = max(self.emit_from, self.emitted - CONTEXT_TOKENS)
+        before = decode(self.token_ids[context : self.emitted])
+        after = decode(self.token_ids[context:])
+        if after.endswith(INCOMPLETE) and not flush:
+            return ""
+        self.emitted = len(self.token_ids)
+        return after[len(before) :]
