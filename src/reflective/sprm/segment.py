@@ -42,7 +42,9 @@ class StepRule:
 
     def __post_init__(self) -> None:
         if not self.step_ids:
-            raise CheckpointError("the step rule has no step token: no step could ever be scored. Name at least one id.")
+            raise CheckpointError(
+                "the step rule has no step token: no step could ever be scored. Name at least one id."
+            )
         if self.think_id == self.think_end_id:
             raise CheckpointError(f"<think> and </think> are the same token ({self.think_id}); they must differ.")
         if self.step_ids & {self.think_id, self.think_end_id}:
@@ -118,7 +120,7 @@ def step_positions(rule: StepRule, response_ids: Sequence[int], prompt_ids: Sequ
 
 
 def think_end_index(rule: StepRule, response_ids: Sequence[int], prompt_ids: Sequence[int] = ()) -> int | None:
-    """Index into `response_ids` of the `</think>` that closes the thinking; None while it is open or was never opened."""
+    """Index into `response_ids` of the `</think>` that closes the thinking; None while it is open or never opened."""
     tracker, found = StepTracker(rule, prompt_ids), None
     for i, token in enumerate(response_ids):
         was_thinking = tracker.thinking
@@ -158,5 +160,7 @@ def step_ids_by_rule(
         raise InputError(f"unknown step rule {rule!r}; known are reference, paper and chinese.")
     ids_found = frozenset(found)
     if not ids_found:
-        raise CheckpointError(f"the step rule {rule!r} finds no token in this vocabulary. Name step token ids yourself.")
+        raise CheckpointError(
+            f"the step rule {rule!r} finds no token in this vocabulary. Name step token ids yourself."
+        )
     return ids_found
