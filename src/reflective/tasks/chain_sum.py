@@ -1,0 +1,84 @@
+"""Sums and differences of several numbers.
+
+The trace adds up from left to right (or takes the added and the subtracted numbers apart), then goes back from the
+result to the first number with the inverse operations:
+
+    47 + 386 = 433
+    433 - 129 = 304
+    Check 304 + 129 = 433, 433 - 386 = 47, right
+    So 304, checked
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from typing import Any, ClassVar
+
+from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
+from reflective.types import Problem
+
+LIMITS = {1: (2, 3, 2, 2), 2: (3, 4, 2, 3), 3: (4, 5, 3, 4)}  # level: terms from, to, digits from, to
+
+
+class ChainSum(Task):
+    name = "chain_sum"
+    description = "add and subtract several numbers"
+    levels: ClassVar = {
+        1: "2 to 3 numbers of 2 digits",
+        2: "3 to 4 numbers of 2 to 3 digits",
+        3: "4 to 5 numbers of 3 to 4 digits",
+    }
+
+    def draw(self, rng: random.Random, level: int) -> Problem:
+        item = gym_item(_dataset(level), rng)
+        return Problem(
+            text=item["question"],
+            answer=item["answer"],
+            family=self.name,
+            metadata={"expression": item["metadata"]["expression"]},
+        )
+
+    def key(self, problem: Problem) -> str:
+        return str(problem.metadata["expression"])
+
+    def trace(self, problem: Problem, rng: random.Random) -> Trace:
+        words = str(problem.metadata["expression"]).split()
+        terms = [(1, int(words[0]))]
+        terms += [(1 if sign == "+" else -1, int(word)) for sign, word in zip(words[1::2], words[2::2], strict=True)]
+        return checked_trace(lambda scribe: _attempt(scribe, terms), rng)
+
+
+def _attempt(scribe: Scribe, terms: list[tuple[int, int]]) -> Outcome:
+    """Left to right, the other terms sometimes in another order; back in the reverse order."""
+    (_, first), rest = terms[0], terms[1:]
+    if len(rest) > 1 and scribe.rng.random() < 0.3:
+        rest = sorted(rest, key=lambda term: -term[0])  # additions first: fewer negative values on the way
+    total = first
+    for sign, value in rest:
+        scribe.write(f"{total} {_symbol(sign)} {value} = ")
+        total = scribe.result(total + sign * value)
+        scribe.end_step()
+
+    back, lines = total, []
+    for sign, value in reversed(rest):
+        lines.append(f"{back} {_symbol(-sign)} {value} = {back - sign * value}")
+        back -= sign * value
+    scribe.step(f"Check {', '.join(lines)}, {verdict(back == first)}")
+    return Outcome(str(total), back == first)
+
+
+def _symbol(sign: int) -> str:
+    return "+" if sign > 0 else "-"
+
+
+@cache
+def _dataset(level: int) -> Any:
+    terms_from, terms_to, digits_from, digits_to = LIMITS[level]
+    module = gym_module("arithmetic.chain_sum")
+    return module.ChainSumDataset(
+        module.ChainSumConfig(
+            min_terms=terms_from, max_terms=terms_to, min_digits=digits_from, max_digits=digits_to, seed=0
+        )
+    )

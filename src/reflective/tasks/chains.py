@@ -1,0 +1,249 @@
+"""Finding an expression for a target: chains of operations, and traces that search among them.
+
+A chain takes two of the numbers, then joins one more at a time, with positive whole values all the way. A trace tries
+chains, one a step, until one hits the target; the check goes back from the target by the inverse operations and names
+the numbers that were used:
+
+    8 + 5 = 13, 13 * 10 = 130, 130 - 6 = 124, no
+    8 - 5 = 3, 3 * 10 = 30, 30 - 6 = 24, yes
+    Check 24 + 6 = 30, 30 / 10 = 3, 3 + 5 = 8, uses 5 6 8 10, right
+    So (8 - 5) * 10 - 6, checked
+
+Which numbers and signs a failed try takes is not learned, only what comes of them: so every try of the model is its
+best guess at a solution. Slips are wishful: a last result bent to the target, or a number used that is not there.
+Some traces give up after several tries, and say so.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from reflective.tasks.base import Segment, Trace
+from reflective.tasks.writing import REPAIR_SHARE, verdict
+
+FAILED_TRIES = (0.30, 0.25, 0.20, 0.15, 0.10)  # shares of traces with 0, 1, ... failed tries before the hit
+GIVE_UP_SHARE = 0.12
+GIVE_UP_TRIES = (5, 6)
+SLIP_SHARE = 0.15  # of traces with a try that only seems to hit
+NEARNESS = 0.3  # a failed try is the likelier, the nearer it comes; in units of the target
+MAX_VALUE = 300  # no value of a chain is larger: nobody looks there for a target below 100
+INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
+
+
+class Move(NamedTuple):
+    """One operation of a chain: `left sign right = value`; the running value is `left` unless `running_right`."""
+
+    left: int
+    sign: str
+    right: int
+    value: int
+    running_right: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.sign} {self.right} = {self.value}"
+
+
+Chain = tuple[Move, ...]
+
+
+def chains(numbers: Sequence[int]) -> tuple[Chain, ...]:
+    """Every chain over all the numbers, each once (sums and products are written with the larger number first)."""
+    return _chains(tuple(sorted(numbers)))
+
+
+@lru_cache(maxsize=256)
+def _chains(numbers: tuple[int, ...]) -> tuple[Chain, ...]:
+    found: dict[Chain, None] = {}
+    for i in range(len(numbers)):
+        for j in range(i):
+            rest = numbers[:j] + numbers[j + 1 : i] + numbers[i + 1 :]
+            for move in _moves(numbers[i], numbers[j], first=True):
+                _extend((move,), rest, found)
+    return tuple(found)
+
+
+def _extend(chain: Chain, rest: tuple[int, ...], found: dict[Chain, None]) -> None:
+    if not rest:
+        found[chain] = None
+        return
+    for i, number in enumerate(rest):
+        if i and rest[i - 1] == number:
+            continue
+        for move in _moves(chain[-1].value, number):
+            _extend((*chain, move), rest[:i] + rest[i + 1 :], found)
+
+
+def _moves(running: int, number: int, first: bool = False) -> list[Move]:
+    """The ways to join a number to the running value."""
+    moves = [Move(running, "+", number, running + number)]
+    if running * number <= MAX_VALUE:
+        moves.append(Move(running, "*", number, running * number))
+    if running > number:
+        moves.append(Move(running, "-", number, running - number))
+    elif number > running:
+        moves.append(Move(number, "-", running, number - running, running_right=not first))
+    if running % number == 0:
+        moves.append(Move(running, "/", number, running // number))
+    elif number % running == 0:
+        moves.append(Move(number, "/", running, number // running, running_right=not first))
+    return moves
+
+
+def expression(chain: Chain) -> str:
+    """The chain as one expression of the problem's numbers."""
+    text, rank = f"{chain[0].left} {chain[0].sign} {chain[0].right}", _rank(chain[0].sign)
+    for move in chain[1:]:
+        if move.running_right:
+            # as a right operand of - or /, a sum or a product of the same rank needs brackets too
+            text = f"{move.left} {move.sign} {_bracket(text, rank <= _rank(move.sign))}"
+        else:
+            text = f"{_bracket(text, rank < _rank(move.sign))} {move.sign} {move.right}"
+        rank = _rank(move.sign)
+    return text
+
+
+def _rank(sign: str) -> int:
+    return 1 if sign in "+-" else 2
+
+
+def _bracket(text: str, needed: bool) -> str:
+    return f"({text})" if needed else text
+
+
+def search_trace(numbers: Sequence[int], target: int, rng: random.Random) -> Trace:
+    """A search among the chains: some tries that fail, then a hit or the end of patience."""
+    hits = [chain for chain in chains(numbers) if chain[-1].value == target]
+    misses = [chain for chain in chains(numbers) if chain[-1].value != target]
+    if not hits:
+        raise ValueError(f"no chain over {list(numbers)} comes to {target}")
+    writer = _SearchWriter(tuple(sorted(numbers)), target)
+
+    if rng.random() < GIVE_UP_SHARE and len(misses) >= GIVE_UP_TRIES[0]:
+        tried = _near_misses(misses, target, rng.choice(GIVE_UP_TRIES), rng)
+        for chain in tried:
+            writer.miss(chain)
+        writer.step("Give up")
+        return writer.doubtful(expression(tried[-1]))
+
+    failures = rng.choices(range(len(FAILED_TRIES)), FAILED_TRIES)[0]
+    tried = _near_misses(misses, target, failures, rng)
+    slip_at = rng.randrange(len(tried) + 1) if rng.random() < SLIP_SHARE else -1
+    for i in range(len(tried) + 1):
+        if i == slip_at:
+            answer = writer.slip(rng.choice(hits), misses, rng)
+            if answer is not None and rng.random() >= REPAIR_SHARE:
+                return writer.doubtful(answer)
+        if i < len(tried):
+            writer.miss(tried[i])
+    return writer.hit(rng.choice(hits))
+
+
+def _near_misses(misses: Sequence[Chain], target: int, count: int, rng: random.Random) -> list[Chain]:
+    """Different failing chains, preferably ones that end near the target."""
+    if not count:
+        return []
+    keyed = []
+    for chain in misses:
+        weight = math.exp(-abs(chain[-1].value - target) / (NEARNESS * target))
+        # the largest of u^(1/w) are a weighted sample without replacement (Efraimidis and Spirakis 2006)
+        keyed.append((math.log(rng.random()) / max(weight, 1e-9), chain))
+    keyed.sort(key=lambda pair: -pair[0])
+    return [chain for _, chain in keyed[:count]]
+
+
+class _SearchWriter:
+    """Writes the steps of one search."""
+
+    def __init__(self, numbers: tuple[int, ...], target: int) -> None:
+        self.numbers = numbers
+        self.target = target
+        self.steps: list[tuple[Segment, ...]] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append((Segment(text),))
+
+    def miss(self, chain: Chain) -> None:
+        """A try that fails: what is tried is not learned, what comes out is."""
+        pieces = []
+        for i, move in enumerate(chain):
+            known = 0 if i == 0 or move.running_right else len(str(move.left))  # the running value is copied
+            head, choice = (", " if i else ""), f"{move.left} {move.sign} {move.right}"
+            pieces += [Segment(head + choice[:known]), Segment(choice[known:], learn=False)]
+            pieces += [Segment(f" = {move.value}")]
+        self.steps.append((*(piece for piece in pieces if piece.text), Segment(", no")))
+
+    def hit(self, chain: Chain) -> Trace:
+        """The try that hits, its check and the end."""
+        self.step(", ".join(map(str, chain)) + ", yes")
+        self._check(chain, self.numbers)
+        answer = expression(chain)
+        self.step(f"So {answer}, checked")
+        return Trace(tuple(self.steps), answer)
+
+    def doubtful(self, answer: str) -> Trace:
+        self.step(f"So {answer}, doubtful")
+        return Trace(tuple(self.steps), answer, learn_answer=False)
+
+    def slip(self, hit: Chain, misses: Sequence[Chain], rng: random.Random) -> str | None:
+        """A try that only seems to hit, with the check that says so; returns its expression."""
+        near = [chain for chain in misses if 0 < abs(chain[-1].value - self.target) <= max(3, self.target // 5)]
+        if near and rng.random() < 0.6:
+            chain = rng.choice(near)
+            last = chain[-1]
+            bent = (*chain[:-1], Move(last.left, last.sign, last.right, self.target, last.running_right))
+            text = "".join(f"{move}, " for move in chain[:-1]) + f"{last.left} {last.sign} {last.right} = "
+            self.steps.append((Segment(text), Segment(str(self.target), learn=False), Segment(", yes")))
+            self._check(bent, self.numbers)
+            return expression(bent)
+        return self._wrong_number(hit, rng)
+
+    def _wrong_number(self, hit: Chain, rng: random.Random) -> str | None:
+        """A chain that hits because it takes a number twice and leaves another one out."""
+        dropped, doubled = rng.sample(self.numbers, 2)
+        if dropped == doubled:
+            return None
+        used = list(self.numbers)
+        used[used.index(dropped)] = doubled
+        false_hits = [chain for chain in chains(used) if chain[-1].value == self.target]
+        if not false_hits:
+            return None
+        chain = rng.choice(false_hits)
+        self.steps.append((Segment(", ".join(map(str, chain)), learn=False), Segment(", yes")))
+        self._check(chain, tuple(sorted(used)))
+        return expression(chain)
+
+    def _check(self, chain: Chain, used: tuple[int, ...]) -> None:
+        """Back from the target by inverse operations; ends where a value differs from the one in the try."""
+        lines: list[str] = []
+        for i in range(len(chain) - 1, -1, -1):
+            line, agrees = _backward(chain[i])
+            lines.append(line)
+            if not agrees:
+                break
+        else:
+            lines.append(f"uses {' '.join(map(str, used))}")
+        right = lines[-1].startswith("uses") and used == self.numbers
+        self.step(f"Check {', '.join(lines)}, {verdict(right)}")
+
+
+def _backward(move: Move) -> tuple[str, bool]:
+    """The inverse of a move, by which its running value comes back: `30 / 10 = 3` for `3 * 10 = 30`."""
+    value, sign = move.value, move.sign
+    running, other = (move.right, move.left) if move.running_right else (move.left, move.right)
+    if move.running_right:  # other - running = value, other / running = value
+        text, true = f"{other} {sign} {value}", _apply(other, sign, value)
+    else:
+        text, true = f"{value} {INVERSE[sign]} {other}", _apply(value, INVERSE[sign], other)
+    whole, rest = true
+    return f"{text} = {whole}" + (f" rest {rest}" if rest else ""), (whole, rest) == (running, 0)
+
+
+def _apply(left: int, sign: str, right: int) -> tuple[int, int]:
+    """The value, and for a division its rest."""
+    if sign == "/":
+        return divmod(left, right)
+    return (left + right if sign == "+" else left - right if sign == "-" else left * right), 0

@@ -1,0 +1,151 @@
+"""Linear equations with one unknown.
+
+The trace undoes what stands around the unknown and puts the solution back in:
+
+    7 * x = 34 + 15 = 49
+    x = 49 / 7 = 7
+    Check 7 * 7 = 49, 49 - 15 = 34, right
+    So 7, checked
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import cache
+from typing import Any, ClassVar
+
+from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
+from reflective.types import Problem
+
+LIMITS = {1: (2, 2, 10), 2: (2, 3, 25), 3: (2, 4, 100)}  # level: terms from, terms to, largest value
+MAX_SIDE = 10_000  # no number in an equation is larger
+OPERATORS, WEIGHTS = ("+", "-", "*"), (0.4, 0.4, 0.2)  # reasoning_gym, SimpleEquationsConfig
+
+_SIDE = re.compile(
+    r"(?:(?P<first>\d+) (?P<minus>[+-]) )?(?P<coefficient>-?\d*)\*?(?P<unknown>[a-z])(?: (?P<sign>[+-]) (?P<last>\d+))?"
+)
+
+
+class SimpleEquations(Task):
+    name = "simple_equations"
+    description = "solve a linear equation with one unknown"
+    levels: ClassVar = {1: "2 terms, values up to 10", 2: "2 to 3 terms, up to 25", 3: "2 to 4 terms, up to 100"}
+
+    def draw(self, rng: random.Random, level: int) -> Problem:
+        item = gym_item(_dataset(level), rng)
+        return Problem(
+            text=item["question"],
+            answer=item["answer"],
+            family=self.name,
+            metadata={"equation": item["metadata"]["equation"], "variable": item["metadata"]["variable"]},
+        )
+
+    def key(self, problem: Problem) -> str:
+        coefficient, constant, _, right = parse(str(problem.metadata["equation"]))
+        return f"{coefficient}*x + {constant} = {right}"  # whatever the unknown is called
+
+    def trace(self, problem: Problem, rng: random.Random) -> Trace:
+        equation = parse(str(problem.metadata["equation"]))
+        return checked_trace(lambda scribe: _attempt(scribe, *equation), rng)
+
+
+def _attempt(scribe: Scribe, coefficient: int, constant: int, unknown: str, right: int) -> Outcome:
+    # 15 - 4 * x = 3  ->  4 * x = 15 - 3: the unknown's term is kept positive
+    times = abs(coefficient)
+    term = f"{times} * {unknown}" if times > 1 else unknown
+    if coefficient < 0:
+        moved, text = constant - right, f"{constant} {_signed(-right)}"
+    else:
+        moved, text = right - constant, f"{right} {_signed(-constant)}"
+    if constant or coefficient < 0:
+        scribe.write(f"{term} = {text} = ")
+        moved = scribe.result(moved)
+        scribe.end_step()
+    if times > 1:
+        scribe.write(f"{unknown} = {moved} / {times} = ")
+        value = scribe.result(moved // times)
+        if moved % times:
+            scribe.write(f" rest {moved % times}")
+        scribe.end_step()
+    else:
+        value = moved
+
+    product = times * value
+    lines = [f"{times} * {value} = {product}"] if times > 1 else []
+    if coefficient < 0:
+        left = constant - product
+        lines.append(f"{constant} {_signed(-product)} = {left}")
+    else:
+        left = product + constant
+        lines += [f"{product} {_signed(constant)} = {left}"] if constant else []
+    scribe.step(f"Check {', '.join(lines)}, {verdict(left == right)}")
+    return Outcome(str(value), left == right)
+
+
+def _signed(value: int) -> str:
+    """The value as the right operand of a sum: `+ 15`, `- 4`."""
+    return f"- {-value}" if value < 0 else f"+ {value}"
+
+
+def parse(equation: str) -> tuple[int, int, str, int]:
+    """`15 - 4*x = 3` -> (-4, 15, "x", 3): coefficient, constant, unknown, right side."""
+    side, right = equation.split(" = ")
+    match = _SIDE.fullmatch(side)
+    if match is None:
+        raise ValueError(f"not a linear equation as reasoning_gym prints it: {equation!r}")
+    digits = match["coefficient"]
+    coefficient = int(digits) if digits.strip("-") else int(f"{digits}1")
+    constant = int(match["first"] or 0)
+    if match["minus"] == "-":
+        coefficient = -coefficient
+    if match["last"]:
+        constant = int(match["last"]) if match["sign"] == "+" else -int(match["last"])
+    return coefficient, constant, match["unknown"], int(right)
+
+
+def render(coefficient: int, constant: int, unknown: str, right: int) -> str:
+    """The equation as sympy prints it: the unknown first, unless it alone is negative."""
+    times = "" if abs(coefficient) == 1 else f"{abs(coefficient)}*"
+    if coefficient < 0 and constant > 0:
+        return f"{constant} - {times}{unknown} = {right}"
+    sign = "-" if coefficient < 0 else ""
+    return f"{sign}{times}{unknown}{f' {_signed(constant)}' if constant else ''} = {right}"
+
+
+@cache
+def _dataset(level: int) -> Any:
+    """The package builds equations with sympy, at 500 a second; this does the same with integers."""
+    terms_from, terms_to, most = LIMITS[level]
+    module = gym_module("algebra.simple_equations")
+    dataset = module.SimpleEquationsDataset(
+        module.SimpleEquationsConfig(min_terms=terms_from, max_terms=terms_to, max_value=most, seed=0)
+    )
+
+    def generate(rng: random.Random, unknown: str) -> tuple[str, int]:
+        while True:
+            coefficient, constant = _left_side(rng, rng.randint(terms_from, terms_to), most)
+            solution = rng.randint(1, most)
+            right = coefficient * solution + constant
+            told = coefficient == 0 or (abs(coefficient) == 1 and not constant)  # nothing to solve
+            if not told and max(abs(coefficient), abs(constant), abs(right)) <= MAX_SIDE:
+                return render(coefficient, constant, unknown, right), solution
+
+    dataset._generate_equation = generate
+    return dataset
+
+
+def _left_side(rng: random.Random, terms: int, most: int) -> tuple[int, int]:
+    """Terms joined from left to right, one of them with the unknown: (its coefficient, the constant)."""
+    place = rng.randrange(terms)
+    coefficient = constant = 0
+    for i in range(terms):
+        term = (rng.randint(1, most), 0) if i == place else (0, rng.randint(1, most))
+        sign = rng.choices(OPERATORS, WEIGHTS)[0] if i else "+"
+        if sign == "*":  # at most one of the two sides of a product holds the unknown
+            coefficient, constant = term[0] * constant + coefficient * term[1], constant * term[1]
+        else:
+            direction = 1 if sign == "+" else -1
+            coefficient, constant = coefficient + direction * term[0], constant + direction * term[1]
+    return coefficient, constant

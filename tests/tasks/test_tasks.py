@@ -1,0 +1,210 @@
+"""What every family promises: splits that can't leak, determinism, and traces whose every learned line is true."""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+
+from reflective.errors import InputError
+from reflective.tasks import TASKS, get_task, mixture
+from reflective.tasks.base import STEP_END, Segment, Trace
+from reflective.types import Problem
+
+pytest.importorskip("reasoning_gym")
+
+LEVELS = (1, 2, 3)
+SPLITS = ("train", "validation", "test")
+EQUATION = re.compile(r"(?<![\d.])(-?\d+(?: [-+*/] -?\d+)+) = (-?\d+)(?: rest (\d+))?")
+
+
+def value(expression: str) -> Fraction:
+    """A small independent evaluator: whole numbers, + - * / and brackets."""
+
+    def walk(node: ast.expr) -> Fraction:
+        match node:
+            case ast.BinOp(left, operator, right):
+                a, b = walk(left), walk(right)
+                return (
+                    {ast.Add: a + b, ast.Sub: a - b, ast.Mult: a * b}.get(type(operator))
+                    if not isinstance(operator, ast.Div)
+                    else a / b
+                )
+            case ast.UnaryOp(ast.USub(), operand):
+                return -walk(operand)
+            case ast.Constant(int(number)):
+                return Fraction(number)
+        raise ValueError(ast.dump(node))
+
+    return walk(ast.parse(expression.strip(), mode="eval").body)
+
+
+def is_right(problem: Problem, answer: str) -> bool:
+    """Whether an answer solves a problem, by means of the tests alone."""
+    if problem.kind == "expression":
+        used = sorted(int(number) for number in re.findall(r"\d+", answer))
+        return used == sorted(problem.metadata["numbers"]) and value(answer) == problem.metadata["target"]
+    return answer == problem.answer
+
+
+def traces(name: str, level: int, count: int = 150) -> list[tuple[Problem, Trace]]:
+    task = get_task(name)
+    rng = random.Random(level)
+    return [(problem, task.trace(problem, rng)) for problem in task.problems("train", count, level)]
+
+
+families = pytest.mark.parametrize("name", TASKS)
+levels = pytest.mark.parametrize("level", LEVELS)
+
+
+@families
+def test_no_key_is_in_two_splits(name: str) -> None:
+    task = get_task(name)
+    keys = {
+        split: {task.key(task.problem(split, i, level, seed)) for i in range(60) for level in LEVELS for seed in (0, 1)}
+        for split in SPLITS
+    }
+    assert not keys["train"] & keys["test"]
+    assert not keys["train"] & keys["validation"]
+    assert not keys["validation"] & keys["test"]
+
+
+@families
+def test_the_same_arguments_give_the_same_problem_and_trace(name: str) -> None:
+    one, other = get_task(name), type(get_task(name))()
+    problem = one.problem("validation", 5, 2, 3)
+    assert problem == other.problem("validation", 5, 2, 3)
+    assert one.trace(problem, random.Random(1)) == other.trace(problem, random.Random(1))
+    assert problem.text != one.problem("validation", 6, 2, 3).text or name == "puzzle24"
+
+
+@families
+def test_test_problems_are_distinct_and_findable_by_their_id(name: str) -> None:
+    task = get_task(name)
+    problems = list(task.problems("test", 30, 1))
+    assert len({task.key(problem) for problem in problems}) == 30
+    for problem in problems:
+        family, split, level, index = problem.id.split("/")
+        assert (family, split, level) == (name, "test", "1")
+        assert task.problem("test", int(index), 1) == problem
+        assert problem.metadata["level"] == 1
+
+
+@pytest.mark.slow
+@families
+def test_every_family_has_250_distinct_test_problems_over_its_levels(name: str) -> None:
+    task = get_task(name)
+    assert len({task.key(problem) for problem in mixture("test", 250, families=[name])}) == 250
+
+
+@families
+@levels
+def test_gold_answers_are_right(name: str, level: int) -> None:
+    for problem in get_task(name).problems("train", 100, level):
+        assert problem.answer is not None
+        assert is_right(problem, problem.answer)
+
+
+@families
+@levels
+def test_an_answer_is_right_unless_the_trace_says_otherwise(name: str, level: int) -> None:
+    for problem, trace in traces(name, level):
+        assert is_right(problem, trace.answer) == trace.learn_answer, trace.thinking
+        last = trace.step_texts[-1]
+        assert last == f"So {trace.answer}, {'checked' if trace.learn_answer else 'doubtful'}"
+
+
+@families
+@levels
+def test_learned_results_are_true(name: str, level: int) -> None:
+    """A false equation must hold a piece that is not learned."""
+    for _, trace in traces(name, level):
+        for step in trace.steps:
+            text, unlearned, at = "", [], 0
+            for segment in step:
+                if not segment.learn:
+                    unlearned.append((at, at + len(segment.text)))
+                text, at = text + segment.text, at + len(segment.text)
+            for match in EQUATION.finditer(text):
+                left, right, rest = match[1], Fraction(match[2]), int(match[3] or 0)
+                divisor = int(left.split()[-1])
+                true = value(left) == right + (Fraction(rest, divisor) if rest else 0)
+                start, end = match.span()
+                assert true or any(start < b and a < end for a, b in unlearned), text
+
+
+@families
+@levels
+def test_steps_are_short_lines_with_one_end(name: str, level: int) -> None:
+    for _, trace in traces(name, level):
+        assert trace.thinking == "\n" + "".join(text + STEP_END for text in trace.step_texts)
+        for text in trace.step_texts:
+            assert "\n" not in text
+            assert not text.endswith(".")
+            assert text.replace("×", "*").isascii()
+        assert len(trace.steps) >= 2
+        assert len(trace.thinking) <= 650
+
+
+@families
+def test_segments_join_to_the_completion(name: str) -> None:
+    for _, trace in traces(name, 2, 40):
+        segments = trace.segments()
+        text = "".join(segment.text for segment in segments)
+        assert text == trace.thinking + "</think>\n\n\\boxed{" + trace.answer + "}"
+        assert all(a.learn != b.learn for a, b in pairwise(segments))
+        assert segments[-1] == Segment("}") or trace.learn_answer
+
+
+@families
+def test_some_traces_fail_their_check_and_some_of_those_recover(name: str) -> None:
+    drawn = [trace for level in LEVELS for _, trace in traces(name, level, 200)]
+    failed = [trace for trace in drawn if any(text.endswith(", wrong") for text in trace.step_texts)]
+    repaired = [trace for trace in failed if trace.learn_answer]
+    assert 0.07 < len(failed) / len(drawn) < 0.25
+    assert 0.25 < len(repaired) / len(failed) < 0.75
+
+
+@families
+def test_a_check_passes_only_before_a_right_answer(name: str) -> None:
+    for level in LEVELS:
+        for _, trace in traces(name, level):
+            verdicts = [text.rsplit(" ", 1)[1] for text in trace.step_texts if text.startswith("Check")]
+            assert all(verdict in ("right", "wrong") for verdict in verdicts)
+            assert ("right" in verdicts) == trace.learn_answer
+
+
+def test_a_mixture_takes_families_and_levels_in_turn() -> None:
+    problems = list(mixture("train", 60))
+    assert [problem.family for problem in problems[:10]] == list(TASKS)
+    for name in TASKS:
+        assert {problem.metadata["level"] for problem in problems if problem.family == name} == set(LEVELS)
+
+
+def test_a_mixture_of_test_problems_has_no_repeats_across_levels() -> None:
+    problems = list(mixture("test", 120, families=["lcm", "gcd"]))
+    assert len({(problem.family, get_task(problem.family).key(problem)) for problem in problems}) == 120
+
+
+def test_an_exhausted_level_says_how_many_there_are() -> None:
+    with pytest.raises(InputError, match=r"no more than \d+ distinct test problems at level 1"):
+        list(get_task("puzzle24").problems("test", 1000, 1))
+
+
+def test_an_unknown_name_gets_the_nearest_known_one() -> None:
+    with pytest.raises(InputError, match="Did you mean 'countdown'"):
+        get_task("count_down")
+    with pytest.raises(InputError, match="no level 4"):
+        get_task("gcd").problem("test", 0, level=4)
+    with pytest.raises(InputError, match="unknown split 'dev'"):
+        get_task("gcd").problem("dev", 0)  # type: ignore[arg-type]
+
+
+def test_a_step_must_not_hold_a_step_end() -> None:
+    for text in ("2 + 2 = 4.", "a.\n\nb", " "):
+        with pytest.raises(ValueError, match="a step"):
+            Trace(((Segment(text),),), "4")
