@@ -1,0 +1,153 @@
+"""From what the user names to a folder, a device and a number type."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from reflective.errors import CheckpointError, InputError
+
+NANO: Final = "nano"
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+SMALL_FILES: Final = ["*.json", "*.txt", "*.model", "*.jinja", "sprm/*", "score_module.pt"]
+WEIGHTS: Final = ("*.safetensors", "*.bin")
+
+
+def resolve_source(source: str | Path, *, weights: bool = True) -> Path:
+    """The folder of "nano", a folder or a hub id (downloaded; without `weights`, only what describes the model)."""
+    if str(source) == NANO:
+        return _nano()
+    text = str(source)
+    folder = Path(text).expanduser()
+    if not text.strip():
+        raise CheckpointError("no model was named. Give 'nano', a folder or a hub id.")
+    if folder.is_file():
+        raise CheckpointError(f"'{source}' is a file; a model is a folder with a config.json.")
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            hint = f" Did you mean '{folder.parent}'?" if (folder.parent / "config.json").is_file() else ""
+            raise CheckpointError(f"'{source}' is no model folder: it has no config.json.{hint}")
+        return folder
+    if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
+        raise CheckpointError(f"no such folder: '{source}'. Give 'nano', a model folder or a hub id.")
+    return _download(text, weights)
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device by name; "auto" is the first GPU, or else the CPU."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"unknown device {device!r}; give auto, cpu, cuda or cuda:1.") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device '{device}' is not there: this machine has {torch.cuda.device_count()} CUDA devices.")
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device = "auto") -> torch.dtype:
+    """The number type by name; "auto" is bfloat16 where the device computes in it natively, or else float32.
+
+    A CPU without bfloat16 instructions is about six times slower in it than in float32.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.bfloat16 if _has_bfloat16(resolve_device(device)) else torch.float32
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; give auto, {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers from printing bars and reports while it loads; what is wrong becomes an error of ours."""
+    import transformers.utils.logging
+
+    logging: Any = transformers.utils.logging  # in parts without type hints
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].strip() if lines else type(error).__name__)[:200]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def _nano() -> Path:
+    folder = Path(str(resources.files("reflective.nano"))) / "weights"
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"the model 'nano' is not part of this installation (no '{folder}'). "
+            "Install reflective from a release, or train it with recipes/nano."
+        )
+    return folder
+
+
+def _download(repository: str, weights: bool) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    def fetch(*patterns: str) -> Path:
+        return Path(snapshot_download(repository, allow_patterns=[*SMALL_FILES, *patterns]))
+
+    try:
+        folder = fetch(*WEIGHTS[:1]) if weights else fetch()
+        if weights and not any(folder.glob(WEIGHTS[0])):  # an older repository
+            folder = fetch(*WEIGHTS)
+    except errors.HFValidationError:
+        message = f"'{repository}' is neither a folder nor a hub id. Give 'nano', a model folder or owner/model."
+    except errors.GatedRepoError:
+        message = (
+            f"the hub model '{repository}' is gated: accept its terms at https://huggingface.co/{repository}, "
+            "then log in with: hf auth login"
+        )
+    except errors.RepositoryNotFoundError:
+        message = (
+            f"'{repository}' is no folder here and no model on the hub. Check the name; "
+            "if it is private, log in with: hf auth login"
+        )
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            message = f"the disk is full: '{repository}' can't be downloaded. Free some space or set HF_HOME."
+        elif isinstance(error, errors.HfHubHTTPError):
+            message = f"the hub refused '{repository}': {first_line(error)}"
+        else:
+            message = _unreachable(repository)
+    except Exception:  # the HTTP library's own errors, which differ by version of the hub's client
+        message = _unreachable(repository)
+    else:
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"the hub model '{repository}' has no config.json: it is no transformers model.")
+        return folder
+    raise CheckpointError(message)
+
+
+def _unreachable(repository: str) -> str:
+    return (
+        f"'{repository}' is no folder here, is not in the hub's cache, and the hub can't be reached. "
+        "Check the name and the network, or give a model folder."
+    )

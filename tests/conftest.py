@@ -1,0 +1,23 @@
+"""Fixtures that every test may use; the makers behind them are in `tiny.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A saved tiny checkpoint of a family, made once. Copy it before you change anything in it."""
+    from tiny import tiny_folder
+
+    made: dict[str, Path] = {}
+
+    def folder(family: str = "qwen2") -> Path:
+        if family not in made:
+            made[family] = tiny_folder(tmp_path_factory.mktemp("checkpoints") / family, family)
+        return made[family]
+
+    return folder
