@@ -6,6 +6,7 @@ import ast
 import random
 import re
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -51,7 +52,8 @@ def is_right(problem: Problem, answer: str) -> bool:
     return answer == problem.answer
 
 
-def traces(name: str, level: int, count: int = 150) -> list[tuple[Problem, Trace]]:
+@cache
+def traces(name: str, level: int, count: int = 120) -> list[tuple[Problem, Trace]]:
     task = get_task(name)
     rng = random.Random(level)
     return [(problem, task.trace(problem, rng)) for problem in task.problems("train", count, level)]
@@ -152,7 +154,7 @@ def test_steps_are_short_lines_with_one_end(name: str, level: int) -> None:
 
 @families
 def test_segments_join_to_the_completion(name: str) -> None:
-    for _, trace in traces(name, 2, 40):
+    for _, trace in traces(name, 2):
         segments = trace.segments()
         text = "".join(segment.text for segment in segments)
         assert text == trace.thinking + "</think>\n\n\\boxed{" + trace.answer + "}"
@@ -162,7 +164,7 @@ def test_segments_join_to_the_completion(name: str) -> None:
 
 @families
 def test_some_traces_fail_their_check_and_some_of_those_recover(name: str) -> None:
-    drawn = [trace for level in LEVELS for _, trace in traces(name, level, 200)]
+    drawn = [trace for level in LEVELS for _, trace in traces(name, level)]
     failed = [trace for trace in drawn if any(text.endswith(", wrong") for text in trace.step_texts)]
     repaired = [trace for trace in failed if trace.learn_answer]
     assert 0.07 < len(failed) / len(drawn) < 0.25

@@ -1,23 +1,21 @@
 """Greatest common divisors of two numbers.
 
-The trace divides with rest until nothing is left, then checks that the result divides both numbers and that the
-quotients share nothing more:
+The trace divides with rest until nothing is left, then builds the numbers up again from the last line to the first:
 
     84 = 2 * 36 + 12
     36 = 3 * 12 + 0
-    Check 84 / 12 = 7, 36 / 12 = 3, 7 and 3 share 1, right
+    Check 3 * 12 + 0 = 36, 2 * 36 + 12 = 84, right
     So 12, checked
 """
 
 from __future__ import annotations
 
-import math
 import random
 from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, quotient, verdict
+from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
 from reflective.types import Problem
 
 VALUES = {1: (2, 60), 2: (10, 200), 3: (20, 999)}  # level: values from, to
@@ -46,34 +44,31 @@ class GCD(Task):
 
 
 def _attempt(scribe: Scribe, a: int, b: int) -> Outcome:
-    divisor = euclid(scribe, a, b)
-    text, right = share_check(a, b, divisor)
-    scribe.step(f"Check {text}, {verdict(right)}")
+    divisor, lines = euclid(scribe, a, b)
+    scribe.write("Check ")
+    right = False
+    for larger, smaller, times, rest in reversed(lines):
+        scribe.write(f"{times} * {smaller} + {rest} = {times * smaller + rest}, ")
+        right = times * smaller + rest == larger
+        if not right:
+            break
+    scribe.step(verdict(right))
     return Outcome(str(divisor), right)
 
 
-def euclid(scribe: Scribe, a: int, b: int) -> int:
-    """Writes the divisions with rest, a step each, and returns the last rest that was not 0."""
+def euclid(scribe: Scribe, a: int, b: int) -> tuple[int, list[tuple[int, int, int, int]]]:
+    """Writes the divisions with rest, a step each: the last rest that was not 0, and (a, b, a // b, rest) of each."""
     larger, smaller = max(a, b), min(a, b)
+    lines: list[tuple[int, int, int, int]] = []
     while smaller:
-        scribe.write(f"{larger} = {larger // smaller} * {smaller} + ")
+        times = larger // smaller
+        scribe.write(f"{larger} = {times} * {smaller} + ")
         rest = scribe.result(larger % smaller)
         scribe.end_step()
+        lines.append((larger, smaller, times, rest))
         # A slip may leave a rest that is no smaller than the divisor; the next division puts the two in order.
         larger, smaller = max(smaller, rest), min(smaller, rest)
-    return larger
-
-
-def share_check(a: int, b: int, divisor: int) -> tuple[str, bool]:
-    """That `divisor` divides both and leaves nothing shared; stops where a division has a rest."""
-    text = quotient(a, divisor)
-    if a % divisor:
-        return text, False
-    text += f", {quotient(b, divisor)}"
-    if b % divisor:
-        return text, False
-    shared = math.gcd(a // divisor, b // divisor)
-    return f"{text}, {a // divisor} and {b // divisor} share {shared}", shared == 1
+    return larger, lines
 
 
 @cache

@@ -10,7 +10,7 @@ inverses:
     Check 46 * 12 = 552, 552 - 360 = 192, 360 / 45 = 8, 192 / 32 = 6, right
     So 46, checked
 
-Only items whose solution can be read are kept (see `wording`): 73 of the 85 templates, and of those about 95 in 100
+Only items whose solution can be read are kept (see `wording`): 76 of the 85 templates, and of those 97 in 100
 items. The others compute with unknowns or with cents, or round.
 """
 
@@ -22,8 +22,8 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_module
-from reflective.tasks.wording import Equation, Operation, equations, question_numbers
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, quotient, verdict
+from reflective.tasks.wording import Equation, equations, question_numbers
+from reflective.tasks.writing import Operation, Outcome, Scribe, checked_trace, quotient, verdict, write_product
 from reflective.types import Problem
 
 SUFFIX = " Give the result as your final answer. Do not include units."  # reasoning_gym, GSMSymbolicDataset
@@ -69,18 +69,16 @@ def _attempt(scribe: Scribe, solution: list[Equation], given: set[int]) -> Outco
     done: list[Operation] = []
     consistent = True
     planned = [operation for equation in solution for operation in equation.operations]
+    results = [operation.value for operation in planned]
     for equation in solution:
         for i, operation in enumerate(equation.operations):
             left, right = written.get(operation.left, operation.left), written.get(operation.right, operation.right)
-            scribe.write(f"{', ' if i else ''}{left} {operation.sign} {right} = ")
-            true, rest = _apply(left, operation.sign, right)
-            value = scribe.result(true)
-            if rest:
-                scribe.write(f" rest {rest}")
-            if value != operation.value:
-                consistent &= _means_one_thing(operation.value, planned[len(done) + 1 :], planned, given)
-                written[operation.value] = value
-            done.append(Operation(left, operation.sign, right, value))
+            scribe.write(", " if i else "")
+            done += _write_operation(scribe, left, operation.sign, right)
+            planned.pop(0)
+            if done[-1].value != operation.value:
+                consistent &= _means_one_thing(operation.value, planned, results, given)
+                written[operation.value] = done[-1].value
         if equation.noun:
             scribe.write(f" {equation.noun}")
         scribe.end_step()
@@ -95,11 +93,23 @@ def _attempt(scribe: Scribe, solution: list[Equation], given: set[int]) -> Outco
     return Outcome(str(done[-1].value), right_so_far, consistent)
 
 
-def _means_one_thing(value: int, later: list[Operation], planned: list[Operation], given: set[int]) -> bool:
+def _write_operation(scribe: Scribe, left: int, sign: str, right: int) -> list[Operation]:
+    """Writes one operation; a product may take several."""
+    if sign == "*":
+        return write_product(scribe, left, right)
+    true, rest = _apply(left, sign, right)
+    scribe.write(f"{left} {sign} {right} = ")
+    value = scribe.result(true)
+    if rest:
+        scribe.write(f" rest {rest}")
+    return [Operation(left, sign, right, value)]
+
+
+def _means_one_thing(value: int, later: list[Operation], results: list[int], given: set[int]) -> bool:
     """Whether the later operations that use the value can only mean this result, not another number like it."""
     if not any(value in (operation.left, operation.right) for operation in later):
         return True
-    return value not in given | CONSTANTS and [operation.value for operation in planned].count(value) == 1
+    return value not in given | CONSTANTS and results.count(value) == 1
 
 
 def _apply(left: int, sign: str, right: int) -> tuple[int, int]:

@@ -1,13 +1,13 @@
 """Least common multiples of two numbers.
 
 The trace finds the greatest common divisor by divisions with rest, divides one number by it, multiplies by the other,
-and checks that both numbers divide the result into quotients that share nothing:
+and checks that the other way round leads to the same and that the two factors share nothing:
 
     84 = 2 * 36 + 12
     36 = 3 * 12 + 0
     84 / 12 = 7
     7 * 36 = 252
-    Check 252 / 84 = 3, 252 / 36 = 7, 3 and 7 share 1, right
+    Check 36 / 12 = 3, 3 * 84 = 252, 3 and 7 share 1, right
     So 252, checked
 """
 
@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
 from reflective.tasks.gcd import euclid
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, quotient, verdict
+from reflective.tasks.writing import Outcome, Scribe, checked_trace, quotient, verdict, write_product
 from reflective.types import Problem
 
 VALUES = {1: (2, 30), 2: (4, 60), 3: (10, 150)}  # level: values from, to
@@ -50,30 +50,33 @@ class LCM(Task):
 
 
 def _attempt(scribe: Scribe, a: int, b: int) -> Outcome:
-    divisor = euclid(scribe, a, b)
+    divisor, _ = euclid(scribe, a, b)
     larger, smaller = max(a, b), min(a, b)
     scribe.write(f"{larger} / {divisor} = ")
     factor = scribe.result(larger // divisor)
     if larger % divisor:  # a slip above: say what is left, and go on
         scribe.write(f" rest {larger % divisor}")
     scribe.end_step()
-    scribe.write(f"{factor} * {smaller} = ")
-    multiple = scribe.result(factor * smaller)
+    multiple = write_product(scribe, factor, smaller)[-1].value
     scribe.end_step()
-    text, right = _check(larger, smaller, multiple)
-    scribe.step(f"Check {text}, {verdict(right)}")
+    scribe.write("Check ")
+    right = _check(scribe, larger, smaller, divisor, multiple)
+    scribe.step(f", {verdict(right)}")
     return Outcome(str(multiple), right)
 
 
-def _check(larger: int, smaller: int, multiple: int) -> tuple[str, bool]:
-    text = quotient(multiple, larger)
-    if multiple % larger:
-        return text, False
-    text += f", {quotient(multiple, smaller)}"
-    if multiple % smaller:
-        return text, False
-    shared = math.gcd(multiple // larger, multiple // smaller)
-    return f"{text}, {multiple // larger} and {multiple // smaller} share {shared}", shared == 1
+def _check(scribe: Scribe, larger: int, smaller: int, divisor: int, multiple: int) -> bool:
+    """The same multiple from the other number, and nothing left to share; stops at the first disagreement."""
+    factor = smaller // divisor
+    scribe.write(quotient(smaller, divisor))
+    if smaller % divisor:
+        return False
+    scribe.write(", ")
+    if write_product(scribe, factor, larger, sure=True)[-1].value != multiple:
+        return False
+    shared = math.gcd(factor, multiple // smaller)
+    scribe.write(f", {factor} and {multiple // smaller} share {shared}")
+    return shared == 1
 
 
 @cache

@@ -1,21 +1,20 @@
 """Prime factorizations.
 
-The trace tries the primes from 2 on until what is left has no divisor up to its root. The check multiplies the factors
-and tries the last one again, from the largest possible divisor down to 3, by the nearest multiple below it:
+The trace tries the primes in turn (2 and 5 only where the last digit says so) until what is left has no divisor up to
+its root. The check multiplies the factors, then does the divisions that left a rest the other way round:
 
-    84 / 2 = 42
-    42 / 2 = 21
-    21 / 2 rest 1, 21 / 3 = 7
-    7 / 2 rest 1, 7 prime
-    Check 2 * 2 = 4, 4 * 3 = 12, 12 * 7 = 84, 7 prime, right
-    So 2 x 2 x 3 x 7, checked                                (with the sign of the question for x)
+    58 / 2 = 29
+    29 / 3 = 9 rest 2, 29 prime
+    Check 2 * 29 = 58, 9 * 3 + 2 = 29, right
+    So 2 x 29, checked                            (with the sign of the question for x)
 
-A slip is a wrong quotient, which the product shows, or a divisor missed, which the second trial shows.
+A slip is a wrong quotient or a divisor seen where there is none, which the product shows, or a divisor missed.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
@@ -23,8 +22,9 @@ from reflective.tasks.base import Task, Trace, gym_item, gym_module
 from reflective.tasks.writing import Outcome, Scribe, checked_trace, slip, verdict
 from reflective.types import Problem
 
-VALUES = {1: (4, 200), 2: (50, 500), 3: (150, 999)}  # level: values from, to
+VALUES = {1: (4, 200), 2: (50, 500), 3: (150, 960)}  # level: values from, to
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)  # enough for numbers below 37 * 37
+SEEN_AT_ONCE = (2, 5)  # primes that are tried only where they divide
 
 
 class PrimeFactorization(Task):
@@ -51,61 +51,82 @@ class PrimeFactorization(Task):
         return checked_trace(lambda scribe: _attempt(scribe, number), rng)
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """`number / prime = times rest rest`, as it was written."""
+
+    number: int
+    prime: int
+    times: int
+    rest: int
+
+
 def _attempt(scribe: Scribe, number: int) -> Outcome:
     factors: list[int] = []
+    rests: list[_Trial] = []
     left, place = number, 0
     while left > 1:
-        place, quotient = _try_primes(scribe, left, place)
-        if not quotient:
-            scribe.step(f"{left} prime")
+        place, trials = _try_primes(scribe, left, place)
+        rests += [trial for trial in trials if trial.rest]
+        if not trials or trials[-1].rest:
+            scribe.step(f"{', ' if trials else ''}{left} prime")
             factors.append(left)
             break
-        factors.append(PRIMES[place])
-        if quotient * PRIMES[place] != left:  # a slip may leave a number with smaller divisors
-            place = 0
-        left = quotient
         scribe.end_step()
-    text, right = _check(number, factors)
-    scribe.step(f"Check {text}, {verdict(right)}")
+        factors.append(PRIMES[place])
+        if trials[-1].times * PRIMES[place] != left:  # a slip may leave a number with smaller divisors
+            place = 0
+        left = trials[-1].times
+    right = _check(scribe, number, factors, rests)
     return Outcome(" × ".join(map(str, factors)), right)
 
 
-def _try_primes(scribe: Scribe, left: int, place: int) -> tuple[int, int]:
-    """Tries the primes from `place` on, up to the root: the place of a divisor and the quotient, or 0 for none."""
+def _try_primes(scribe: Scribe, left: int, place: int) -> tuple[int, list[_Trial]]:
+    """Writes the trials from the prime at `place` on, up to the root or to a divisor; and the place of the last."""
+    trials: list[_Trial] = []
     while PRIMES[place] ** 2 <= left:
         prime = PRIMES[place]
-        quotient, rest = divmod(left, prime)
-        scribe.write(f"{left} / {prime}")
-        slips = scribe.slips()
-        if slips and (rest == 0 and scribe.rng.random() < 0.5):  # a divisor missed
-            scribe.write(f" rest {scribe.rng.randrange(1, prime)}", learn=False).write(", ")
-        elif slips:  # a wrong quotient, or one where there is a rest
-            quotient = slip(quotient, scribe.rng) if rest == 0 else quotient
-            scribe.write(f" = {quotient}", learn=False)
-            return place, quotient
-        elif rest:
-            scribe.write(f" rest {rest}, ")
-        else:
-            scribe.write(f" = {quotient}")
-            return place, quotient
-        place += 1
-    return place, 0
-
-
-def _check(number: int, factors: list[int]) -> tuple[str, bool]:
-    product, lines = factors[0], []
-    for factor in factors[1:]:
-        lines.append(f"{product} * {factor} = {product * factor}")
-        product *= factor
-    if product != number:
-        return ", ".join(lines or [f"{product} alone"]), False
-    last = factors[-1]
-    for prime in reversed([prime for prime in PRIMES if prime**2 <= last and (prime > 2 or last % 2 == 0)]):
-        whole, rest = divmod(last, prime)
-        lines.append(f"{last} = {whole} * {prime} + {rest}")
+        if left % prime and prime in SEEN_AT_ONCE:
+            place += 1
+            continue
+        scribe.write(f"{', ' if trials else ''}{left} / {prime} = ")
+        times, rest, learn = *divmod(left, prime), True
+        if scribe.slips():
+            learn, (times, rest) = False, _slipped(left, prime, scribe.rng)
+        scribe.write(f"{times} rest {rest}" if rest else str(times), learn)
+        trials.append(_Trial(left, prime, times, rest))
         if not rest:
-            return ", ".join(lines), False
-    return ", ".join([*lines, f"{last} prime"]), True
+            break
+        place += 1
+    return place, trials
+
+
+def _slipped(left: int, prime: int, rng: random.Random) -> tuple[int, int]:
+    """A wrong division: a divisor missed, one seen where there is none, or a wrong quotient."""
+    times, rest = divmod(left, prime)
+    if rest:
+        return times, 0
+    if prime not in SEEN_AT_ONCE and rng.random() < 0.5:
+        return times, rng.randrange(1, prime)
+    return slip(times, rng), 0
+
+
+def _check(scribe: Scribe, number: int, factors: list[int], rests: list[_Trial]) -> bool:
+    """The product of the factors, then the divisions with a rest the other way round; stops where one is wrong."""
+    scribe.write("Check ")
+    product = factors[0]
+    for factor in factors[1:]:
+        scribe.write(f"{product} * {factor} = {product * factor}, ")
+        product *= factor
+    right = product == number
+    for trial in reversed(rests if right else []):
+        back = trial.times * trial.prime + trial.rest
+        scribe.write(f"{trial.times} * {trial.prime} + {trial.rest} = {back}, ")
+        right = back == trial.number
+        if not right:
+            break
+    scribe.step(verdict(right))
+    return right
 
 
 @cache

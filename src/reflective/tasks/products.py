@@ -1,12 +1,13 @@
 """Products of two numbers.
 
 The trace multiplies by the parts of one factor, adds up, and casts out nines, which looks at the product from another
-side (a number and its digit sum leave the same rest when divided by 9):
+side (a number and its digit sum leave the same rest when divided by
+9):
 
     47 * 30 = 1410
     47 * 6 = 282
     1410 + 282 = 1692
-    Check by nines 47 is 2, 36 is 0, 2 * 0 is 0, 1692 is 0, right
+    Check by nines 47 is 11 is 2, 36 is 9 is 0, 2 * 0 = 0, 1692 is 18 is 9 is 0, right
     So 1692, checked
 """
 
@@ -17,7 +18,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
+from reflective.tasks.writing import Outcome, Scribe, checked_trace, parts, verdict
 from reflective.types import Problem
 
 DIGITS = {1: (2, 1), 2: (2, 2), 3: (3, 2)}  # level: digits of the factors
@@ -51,7 +52,7 @@ def _attempt(scribe: Scribe, left: int, right: int) -> Outcome:
     if split < 10 or (whole < 100 and scribe.rng.random() < 0.3):
         whole, split = split, whole
     total: int | None = None
-    for part in _parts(split):
+    for part in parts(split):
         scribe.write(f"{whole} * {part} = ")
         product = scribe.result(whole * part)
         scribe.end_step()
@@ -63,21 +64,23 @@ def _attempt(scribe: Scribe, left: int, right: int) -> Outcome:
             scribe.end_step()
     assert total is not None  # two factors have at least one part
 
-    rests = left % 9, right % 9
-    product_rest = rests[0] * rests[1]
-    right_one = product_rest % 9 == total % 9
+    (left_text, left_rest), (right_text, right_rest), (total_text, total_rest) = _rest(left), _rest(right), _rest(total)
+    product_text, product_rest = _rest(left_rest * right_rest)
+    passed = product_rest == total_rest
     scribe.step(
-        f"Check by nines {left} is {rests[0]}, {right} is {rests[1]}, {rests[0]} * {rests[1]} = {product_rest} is "
-        f"{product_rest % 9}, {total} is {total % 9}, {verdict(right_one)}"
+        f"Check by nines {left_text}, {right_text}, {left_rest} * {right_rest} = {product_text}, "
+        f"{total_text}, {verdict(passed)}"
     )
-    return Outcome(str(total), right_one)
+    return Outcome(str(total), passed)
 
 
-def _parts(number: int) -> list[int]:
-    """347 -> [300, 40, 7]; zeros are left out."""
-    digits = str(number)
-    parts = [int(digit) * 10 ** (len(digits) - place - 1) for place, digit in enumerate(digits)]
-    return [part for part in parts if part] or [0]
+def _rest(number: int) -> tuple[str, int]:
+    """How a number comes down to its rest: `543 is 12 is 3`."""
+    text, rest = str(number), number
+    while rest > 9:
+        rest = sum(map(int, str(rest)))
+        text += f" is {rest}"
+    return (text, rest) if rest < 9 else (f"{text} is 0", 0)
 
 
 @cache

@@ -27,13 +27,12 @@ class Puzzle24(Task):
     test_share = 0.5
 
     def draw(self, rng: random.Random, level: int) -> Problem:
-        numbers = list(rng.choice(hands(level)))
-        solution = next(chain for chain in chains(numbers) if chain[-1].value == TARGET)
-        rng.shuffle(numbers)
+        hand = rng.choice(hands(level))
+        numbers = rng.sample(hand, len(hand))
         template = gym_module("games.puzzle24").QUESTION_TEMPLATE
         return Problem(
             text=template.format(numbers=", ".join(map(str, numbers)), operators=", ".join(SIGNS)).strip(),
-            answer=expression(solution),
+            answer=_solution(hand),
             family=self.name,
             kind="expression",
             metadata={"numbers": numbers, "target": TARGET, "use_all": True},
@@ -49,6 +48,11 @@ class Puzzle24(Task):
 def hands(level: int) -> tuple[tuple[int, ...], ...]:
     """The solvable hands of a level."""
     return _thirds()[level - 1]
+
+
+@cache
+def _solution(hand: tuple[int, ...]) -> str:
+    return expression(next(chain for chain in chains(hand) if chain[-1].value == TARGET))
 
 
 @cache

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
+from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict, write_product
 from reflective.types import Problem
 
 LIMITS = {1: (2, 2, 10), 2: (2, 3, 25), 3: (2, 4, 100)}  # level: terms from, terms to, largest value
@@ -72,15 +72,17 @@ def _attempt(scribe: Scribe, coefficient: int, constant: int, unknown: str, righ
     else:
         value = moved
 
-    product = times * value
-    lines = [f"{times} * {value} = {product}"] if times > 1 else []
+    scribe.write("Check ")
+    product = value
+    if times > 1:
+        product = write_product(scribe, times, value, sure=True)[-1].value
+        scribe.write(", ")
+    left = constant + (product if coefficient > 0 else -product)
     if coefficient < 0:
-        left = constant - product
-        lines.append(f"{constant} {_signed(-product)} = {left}")
-    else:
-        left = product + constant
-        lines += [f"{product} {_signed(constant)} = {left}"] if constant else []
-    scribe.step(f"Check {', '.join(lines)}, {verdict(left == right)}")
+        scribe.write(f"{constant} {_signed(-product)} = {left}, ")
+    elif constant:
+        scribe.write(f"{product} {_signed(constant)} = {left}, ")
+    scribe.step(verdict(left == right))
     return Outcome(str(value), left == right)
 
 

@@ -13,21 +13,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
+from reflective.tasks.writing import Operation
+
 COMMON = {*range(1, 13), 24, 30, 60, 100}  # numbers that a solution may bring in by itself
 NO_NOUNS = {"", "for", "in", "left", "more", "of", "per", "so", "to"}  # these don't say what a number counts
 
 _NUMBER = r"\d+(?:\.\d+)?%?"
 _TOKEN = re.compile(rf"{_NUMBER}|[-+*/()]|[,;:.?!]")
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """`left sign right = value`, all whole."""
-
-    left: int
-    sign: str
-    right: int
-    value: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,9 @@ class Scribe:
         self.results += 1
         return self.results - 1 == self.slip_at
 
-    def result(self, value: int) -> int:
-        """Writes a computed value, or a plausible wrong one, and returns what was written: go on with that."""
-        slipped = self.slips()
+    def result(self, value: int, sure: bool = False) -> int:
+        """Writes a computed value, or (unless `sure`) a plausible wrong one; returns what was written."""
+        slipped = not sure and self.slips()
         if slipped:
             value = slip(value, self.rng)
         self._step.append(Segment(str(value), learn=not slipped))
@@ -53,6 +53,16 @@ class Scribe:
     def step(self, text: str) -> None:
         """Writes a whole step."""
         self.write(text).end_step()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`left sign right = value`, whole numbers all of them (a division drops its rest)."""
+
+    left: int
+    sign: str
+    right: int
+    value: int
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,37 @@ def slip(value: int, rng: random.Random) -> int:
             wrong = int(text[:i] + text[i + 1] + text[i] + text[i + 2 :])
         if wrong != size and (wrong > 0 or (wrong == 0 and digits == 1 and size > 1)):
             return sign * wrong
+
+
+def parts(number: int) -> list[int]:
+    """347 -> [300, 40, 7]; zeros are left out."""
+    digits = str(number)
+    values = [int(digit) * 10 ** (len(digits) - place - 1) for place, digit in enumerate(digits)]
+    return [value for value in values if value] or [0]
+
+
+def write_product(scribe: Scribe, left: int, right: int, sure: bool = False) -> list[Operation]:
+    """Writes a product, in parts where it is too much for one go: `47 * 30 = 1410, 47 * 6 = 282, 1410 + 282 = 1692`."""
+    if min(_significant(left), _significant(right)) < 2:
+        scribe.write(f"{left} * {right} = ")
+        return [Operation(left, "*", right, scribe.result(left * right, sure))]
+    whole, split = (left, right) if _significant(left) >= _significant(right) else (right, left)
+    operations: list[Operation] = []
+    total = 0
+    for part in parts(split):
+        scribe.write(f"{', ' if operations else ''}{whole} * {part} = ")
+        product = scribe.result(whole * part, sure)
+        operations.append(Operation(whole, "*", part, product))
+        if total:
+            scribe.write(f", {total} + {product} = ")
+            operations.append(Operation(total, "+", product, scribe.result(total + product, sure)))
+        total = operations[-1].value
+    return operations
+
+
+def _significant(number: int) -> int:
+    """How many digits a number has before its trailing zeros."""
+    return len(str(abs(number)).rstrip("0"))
 
 
 def verdict(right: bool) -> str:
