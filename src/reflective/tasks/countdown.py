@@ -44,7 +44,7 @@ class Countdown(Task):
 
 @cache
 def _dataset(level: int) -> Any:
-    """The package draws with sympy, at some 500 a second, and lets values be negative; this keeps its questions."""
+    """The package draws with sympy, at some 40 a second, and lets values be negative; this keeps its questions."""
     count, largest = LIMITS[level]
     least, most = TARGETS
     module = gym_module("games.countdown")

@@ -118,7 +118,7 @@ def render(coefficient: int, constant: int, unknown: str, right: int) -> str:
 
 @cache
 def _dataset(level: int) -> Any:
-    """The package builds equations with sympy, at 500 a second; this does the same with integers."""
+    """The package builds equations with sympy, at some 400 a second; this does the same with integers."""
     terms_from, terms_to, most = LIMITS[level]
     module = gym_module("algebra.simple_equations")
     dataset = module.SimpleEquationsDataset(
