@@ -1,19 +1,21 @@
 """The nouns of the house: what goes in, what is written while a model thinks, and what comes out.
 
-Frozen data and nothing else. No torch, no I/O, no behaviour beyond properties that are derived from stored fields.
+Frozen data. No torch, no I/O, no behaviour beyond what is derived from stored fields: properties, and the forms in
+which a solution is shown (`to_json`; `str` and `_repr_html_` are drawn by `reflective.render`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 FinishReason = Literal["think_end", "eos", "length", "cancelled"]
 VerdictKind = Literal["right", "wrong", "ungradable"]
 
 EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # trajectories a problem (paper, section 4.1)
+SOLUTION_VERSION = 1  # of the object that `Solution.to_json` writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ class Step:
     @property
     def score(self) -> float:
         """sigmoid(s), in 0..1 (paper, section 3.2)."""
-        return 1.0 / (1.0 + math.exp(-self.logit)) if self.logit >= 0 else math.exp(self.logit) / (1.0 + math.exp(self.logit))
+        if self.logit >= 0:
+            return 1.0 / (1.0 + math.exp(-self.logit))
+        return math.exp(self.logit) / (1.0 + math.exp(self.logit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +117,97 @@ class Verdict:
     def right(self) -> bool | None:
         """True, False, or None where no grader could tell."""
         return {"right": True, "wrong": False, "ungradable": None}[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The outcome of spending a budget of trajectories on a problem.
+
+    `effort` is that budget. `selected` is the index of the trajectory that the answer is taken from; None when no
+    trajectory closed its thinking. `answer` is the final answer alone ("42"), `answer_text` the text it stands in.
+    `confidence` is a calibrated probability that `answer` is right: None where nobody calibrated the model for this
+    strategy, 0.0 where there is no answer at all. `notes` are remarks for a human: fallbacks that were taken, budgets
+    that did not suffice. An `interrupted` solution holds what was there when the user stopped it.
+    """
+
+    problem: Problem
+    answer: str | None
+    answer_text: str
+    confidence: float | None
+    effort: int
+    strategy: str
+    selected: int | None
+    trajectories: tuple[Trajectory, ...]
+    usage: Usage
+    timing: Timing
+    model: str
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    @property
+    def best(self) -> Trajectory | None:
+        """The selected trajectory."""
+        return next((t for t in self.trajectories if t.index == self.selected), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: what `reflective solve --json` prints."""
+        return {
+            "version": SOLUTION_VERSION,
+            "problem": self.problem.text,
+            "answer": self.answer,
+            "answer_text": self.answer_text,
+            "confidence": self.confidence,
+            "effort": self.effort,
+            "strategy": self.strategy,
+            "selected": self.selected,
+            "trajectories": [
+                {
+                    "index": t.index,
+                    "thinking": t.thinking,
+                    "answer_text": t.answer_text,
+                    "answer": t.answer,
+                    "steps": [{"text": step.text, "score": step.score} for step in t.steps],
+                    "score": t.score,
+                    "tokens": t.tokens,
+                    "finish_reason": t.finish_reason,
+                }
+                for t in self.trajectories
+            ],
+            "usage": asdict(self.usage),
+            "timing": asdict(self.timing),
+            "model": self.model,
+            "seed": self.seed,
+            "notes": list(self.notes),
+            "interrupted": self.interrupted,
+        }
+
+    def __str__(self) -> str:
+        from reflective.render import solution_text
+
+        return solution_text(self)
+
+    def _repr_html_(self) -> str:
+        from reflective.render import solution_html
+
+        return solution_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredResponse:
+    """Scores of a response that somebody else wrote.
+
+    `step_positions` are indices into the response's tokens; `score` is None when no step was found.
+    """
+
+    step_positions: tuple[int, ...]
+    step_scores: tuple[float, ...]
+    score: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: a line of `reflective score`."""
+        return {
+            "step_positions": list(self.step_positions),
+            "step_scores": list(self.step_scores),
+            "score": self.score,
+        }

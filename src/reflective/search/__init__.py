@@ -1,0 +1,62 @@
+"""Search: ways to spend a budget of trajectories on a problem. No torch, and no engine by name.
+
+One strategy a file; `solve`, `stream` and `solve_many` drive them on any engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reflective.errors import InputError
+from reflective.search.base import Answers, Choice, Steering, Strategy
+from reflective.search.best_of_n import BestOfN
+from reflective.search.drive import solve, stream
+from reflective.search.events import Answering, Finished, SearchEvent, Solved, Started, StepScored, Text
+from reflective.search.interrupts import Interrupts
+from reflective.search.majority import Majority
+from reflective.search.many import solve_many
+from reflective.search.settings import Settings, resolve_effort, trajectory_seed
+from reflective.search.single import Single
+from reflective.search.weighted import Weighted
+
+__all__ = [
+    "STRATEGIES",
+    "Answering",
+    "Answers",
+    "BestOfN",
+    "Choice",
+    "Finished",
+    "Interrupts",
+    "Majority",
+    "SearchEvent",
+    "Settings",
+    "Single",
+    "Solved",
+    "Started",
+    "Steering",
+    "StepScored",
+    "Strategy",
+    "Text",
+    "Weighted",
+    "get_strategy",
+    "resolve_effort",
+    "solve",
+    "solve_many",
+    "stream",
+    "trajectory_seed",
+]
+
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    strategy.name: strategy for strategy in (BestOfN, Majority, Weighted, Single)
+}
+
+
+def get_strategy(name: str | Strategy, answers: Answers = "selected") -> Strategy:
+    """The strategy of that name. `answers="all"` lets best_of_n write every answer; the votes do so anyway."""
+    if isinstance(name, Strategy):
+        return name
+    if name not in STRATEGIES:
+        raise InputError(f"unknown strategy {name!r}; known are: {', '.join(STRATEGIES)}.")
+    if answers not in ("selected", "all"):
+        raise InputError(f"answers is {answers!r}; it must be 'selected' or 'all'.")
+    return BestOfN(answers) if name == BestOfN.name else STRATEGIES[name]()

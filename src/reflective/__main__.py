@@ -1,0 +1,7 @@
+"""`python -m reflective`: the command line."""
+
+import sys
+
+from reflective.cli import main
+
+sys.exit(main())

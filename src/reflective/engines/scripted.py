@@ -1,0 +1,245 @@
+"""An engine that writes what a script says, token by token: for tests, without a model.
+
+It holds the whole contract of `Engine`: steps are found by the same rule as in real engines, budgets, seeds,
+cancellation and continuations are honoured, and what was paid is counted. Tokens are words with the space before them;
+`.` followed by an empty line is the step token.
+
+    engine = ScriptedEngine([Scripted("2+2=4.\\n\\n</think>\\\\boxed{4}", logits=[2.0])])
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.errors import ContextError, InputError
+from reflective.sprm.aggregate import aggregate
+from reflective.sprm.segment import STEP_TEXT, StepRule, StepTracker
+from reflective.types import FinishReason, Step, Trajectory
+
+EOS_ID, STEP_ID, THINK_ID, THINK_END_ID = 0, 1, 2, 3
+FIRST_WORD_ID = 4
+FILLER = " hmm"  # what an endless script goes on with
+RULE = StepRule(step_ids=frozenset({STEP_ID}), think_id=THINK_ID, think_end_id=THINK_END_ID)
+
+_SPECIAL = {STEP_TEXT: STEP_ID, "<think>": THINK_ID, "</think>": THINK_END_ID}
+_TOKEN = re.compile(r"</?think>|\.\n\n|\s*[^\s<.]+|\s*[<.]|\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    """One trajectory: its text behind the prompt's `<think>`, and a logit a step (missing ones are 0).
+
+    `endless` goes on with filler after the text until the budget is used up. `logprob` is given to every token; None
+    is an engine that does not keep them.
+    """
+
+    text: str
+    logits: Sequence[float] = ()
+    endless: bool = False
+    logprob: float | None = -1.0
+
+
+Script = Sequence[Scripted] | Callable[[str, int, int], Scripted]
+
+
+@dataclass(slots=True)
+class _Row:
+    id: int
+    request: Request
+    scripted: Scripted
+    tracker: StepTracker
+    limit: int
+    pieces: list[str]
+    written: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    cancelled: bool = False
+
+
+class ScriptedEngine(Engine):
+    """Writes the script's trajectories.
+
+    `script` is a list (a request's `index` chooses, round and round) or a function of problem text, index and seed.
+    `on_step` is called with the number of each step before anything is written, and may raise. `max_rows` bounds how
+    many are written at once. Counters: `steps`, `submitted`, `cancelled`, `tokens_written`, and `prefix_paid`, the
+    tokens of prompts and parents that a real engine would have had to read.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        scored: bool = True,
+        name: str = "scripted",
+        context_length: int = 4096,
+        max_rows: int = 64,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        self.script, self.scored, self.name = script, scored, name
+        self.context_length, self.max_rows = context_length, max_rows
+        self.steps = self.submitted = self.cancelled = self.tokens_written = self.prefix_paid = 0
+        self.closed = False
+        self._on_step = on_step
+        self._vocabulary: dict[str, int] = {}
+        self._waiting: deque[_Row] = deque()
+        self._running: list[_Row] = []
+        self._finished: dict[int, _Row] = {}
+        self._prompts_read: set[tuple[int, ...]] = set()
+
+    # ---- text and tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text. A word's id is a checksum of it, so that it is the same in every engine."""
+        return [self._id(piece) for piece in _TOKEN.findall(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        words = {i: piece for piece, i in (_SPECIAL | self._vocabulary).items()}
+        return "".join(words.get(i, "") for i in ids)
+
+    def encode_prompt(self, problem: str) -> tuple[int, ...]:
+        """The problem's words and `<think>`."""
+        return (*self.encode(problem), THINK_ID)
+
+    def _id(self, piece: str) -> int:
+        if piece in _SPECIAL:
+            return _SPECIAL[piece]
+        return self._vocabulary.setdefault(piece, FIRST_WORD_ID + zlib.crc32(piece.encode()))
+
+    # ---- the contract
+
+    def submit(self, request: Request) -> int:
+        """Queue a request (see `Engine.submit`)."""
+        if request.max_tokens < 1:
+            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        row = self._start(request) if request.parent is None else self._continue(request, request.parent)
+        room = self.context_length - len(request.prompt_ids) - len(row.ids)
+        if room < 1:
+            raise ContextError(
+                f"the prompt has {len(request.prompt_ids):,} tokens, but {self.name!r} reads at most "
+                f"{self.context_length:,} with the answer. Shorten the problem."
+            )
+        row.limit = len(row.ids) + min(request.max_tokens, room)
+        self.submitted += 1
+        self._waiting.append(row)
+        return row.id
+
+    def cancel(self, id: int) -> None:
+        """Stop a trajectory, or forget a finished one (see `Engine.cancel`)."""
+        if self._finished.pop(id, None) is not None:
+            return
+        for row in (*self._waiting, *self._running):
+            if row.id == id:
+                row.cancelled = True
+                self.cancelled += 1
+
+    def step(self) -> list[Event]:
+        """Write one token of every running trajectory."""
+        number, self.steps = self.steps, self.steps + 1
+        if self._on_step is not None:
+            self._on_step(number)
+        while self._waiting and len(self._running) < self.max_rows:
+            self._running.append(self._waiting.popleft())
+        events: list[Event] = []
+        self._running = [row for row in self._running if not self._write(row, events)]
+        self._waiting = deque(row for row in self._waiting if not (row.cancelled and self._write(row, events)))
+        return events
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is waiting or running."""
+        return bool(self._waiting or self._running)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.closed = True
+        self._waiting.clear()
+        self._running.clear()
+        self._finished.clear()
+
+    # ---- rows
+
+    def _start(self, request: Request) -> _Row:
+        if not request.prompt_ids:
+            raise InputError("the prompt is empty; there must be at least one token.")
+        if request.prompt_ids not in self._prompts_read:
+            self._prompts_read.add(request.prompt_ids)
+            self.prefix_paid += len(request.prompt_ids)
+        if callable(self.script):
+            scripted = self.script(self.decode(request.prompt_ids[:-1]), request.index, request.seed)
+        else:
+            scripted = self.script[request.index % len(self.script)]
+        pieces = _TOKEN.findall(scripted.text)
+        return _Row(self.submitted, request, scripted, StepTracker(RULE, request.prompt_ids), 0, pieces)
+
+    def _continue(self, request: Request, parent_id: int) -> _Row:
+        parent = self._finished.get(parent_id)
+        if parent is None:
+            raise InputError(f"trajectory {parent_id} is not a finished one of this engine; it can't be continued.")
+        tracker = StepTracker(RULE, parent.request.prompt_ids)
+        for token in parent.ids:
+            tracker.push(token)
+        return _Row(
+            self.submitted,
+            request,
+            parent.scripted,
+            tracker,
+            0,
+            parent.pieces,
+            written=list(parent.written),
+            ids=list(parent.ids),
+            positions=list(parent.positions),
+        )
+
+    def _write(self, row: _Row, events: list[Event]) -> bool:
+        """Write the row's next token; True when that ended it."""
+        if row.cancelled:
+            return self._finish(row, "cancelled", events)
+        piece = row.pieces[len(row.ids)] if len(row.ids) < len(row.pieces) else FILLER if row.scripted.endless else ""
+        token = self._id(piece) if piece else EOS_ID
+        row.ids.append(token)
+        row.written.append(piece)
+        self.tokens_written += 1
+        if piece:
+            events.append(Text(row.id, piece))
+        if row.tracker.push(token):
+            row.positions.append(len(row.ids) - 1)
+            if self.scored:
+                step = self._steps(row)[-1]
+                events.append(StepScored(row.id, len(row.positions) - 1, step.score))
+        if token == EOS_ID:
+            return self._finish(row, "eos", events)
+        if token == THINK_END_ID and row.request.until == "think_end":
+            return self._finish(row, "think_end", events)
+        return len(row.ids) >= row.limit and self._finish(row, "length", events)
+
+    def _finish(self, row: _Row, reason: FinishReason, events: list[Event]) -> bool:
+        end = row.ids.index(THINK_END_ID) if THINK_END_ID in row.ids else len(row.ids)
+        steps = self._steps(row) if self.scored else ()
+        trajectory = Trajectory(
+            index=row.request.index,
+            token_ids=tuple(row.ids),
+            thinking="".join(row.written[:end]),
+            answer_text="".join(row.written[end + 1 :]).strip(),
+            steps=steps,
+            score=aggregate(step.logit for step in steps),
+            finish_reason=reason,
+            token_logprobs=None if row.scripted.logprob is None else (row.scripted.logprob,) * len(row.ids),
+            seed=row.request.seed,
+        )
+        self._finished[row.id] = row
+        events.append(Finished(row.id, trajectory))
+        return True
+
+    def _steps(self, row: _Row) -> tuple[Step, ...]:
+        steps, start = [], 0
+        for i, position in enumerate(row.positions):
+            logit = row.scripted.logits[i] if i < len(row.scripted.logits) else 0.0
+            steps.append(Step(position, logit, "".join(row.written[start : position + 1]).strip()))
+            start = position + 1
+        return tuple(steps)

@@ -1,0 +1,81 @@
+"""What a strategy is: it spends a budget of trajectories on a problem and says which answer it stands for.
+
+A strategy steers through four moments (`begin`, `on_step`, `on_thought`, `on_idle`) by the verbs of `Steering`, and
+at the end `choose`s from the trajectories. `choose` is a pure function of the trajectories, so that recorded
+trajectories can be judged by any strategy without sampling again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+from reflective.types import Problem, Trajectory
+
+Answers = Literal["selected", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a strategy stands for.
+
+    `index` names the trajectory whose answer text is given (None: no thinking was closed), `answer` the final answer,
+    `evidence` in 0..1 is what the confidence is computed from: S of the selected trajectory for best_of_n and single,
+    the winner's share of the votes for majority, of the weights for weighted.
+    """
+
+    index: int | None
+    answer: str | None = None
+    evidence: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Steering(Protocol):
+    """The verbs that a strategy has while its trajectories are being written. Trajectories are named by their index."""
+
+    @property
+    def k(self) -> int:
+        """The budget of trajectories."""
+
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """Every trajectory that has ended so far, by index."""
+
+    def think(self, index: int) -> None:
+        """Write thinking number `index`."""
+
+    def answer(self, index: int) -> None:
+        """Continue a closed thinking to its answer."""
+
+    def cancel(self, index: int) -> None:
+        """Stop writing trajectory `index`."""
+
+
+class Strategy(ABC):
+    """One way to spend a budget; see the module's docstring. Holds no state of a problem."""
+
+    name: ClassVar[str]
+
+    def budget(self, k: int) -> int:
+        """How many trajectories are written when k are allowed."""
+        return k
+
+    def begin(self, run: Steering) -> None:
+        """The problem starts: by default all k thinkings."""
+        for index in range(run.k):
+            run.think(index)
+
+    def on_step(self, run: Steering, index: int, step: int, score: float) -> None:
+        """Step number `step` of trajectory `index` has been scored."""
+
+    def on_thought(self, run: Steering, trajectory: Trajectory) -> None:
+        """A thinking has been closed; it can be continued to its answer."""
+
+    def on_idle(self, run: Steering) -> None:
+        """Nothing is being written. The problem is done unless this starts something."""
+
+    @abstractmethod
+    def choose(self, trajectories: Sequence[Trajectory], problem: Problem) -> Choice:
+        """The answer that these trajectories give."""

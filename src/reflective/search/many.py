@@ -1,0 +1,106 @@
+"""Many problems, several at a time, so that the engine is always full: for evaluation and for training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from reflective.engines.base import Engine
+from reflective.errors import InputError
+from reflective.search.attempt import Attempt, Calibrated
+from reflective.search.base import Strategy
+from reflective.search.best_of_n import BestOfN
+from reflective.search.drive import advance, drain
+from reflective.search.settings import Settings
+from reflective.types import Problem, Solution, Timing, Usage
+
+ROWS_IN_FLIGHT = 64  # trajectories that wait or run before no further problem is started
+
+Item = TypeVar("Item", str, Problem)
+
+
+def solve_many(
+    engine: Engine,
+    problems: Iterable[Item],
+    k: int,
+    *,
+    strategy: Strategy | None = None,
+    settings: Settings | None = None,
+    calibration: Calibrated | None = None,
+    in_flight: int = ROWS_IN_FLIGHT,
+) -> Iterator[tuple[Item, Solution]]:
+    """Solve problems and yield each with its solution as soon as it is there: not in the order given.
+
+    A problem's solution is the same as from `solve` alone, whatever else is under way. All thinkings of a problem are
+    submitted together, so that the engine reads their prompt once. A problem that can't be solved (too long for the
+    context, blank) yields a solution without trajectories that says so in its notes. Problems are drawn from the
+    iterable as room appears. Ctrl-C stops what is being written and raises KeyboardInterrupt.
+    """
+    if in_flight < 1:
+        raise InputError(f"in_flight is {in_flight}; it must be 1 or more.")
+    strategy, settings = strategy or BestOfN(), settings or Settings()
+    waiting = iter(problems)
+    attempts: list[tuple[Item, Attempt]] = []
+    more = healthy = True
+    try:
+        while more or attempts:
+            while more and sum(attempt.in_flight for _, attempt in attempts) < in_flight:
+                item = next(waiting, None)
+                if item is None:
+                    more = False
+                    break
+                try:
+                    attempt = Attempt(engine, item, k, strategy, settings, calibration)
+                    _exhaust(attempt.begin())
+                except InputError as error:
+                    yield item, _unsolvable(engine, item, strategy.budget(k), strategy, settings, error)
+                else:
+                    attempts.append((item, attempt))
+            if not attempts:
+                continue
+            healthy = False  # until the step has come back, nobody knows what the engine is in
+            events, stop = advance(engine)
+            healthy = True
+            for event in events:
+                for _, attempt in attempts:
+                    if attempt.owns(event):
+                        _exhaust(attempt.handle(event))
+                        break
+            if stop:
+                raise KeyboardInterrupt
+            for item, attempt in [entry for entry in attempts if entry[1].done]:
+                attempts.remove((item, attempt))
+                attempt.release()
+                yield item, attempt.solution()
+    finally:
+        for _, attempt in attempts:
+            attempt.interrupt()
+        for _, attempt in attempts:
+            if healthy:
+                _exhaust(drain(engine, attempt))
+            attempt.release()
+
+
+def _exhaust(events: Iterator[object]) -> None:
+    for _ in events:
+        pass
+
+
+def _unsolvable(
+    engine: Engine, item: str | Problem, k: int, strategy: Strategy, settings: Settings, error: InputError
+) -> Solution:
+    return Solution(
+        problem=item if isinstance(item, Problem) else Problem(item),
+        answer=None,
+        answer_text="",
+        confidence=0.0,
+        effort=k,
+        strategy=strategy.name,
+        selected=None,
+        trajectories=(),
+        usage=Usage(0, 0),
+        timing=Timing(0.0),
+        model=engine.name,
+        seed=settings.seed,
+        notes=(str(error),),
+    )

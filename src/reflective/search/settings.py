@@ -1,0 +1,86 @@
+"""What a user may set about a search, checked: effort, budgets, the problem itself; and the seeds of trajectories."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from reflective.engines.base import Engine, Sampling
+from reflective.errors import ContextError, InputError
+from reflective.types import EFFORTS, Problem
+
+MAX_EFFORT = 4096  # trajectories; more is a typing error
+DEFAULT_MAX_TOKENS = 4096  # of a thinking
+DEFAULT_ANSWER_TOKENS = 512
+ANSWER_SHARE = 0.25  # at most this share of a small context is kept free for the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the trajectories of a problem are drawn.
+
+    `max_tokens` bounds a thinking (None: 4,096, or what the context leaves), `answer_tokens` the answer after it.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    max_tokens: int | None = None
+    answer_tokens: int = DEFAULT_ANSWER_TOKENS
+
+    def __post_init__(self) -> None:
+        for name, got in (("max_tokens", self.max_tokens), ("answer_tokens", self.answer_tokens)):
+            if got is not None and got < 1:
+                raise InputError(f"{name} is {got}; it must be 1 or more.")
+
+    def budgets(self, engine: Engine, prompt_tokens: int) -> tuple[int, int]:
+        """Tokens for the thinking and for the answer, as many as the context has room for."""
+        room = engine.context_length - prompt_tokens
+        if room < 2:
+            raise ContextError(
+                f"the problem has {prompt_tokens:,} tokens, but {engine.name!r} reads at most "
+                f"{engine.context_length:,} with thinking and answer. Shorten it."
+            )
+        answer = min(self.answer_tokens, max(1, int(room * ANSWER_SHARE)))
+        return min(self.max_tokens or DEFAULT_MAX_TOKENS, room - answer), answer
+
+
+def resolve_effort(effort: str | int) -> int:
+    """Number of trajectories: of "low", "medium", "high", of a number, or of a number as text."""
+    if isinstance(effort, str) and effort in EFFORTS:
+        return EFFORTS[effort]
+    try:
+        number = int(effort) if not isinstance(effort, bool | float) else 0
+    except (ValueError, TypeError):
+        number = 0
+    if not 1 <= number <= MAX_EFFORT:
+        names = ", ".join(f"{name} ({k})" for name, k in EFFORTS.items())
+        raise InputError(
+            f"effort is {effort!r}; it must be {names} or a number of trajectories from 1 to {MAX_EFFORT}."
+        )
+    return number
+
+
+def check_problem(problem: str | Problem) -> Problem:
+    """The problem, refused when it is blank or no proper text."""
+    if isinstance(problem, str):
+        problem = Problem(problem)
+    if not isinstance(problem, Problem):
+        raise InputError(f"a problem is a text or a Problem; got {type(problem).__name__}.")
+    if not problem.text.strip():
+        raise InputError("the problem is empty. Write a question, for example: What is 12 * 17?")
+    try:
+        problem.text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the problem is not valid UTF-8 text. Save or type it as UTF-8.") from error
+    return problem
+
+
+def trajectory_seed(seed: int, index: int, problem: str) -> int:
+    """The seed of trajectory `index`, 63 bits.
+
+    The first 8 bytes of BLAKE2b over "seed/index/problem", big-endian, shifted right by one. It depends on nothing
+    else, so the first k trajectories of a larger budget are those of budget k; and the problem is in it, so that
+    equal indices of different problems do not share their luck.
+    """
+    digest = hashlib.blake2b(f"{seed}/{index}/{problem}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
