@@ -168,13 +168,7 @@ class _SearchWriter:
 
     def miss(self, chain: Chain) -> None:
         """A try that fails: what is tried is not learned, what comes out is."""
-        pieces = []
-        for i, move in enumerate(chain):
-            known = 0 if i == 0 or move.running_right else len(str(move.left))  # the running value is copied
-            head, choice = (", " if i else ""), f"{move.left} {move.sign} {move.right}"
-            pieces += [Segment(head + choice[:known]), Segment(choice[known:], learn=False)]
-            pieces += [Segment(f" = {move.value}")]
-        self.steps.append((*(piece for piece in pieces if piece.text), Segment(", no")))
+        self.steps.append((*_unchosen(chain), Segment(", no")))
 
     def hit(self, chain: Chain) -> Trace:
         """The try that hits, its check and the end."""
@@ -195,8 +189,7 @@ class _SearchWriter:
             chain = rng.choice(near)
             last = chain[-1]
             bent = (*chain[:-1], Move(last.left, last.sign, last.right, self.target, last.running_right))
-            text = "".join(f"{move}, " for move in chain[:-1]) + f"{last.left} {last.sign} {last.right} = "
-            self.steps.append((Segment(text), Segment(str(self.target), learn=False), Segment(", yes")))
+            self.steps.append((*_unchosen(chain)[:-1], Segment(f" = {self.target}", learn=False), Segment(", yes")))
             self._check(bent, self.numbers)
             return expression(bent)
         return self._wrong_number(hit, rng)
@@ -228,6 +221,16 @@ class _SearchWriter:
             lines.append(f"uses {' '.join(map(str, used))}")
         right = lines[-1].startswith("uses") and used == self.numbers
         self.step(f"Check {', '.join(lines)}, {verdict(right)}")
+
+
+def _unchosen(chain: Chain) -> list[Segment]:
+    """The moves of a chain; their numbers and signs are not learned, except the running value, which is copied."""
+    pieces: list[Segment] = []
+    for i, move in enumerate(chain):
+        copied = 0 if i == 0 or move.running_right else len(str(move.left))
+        head, choice = (", " if i else ""), f"{move.left} {move.sign} {move.right}"
+        pieces += [Segment(head + choice[:copied]), Segment(choice[copied:], learn=False), Segment(f" = {move.value}")]
+    return [piece for piece in pieces if piece.text]
 
 
 def _backward(move: Move) -> tuple[str, bool]:

@@ -1,8 +1,10 @@
 """The game of 24: an expression for 24 that uses each of four numbers exactly once.
 
 For the trace see `chains`. There are only 530 hands of numbers up to 10 that a chain brings to 24, so half of them are
-kept for testing. The levels are thirds of the hands, by the number of chains that solve them. (The package draws by trial, at some 7 a second, and always gives
-the numbers in an order in which they can be joined from left to right; here they are shuffled.)
+kept for testing. The levels are thirds of the hands, by the number of chains that solve them.
+
+The package draws by trial, at some 7 a second, and always gives the numbers in an order in which they can be joined
+from left to right. Here they are shuffled.
 """
 
 from __future__ import annotations
