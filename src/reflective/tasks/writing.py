@@ -123,9 +123,10 @@ def slip(value: int, rng: random.Random) -> int:
     while True:
         kind = rng.random()
         if kind < 0.5:  # a carry forgotten or taken twice
-            wrong = size + rng.choice((-1, 1)) * 10 ** rng.randrange(digits)
+            place = int(10 ** rng.randrange(digits))
+            wrong = size + rng.choice((-1, 1)) * place
         elif kind < 0.9 or digits == 1:  # one digit misread
-            place = 10 ** rng.randrange(digits)
+            place = int(10 ** rng.randrange(digits))
             wrong = size + (rng.randrange(10) - size // place % 10) * place
         else:  # two neighbours swapped
             text = str(size)
