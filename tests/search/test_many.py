@@ -23,10 +23,10 @@ def outcome(solution):
 @pytest.mark.parametrize("in_flight", [1, 8, 1000])
 def test_every_problem_is_solved_as_if_alone(in_flight):
     problems = [Problem(f"problem number {i}", id=str(i)) for i in range(12)]
-    together = dict(
-        (problem.id, solution)
+    together = {
+        problem.id: solution
         for problem, solution in solve_many(ScriptedEngine(script, max_rows=5), problems, 4, in_flight=in_flight)
-    )
+    }
     assert len(together) == 12
     for problem in problems:
         assert outcome(together[problem.id]) == outcome(solve(ScriptedEngine(script), problem, 4))
