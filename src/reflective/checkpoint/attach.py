@@ -128,6 +128,9 @@ def check_fit(config: SPRMConfig, model_config: Any, tokenizer: PreTrainedTokeni
 
 
 def _single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    for i, token in tokenizer.added_tokens_decoder.items():
+        if token.content == text:  # encoding it alone may put a space before it
+            return int(i)
     ids = _encode(tokenizer, text)
     if len(ids) != 1:
         raise CheckpointError(
