@@ -1,0 +1,118 @@
+"""The command line. One file a command; a command's file is imported when that command runs.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by
+Ctrl-C. An error is one line that says what to do; REFLECTIVE_DEBUG=1 adds the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+from reflective import __version__
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "solve": ("reflective.cli.solve", "solve a problem: write, score and select"),
+    "score": ("reflective.cli.score", "score the steps of given responses"),
+    "info": ("reflective.cli.info", "say what a model and its head are"),
+    "import": ("reflective.cli.import_", "turn a checkpoint of the reference into ours"),
+    "tasks": ("reflective.cli.tasks", "list, show and sample the problem families"),
+    "train": ("reflective.cli.train", "train a small model, or a head for your own"),
+}
+
+DESCRIPTION = "Reasoning that scores its own steps: one pass that writes, scores and selects."
+EXAMPLES = """\
+examples:
+  reflective solve "What is 12 * 17 + 5?" --effort high
+  echo "What is 12 * 17 + 5?" | reflective solve - --json
+  reflective info nano
+
+'reflective COMMAND --help' tells more. REFLECTIVE_DEBUG=1 shows tracebacks.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors in one line."""
+
+    def __init__(self, *names: Any, **options: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(*names, **{"allow_abbrev": False, "formatter_class": formatter, **options})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {one_line(message)}. See: {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # an answer in any script, on any terminal
+    try:
+        parser, command = _parser(arguments)
+        parsed = parser.parse_args(arguments)
+        if command is None:
+            parser.print_help()
+            return USAGE
+        code = int(command.run(parsed))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
+    except KeyboardInterrupt:
+        return _fail("stopped", INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("REFLECTIVE_DEBUG") == "1":
+            raise
+        return _explain(error)
+
+
+def one_line(message: object) -> str:
+    """A message without line breaks."""
+    return " ".join(str(message).split())
+
+
+def _parser(arguments: Sequence[str]) -> tuple[Parser, ModuleType | None]:
+    """The parser, in which only the command that is asked for has its arguments; and that command's module."""
+    parser = Parser(prog="reflective", description=DESCRIPTION, epilog=EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"reflective {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    module = None
+    for name, (home, summary) in COMMANDS.items():
+        if name == asked:
+            module = importlib.import_module(home)
+            sub = commands.add_parser(name, help=summary, description=module.DESCRIPTION, epilog=module.EXAMPLES)
+            module.configure(sub)
+        else:
+            commands.add_parser(name, help=summary, add_help=False)
+    return parser, module
+
+
+def _explain(error: Exception) -> int:
+    """One line on stderr and the exit code."""
+    from reflective.errors import InputError, ReflectiveError
+
+    if isinstance(error, InputError):
+        return _fail(error, USAGE)
+    if isinstance(error, ReflectiveError):
+        return _fail(error, FAILED)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory. Use a smaller model or a lower --effort", FAILED)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}", FAILED)
+    return _fail(f"unexpected {type(error).__name__}: {error} (REFLECTIVE_DEBUG=1 shows the traceback)", FAILED)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"reflective: {one_line(message)}", file=sys.stderr)
+    return code

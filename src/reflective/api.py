@@ -1,0 +1,235 @@
+"""The front door: `Reflective` loads a model once, then solves and scores.
+
+model = Reflective.from_pretrained("nano")
+model.solve("What is 12 * 17 + 5?", effort="high").answer
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+
+from reflective.engines import check_engine, make_engine
+from reflective.engines.base import Engine, Sampling
+from reflective.errors import CheckpointError, EngineError, InputError
+from reflective.search import (
+    Answers,
+    Interrupts,
+    SearchEvent,
+    Settings,
+    Strategy,
+    get_strategy,
+    resolve_effort,
+    solve,
+    solve_many,
+    stream,
+)
+from reflective.sprm.aggregate import DEFAULT_AGGREGATION, aggregate
+from reflective.types import Problem, ScoredResponse, Solution
+
+if TYPE_CHECKING:
+    from reflective.search.attempt import Calibrated
+
+DEFAULT_EFFORT = "medium"
+DEFAULT_STRATEGY = "best_of_n"
+
+Item = TypeVar("Item", str, Problem)
+
+
+class Options(TypedDict, total=False):
+    """What may be set about a search, by keyword.
+
+    `effort` is "low" (2 trajectories), "medium" (8), "high" (32) or a number; `strategy` best_of_n, majority, weighted,
+    single or a `Strategy`; `seed` makes everything repeatable. `temperature` (1; 0 is greedy), `top_p`, `top_k`,
+    `min_p` and `repetition_penalty` say how tokens are drawn. `max_tokens` bounds a thinking, `answer_tokens` the
+    answer after it. `answers="all"` writes the answer of every trajectory, not only of the selected one.
+    """
+
+    effort: str | int
+    strategy: str | Strategy
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    max_tokens: int | None
+    answer_tokens: int
+    answers: Answers
+
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+_SETTINGS = ("seed", "max_tokens", "answer_tokens")
+
+
+class Reflective:
+    """A model with its engine. Not thread-safe: one problem, or one `solve_many`, at a time."""
+
+    def __init__(self, engine: Engine, *, calibration: Calibrated | None = None) -> None:
+        self.engine = engine
+        self.calibration = calibration if calibration is not None else getattr(engine, "calibration", None)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str = "nano",
+        *,
+        engine: str = "torch",
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        require_head: bool = True,
+        **engine_options: Any,
+    ) -> Reflective:
+        """Load "nano" (it comes with the package), a folder or a hub id.
+
+        `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32, bfloat16 or float16; `threads` bounds the CPU
+        threads. Without `require_head` a plain language model loads, too, and selects by log-probability.
+        `engine_options` are the engine's own, such as `max_rows`, the trajectories written at once.
+        """
+        check_engine(engine)
+        if threads is not None:
+            _set_threads(threads)
+        from reflective.checkpoint import load_checkpoint
+
+        checkpoint = load_checkpoint(source, device=device, dtype=dtype, require_head=require_head)
+        return cls(make_engine(engine, checkpoint, **engine_options))
+
+    # ---- solving
+
+    def solve(self, problem: str | Problem, **options: Unpack[Options]) -> Solution:
+        """Solve one problem; see `Options` for what may be set. Ctrl-C returns what is there, marked as interrupted."""
+        k, strategy, settings = plan(options)
+        return solve(self.engine, problem, k, strategy=strategy, settings=settings, calibration=self.calibration)
+
+    def stream(
+        self, problem: str | Problem, *, interrupts: Interrupts | None = None, **options: Unpack[Options]
+    ) -> Iterator[SearchEvent]:
+        """Solve one problem and tell what happens: `Started`, `Text`, `StepScored`, `Finished`, …, `Solved`."""
+        k, strategy, settings = plan(options)
+        return stream(
+            self.engine,
+            problem,
+            k,
+            strategy=strategy,
+            settings=settings,
+            calibration=self.calibration,
+            interrupts=interrupts,
+        )
+
+    def solve_many(self, problems: Iterable[Item], **options: Unpack[Options]) -> Iterator[tuple[Item, Solution]]:
+        """Solve problems, several at a time; each comes with its solution as soon as that is there, in any order."""
+        k, strategy, settings = plan(options)
+        return solve_many(self.engine, problems, k, strategy=strategy, settings=settings, calibration=self.calibration)
+
+    # ---- scoring what others wrote
+
+    def score(
+        self,
+        *,
+        prompt: str | None = None,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        prompt_ids: Sequence[int] | None = None,
+        response: str | None = None,
+        response_ids: Sequence[int] | None = None,
+    ) -> ScoredResponse:
+        """Score the steps of a given response.
+
+        The prompt is one of `prompt` (raw text, taken as it is), `messages` (for the chat template, with the thinking
+        opened) and `prompt_ids`; the response is `response` or `response_ids`.
+        """
+        if sum(given is not None for given in (prompt, messages, prompt_ids)) != 1:
+            raise InputError("give the prompt as exactly one of prompt, messages and prompt_ids.")
+        if (response is None) == (response_ids is None):
+            raise InputError("give the response as either response or response_ids.")
+        engine: Any = self.engine
+        if not hasattr(engine, "score") or not hasattr(engine, "tokenizer"):
+            raise EngineError(f"the engine of {engine.name!r} can't score given text; use the engine torch.")
+        if not engine.scored:
+            raise CheckpointError(f"{engine.name!r} has no SPRM head, so nothing can be scored.")
+        if prompt is not None:
+            ids = _encode_raw(engine.tokenizer, _text("prompt", prompt))
+        elif messages is not None:
+            ids = list(engine.encode_messages(_messages(messages)))
+        else:
+            ids = _ids("prompt_ids", prompt_ids, engine)
+        if response is not None:
+            answer = list(engine.tokenizer.encode(_text("response", response), add_special_tokens=False))
+        else:
+            answer = _ids("response_ids", response_ids, engine)
+        steps = engine.score(ids, answer)
+        return ScoredResponse(
+            step_positions=tuple(step.position for step in steps),
+            step_scores=tuple(step.score for step in steps),
+            score=aggregate((step.logit for step in steps), getattr(engine, "aggregation", DEFAULT_AGGREGATION)),
+        )
+
+    # ---- life
+
+    def close(self) -> None:
+        """Give back the engine's memory."""
+        self.engine.close()
+
+    def __enter__(self) -> Reflective:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def plan(options: Options) -> tuple[int, Strategy, Settings]:
+    """Effort, strategy and settings; an unknown option is refused with the nearest known one."""
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown option {name!r}.{hint} Known: {', '.join(known)}.")
+    given: dict[str, Any] = dict(options)
+    sampling = Sampling(**{name: given[name] for name in _SAMPLING if name in given})
+    return (
+        resolve_effort(given.get("effort", DEFAULT_EFFORT)),
+        get_strategy(given.get("strategy", DEFAULT_STRATEGY), given.get("answers", "selected")),
+        Settings(sampling, **{name: given[name] for name in _SETTINGS if name in given}),
+    )
+
+
+def _set_threads(threads: int) -> None:
+    if threads < 1:
+        raise InputError(f"threads is {threads}; it must be 1 or more.")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be text; got {type(value).__name__}.")
+    return value
+
+
+def _messages(value: Any) -> list[dict[str, str]]:
+    fine = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    if not fine or not all(isinstance(m, Mapping) and isinstance(m.get("content"), str) and "role" in m for m in value):
+        raise InputError('messages must be a list such as [{"role": "user", "content": "What is 2 + 2?"}].')
+    return [dict(message) for message in value]
+
+
+def _ids(name: str, value: Any, engine: Any) -> list[int]:
+    size = int(engine.model.get_input_embeddings().weight.shape[0])
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InputError(f"{name} must be a list of token ids; got {type(value).__name__}.")
+    for token in value:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:
+            raise InputError(f"{name} holds {token!r}; this model knows the token ids 0 to {size - 1}.")
+    return list(value)
+
+
+def _encode_raw(tokenizer: Any, text: str) -> list[int]:
+    """Raw text as a completion server reads it: the tokenizer's own start token, unless the text begins with it."""
+    start = tokenizer.bos_token
+    return list(tokenizer.encode(text, add_special_tokens=not (start and text.startswith(start))))

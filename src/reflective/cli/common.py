@@ -1,0 +1,66 @@
+"""What several commands share: arguments of the model and the sampling, reading a problem, printing JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from reflective.errors import InputError
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """--model, --engine, --device, --dtype, --threads."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", default="nano", metavar="NAME", help="nano (comes with the package), a folder or a hub id"
+    )
+    group.add_argument("--engine", default="torch", help="torch: the embedded engine")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """--seed, --temperature, --top-p, --top-k, --min-p, --max-tokens."""
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same machine: same output")
+    group.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1)")
+    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="keep the likeliest tokens of mass P")
+    group.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (0: off)")
+    group.add_argument("--min-p", type=float, default=0.0, metavar="P", help="drop tokens below P times the likeliest")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="of a thinking (default: 4096, or the context)")
+
+
+def load_model(args: argparse.Namespace) -> Any:
+    """The `Reflective` that the arguments ask for."""
+    import warnings
+
+    from reflective.api import Reflective
+
+    warnings.simplefilter("ignore")
+    return Reflective.from_pretrained(
+        args.model, engine=args.engine, device=args.device, dtype=args.dtype, threads=args.threads
+    )
+
+
+def read_problem(argument: str) -> str:
+    """The argument, or standard input for "-"."""
+    if argument != "-":
+        return argument
+    data = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 text (byte {error.start + 1}). Convert it first.") from error
+
+
+def print_json(data: Any, *, indent: int | None = None) -> None:
+    """One JSON value on stdout."""
+    print(json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False))
+
+
+def say(message: str) -> None:
+    """A message for the human, on stderr."""
+    print(message, file=sys.stderr)

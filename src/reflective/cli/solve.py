@@ -1,0 +1,127 @@
+"""`reflective solve`: a problem in, live rows while trajectories are written, the answer out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from reflective.cli import DONE, FAILED, INTERRUPTED
+from reflective.cli.common import (
+    add_model_arguments,
+    add_sampling_arguments,
+    load_model,
+    print_json,
+    read_problem,
+    say,
+)
+
+if TYPE_CHECKING:
+    from reflective.api import Options
+    from reflective.types import Solution
+
+DESCRIPTION = """\
+Solve a problem: sample several trajectories, score every step in the pass that writes it, answer from the best one.
+In a terminal it shows a row a trajectory; piped, it prints the answer; --json prints everything."""
+EXAMPLES = """\
+examples:
+  reflective solve "Using the numbers 3, 7, 11, 25, create an expression that equals 58." --effort high
+  reflective solve "What is 12 * 17 + 5?" --strategy majority --effort 16 --json
+  echo "What is the greatest common divisor of 84 and 126?" | reflective solve -
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("problem", help="the problem, or - to read it from standard input")
+    parser.add_argument(
+        "--effort", default="medium", metavar="E", help="low (2), medium (8), high (32) or a number of trajectories"
+    )
+    parser.add_argument(
+        "--strategy",
+        default="best_of_n",
+        metavar="S",
+        help="best_of_n (the best score), majority (the most frequent answer), weighted (votes weighted by score), "
+        "single (one sample)",
+    )
+    parser.add_argument(
+        "--answers",
+        default="selected",
+        choices=("selected", "all"),
+        help="best_of_n: write the answer of the selected trajectory, or of all",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every trajectory")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no rows and no remarks, only the result")
+    add_sampling_arguments(parser)
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Solve, show, print."""
+    from reflective.api import plan
+    from reflective.search import Interrupts, Solved
+    from reflective.search.settings import check_problem
+
+    options = _options(args)
+    plan(options)  # what can't work is refused before a model is loaded
+    problem = check_problem(read_problem(args.problem)).text
+    model = load_model(args)
+    solution: Solution | None = None
+    with Interrupts() as interrupts, _rows(args) as show:
+        for event in model.stream(problem, interrupts=interrupts, **options):
+            show(event)
+            if isinstance(event, Solved):
+                solution = event.solution
+    assert solution is not None  # a stream ends in Solved or raises
+    _report(solution, args)
+    if solution.interrupted:
+        return INTERRUPTED
+    return DONE if solution.answer_text.strip() else FAILED
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return {
+        "effort": args.effort,
+        "strategy": args.strategy,
+        "answers": args.answers,
+        "seed": args.seed,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "top_k": args.top_k,
+        "min_p": args.min_p,
+        "max_tokens": args.max_tokens,
+    }
+
+
+def _rows(args: argparse.Namespace) -> AbstractContextManager[Any]:
+    """What shows events: live rows where a human looks on."""
+    if args.quiet or not sys.stderr.isatty():
+        return nullcontext(lambda event: None)
+    from reflective.cli.live import LiveRows
+
+    return LiveRows()
+
+
+def _report(solution: Solution, args: argparse.Namespace) -> None:
+    """The result on stdout, remarks on stderr."""
+    from reflective.render import cost, number, percent, shown_answer
+    from reflective.search.ranking import by_score
+
+    if args.json:
+        print_json(solution.to_json())
+    elif sys.stdout.isatty() and not args.quiet:
+        from reflective.cli.live import print_answer
+
+        print_answer(solution)
+        return
+    elif shown_answer(solution):
+        print(shown_answer(solution))
+    if args.quiet:
+        return
+    say(f"confidence {percent(solution.confidence)} · {cost(solution)}")
+    for note in solution.notes:
+        say(f"note: {note}")
+    if solution.interrupted and not solution.answer_text and solution.trajectories and not args.json:
+        best = by_score(solution.trajectories)[0]
+        say(f"the best thinking so far (trajectory {best.index}, score {number(best.score)}):\n{best.thinking.strip()}")

@@ -1,0 +1,217 @@
+"""The front door: `Reflective`, and how a solution is shown."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from reflective import CheckpointError, EngineError, InputError, Reflective, Scripted, ScriptedEngine
+from reflective.render import percent, score_block, score_color, strip
+from reflective.search import Majority, Solved, solve
+
+SCRIPT = [
+    Scripted("one <b>.\n\ntwo.\n\n</think>\\boxed{4}", logits=[2.0, -1.0]),
+    Scripted("three.\n\n</think>\\boxed{5}", logits=[1.0]),
+]
+
+
+def model(**options):
+    return Reflective(ScriptedEngine(SCRIPT, **options))
+
+
+def test_solve_takes_effort_and_strategy_by_name_or_number():
+    assert len(model().solve("what", effort="low").trajectories) == 2
+    assert len(model().solve("what").trajectories) == 8
+    solution = model().solve("what", effort=3, strategy="majority")
+    assert (solution.strategy, solution.effort, solution.answer) == ("majority", 3, "4")
+    assert model().solve("what", strategy=Majority(), effort=3).answer == "4"
+
+
+def test_stream_ends_in_the_solution():
+    *_, last = model().stream("what", effort=2)
+    assert isinstance(last, Solved) and last.solution.answer == "5"
+
+
+def test_solve_many_pairs_problems_with_solutions():
+    outcomes = dict(model().solve_many(["a", "b", "c"], effort=2))
+    assert {problem: solution.answer for problem, solution in outcomes.items()} == dict.fromkeys("abc", "5")
+
+
+def test_options_reach_the_engine():
+    seen = []
+
+    class Spy(ScriptedEngine):
+        def submit(self, request):
+            seen.append(request)
+            return super().submit(request)
+
+    Reflective(Spy(SCRIPT)).solve(
+        "what", effort=1, temperature=0.5, top_p=0.9, top_k=4, min_p=0.1, max_tokens=9, seed=3
+    )
+    sampling = seen[0].sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 4, 0.1)
+    assert seen[0].max_tokens == 9 and seen[0].seed != 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"efort": 3}, "Did you mean 'effort'"),
+        ({"effort": "ultra"}, "low"),
+        ({"strategy": "beam"}, "majority"),
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"answers": "none"}, "'selected' or 'all'"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_runs(options, message):
+    front = model()
+    with pytest.raises(InputError, match=message):
+        front.solve("what", **options)
+    with pytest.raises(InputError, match=message):
+        front.stream("what", **options)
+    assert front.engine.submitted == 0
+
+
+def test_an_unknown_engine_is_refused_before_a_model_is_loaded():
+    with pytest.raises(InputError, match="unknown engine 'steam'"):
+        Reflective.from_pretrained("no/such/model", engine="steam")
+
+
+def test_close_closes_the_engine():
+    with model() as front:
+        engine = front.engine
+    assert engine.closed
+
+
+def test_the_json_object_has_the_promised_keys():
+    data = json.loads(json.dumps(model().solve("what", effort=2).to_json(), allow_nan=False))
+    assert list(data) == [
+        "version", "problem", "answer", "answer_text", "confidence", "effort", "strategy", "selected", "trajectories",
+        "usage", "timing", "model", "seed", "notes", "interrupted",
+    ]  # fmt: skip
+    assert list(data["trajectories"][0]) == [
+        "index", "thinking", "answer_text", "answer", "steps", "score", "tokens", "finish_reason",
+    ]  # fmt: skip
+    assert data["trajectories"][0]["steps"][0] == {"text": "one <b>.", "score": pytest.approx(0.8808, abs=1e-4)}
+    assert set(data["usage"]) == {"prompt_tokens", "completion_tokens"} and data["effort"] == 2
+
+
+class Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], set()
+
+    def handle_starttag(self, tag, attributes):
+        self.open.append(tag)
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_html_is_balanced_and_everything_is_escaped():
+    engine = ScriptedEngine(
+        [Scripted('<script>alert("x")</script>.\n\n</think><img src=x> \\boxed{<i>}', logits=[0.0])]
+    )
+    page = solve(engine, "</div><script>", 1)._repr_html_()
+    checker = Balanced()
+    checker.feed(page)
+    assert checker.open == [] and not checker.seen & {"script", "img", "i"}
+    assert "&lt;script&gt;" in page
+
+
+def test_a_solution_prints_its_answer_confidence_and_rows():
+    text = str(model().solve("what", effort=2))
+    assert "answer      5" in text and "not calibrated" in text
+    assert sum("tokens  " in line for line in text.splitlines()) == 2
+
+
+def test_scores_have_heights_and_colours():
+    assert [score_block(s) for s in (0.0, 0.5, 0.99, 1.0)] == ["▁", "▅", "█", "█"]
+    assert score_color(0.0)[0] > score_color(0.0)[1] and score_color(1.0)[1] > score_color(1.0)[0]
+    assert strip([1.0] * 50, width=10) == "…" + "█" * 9
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text"),
+    [
+        (None, "not calibrated"),
+        (0.0, "0 %"),
+        (0.004, "under 1 %"),
+        (0.62, "62 %"),
+        (0.999, "over 99 %"),
+        (1.0, "100 %"),
+    ],
+)
+def test_confidence_for_a_human(confidence, text):
+    assert percent(confidence) == text
+
+
+def test_an_engine_without_scoring_of_given_text_says_so():
+    with pytest.raises(EngineError, match="can't score given text"):
+        model().score(prompt="a", response="b")
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"prompt": "a"}, {"response": "a"}, {"prompt": "a", "messages": [], "response": "b"}]
+)
+def test_score_wants_one_prompt_and_one_response(given):
+    with pytest.raises(InputError, match="exactly one|either"):
+        model().score(**given)
+
+
+class TestWithATinyModel:
+    @pytest.fixture(scope="class")
+    def front(self, tiny_checkpoint_folder):
+        return Reflective.from_pretrained(str(tiny_checkpoint_folder("qwen2")), dtype="float32", device="cpu")
+
+    def test_a_folder_solves_and_repeats_itself(self, front):
+        one, two = (front.solve("What is 2 + 2?", effort=3, max_tokens=24, answer_tokens=8, seed=5) for _ in range(2))
+        assert one.trajectories == two.trajectories and one.answer == two.answer
+        assert one.usage == two.usage and len(one.trajectories) == 3
+
+    def test_scoring_again_what_was_written_gives_the_same_scores(self, front):
+        prompt = front.engine.encode_prompt("What is 2 + 2?")
+        text = front.engine.tokenizer.encode("a.\n\nb.\n\nc</think>4", add_special_tokens=False)
+        by_ids = front.score(prompt_ids=prompt, response_ids=text)
+        by_text = front.score(
+            messages=[{"role": "user", "content": "What is 2 + 2?"}], response="a.\n\nb.\n\nc</think>4"
+        )
+        assert by_ids == by_text and len(by_ids.step_scores) == 2
+        assert by_ids.score == pytest.approx((by_ids.step_scores[0] * by_ids.step_scores[1]) ** 0.5)
+
+    def test_raw_text_is_taken_as_it_is(self, front):
+        scored = front.score(prompt="Q: 2+2?\n<think>", response="a.\n\nb.\n\n</think>4")
+        assert len(scored.step_positions) == 2
+        assert front.score(prompt="no thinking", response="a.\n\nb").score is None
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"prompt": 3, "response": "a"},
+            {"messages": [], "response": "a"},
+            {"messages": [{"role": "user"}], "response": "a"},
+            {"prompt_ids": [1, 10**6], "response": "a"},
+            {"prompt_ids": [1, -1], "response": "a"},
+            {"prompt_ids": "12", "response": "a"},
+            {"prompt": "a", "response_ids": [1.5]},
+        ],
+    )
+    def test_ids_and_messages_are_checked(self, front, given):
+        with pytest.raises(InputError):
+            front.score(**given)
+
+    def test_a_model_without_a_head_is_refused_unless_that_is_meant(self, tiny_checkpoint_folder, tmp_path):
+        import shutil
+
+        folder = tmp_path / "plain"
+        shutil.copytree(tiny_checkpoint_folder("qwen2"), folder)
+        shutil.rmtree(folder / "sprm")
+        with pytest.raises(CheckpointError, match="no SPRM head"):
+            Reflective.from_pretrained(str(folder))
+        front = Reflective.from_pretrained(str(folder), require_head=False, dtype="float32")
+        solution = front.solve("hi", effort=2, max_tokens=8, answer_tokens=4)
+        assert solution.confidence in (None, 0.0) and all(t.score is None for t in solution.trajectories)
+        with pytest.raises(CheckpointError, match="no SPRM head"):
+            front.score(prompt="a", response="b")

@@ -1,0 +1,153 @@
+"""Imports go one way (design, section 3). Every import statement in src counts, also one inside a function."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "reflective"
+
+_GROUND = {"types", "errors"}
+_ENGINES = {*_GROUND, "sprm", "verify", "checkpoint", "engines"}
+_SEARCH = {*_GROUND, "records", "sprm", "verify", "engines", "search"}
+_EVALUATE = {*_SEARCH, "render", "tasks", "checkpoint", "evaluate"}
+_API = {*_EVALUATE, "api"}
+
+# layer -> the layers that it may import, its own included
+MAY_IMPORT = {
+    "errors": set(),
+    "types": {"errors", "render"},  # render draws what str() and a notebook show, when they are asked to
+    "render": {"types"},
+    "records": {*_GROUND, "records"},
+    "sprm": {*_GROUND, "sprm"},
+    "verify": {*_GROUND, "verify"},
+    "tasks": {*_GROUND, "verify", "tasks"},
+    "checkpoint": {*_GROUND, "sprm", "checkpoint", "nano"},
+    "nano": set(),
+    "engines": _ENGINES,
+    "vllm_plugin": {*_GROUND, "sprm", "checkpoint", "engines", "vllm_plugin"},
+    "search": _SEARCH,
+    "train": {*_GROUND, "records", "sprm", "verify", "tasks", "checkpoint", "engines", "train"},
+    "evaluate": _EVALUATE,
+    "api": _API,
+    "serve": {*_API, "serve"},
+    "cli": {*_API, "serve", "train", "cli", "__version__"},
+    "__init__": {*_GROUND, "records", "engines", "api"},
+    "__main__": {"cli"},
+}
+
+WITHOUT_TORCH = (
+    "errors.py",
+    "types.py",
+    "records.py",
+    "render.py",
+    "verify",
+    "tasks",
+    "search",
+    "cli",
+    "engines/base.py",
+    "engines/scripted.py",
+    "sprm/segment.py",
+    "sprm/aggregate.py",
+    "sprm/calibrate.py",
+    "sprm/metrics.py",
+)
+TORCH = {"torch", "transformers", "safetensors", "accelerate"}
+
+# third-party package -> the only places that know it
+CONFINED = {
+    "vllm": ("engines/vllm.py", "vllm_plugin.py"),
+    "trl": ("train",),
+    "tensorboard": ("train",),
+    "fastapi": ("serve",),
+    "starlette": ("serve",),
+    "uvicorn": ("serve",),
+    "rich": ("cli",),
+    "argparse": ("cli",),
+    "reasoning_gym": ("tasks",),
+    "math_verify": ("verify",),
+    "sympy": ("verify",),
+    "matplotlib": ("evaluate",),
+}
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def imports(path):
+    """Dotted names that a file imports, `from a import b` as a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; write it in full"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def place(path):
+    return path.relative_to(SRC).as_posix()
+
+
+def inside(where, places):
+    return any(where == place or where.startswith(f"{place}/") for place in places)
+
+
+def layer_of(path):
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def test_every_part_of_the_package_has_a_place_in_the_layers():
+    assert {layer_of(path) for path in FILES} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_imports_go_one_way(path):
+    allowed = MAY_IMPORT[layer_of(path)]
+    for line, name in imports(path):
+        if name.split(".")[0] == "reflective":
+            target = name.split(".")[1]
+            assert target in allowed, f"{place(path)}:{line} imports {name}; it may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if inside(place(p), ("search",))], ids=place)
+def test_search_knows_no_concrete_engine(path):
+    engines = [name for _, name in imports(path) if name.startswith("reflective.engines")]
+    assert all(name.startswith("reflective.engines.base.") for name in engines), engines
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if inside(place(p), WITHOUT_TORCH)], ids=place)
+def test_what_decides_imports_no_torch(path):
+    assert not {name.split(".")[0] for _, name in imports(path)} & TORCH
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_third_party_packages_stay_where_they_belong(path):
+    for line, name in imports(path):
+        for package, places in CONFINED.items():
+            if package in name.split(".")[:1] + name.split(".")[2:3]:  # also torch.utils.tensorboard
+                assert inside(place(path), places), f"{place(path)}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_every_module_says_what_it_is(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree) or not tree.body, f"{place(path)} has no docstring"
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("reflective", {"torch", "transformers", "rich", "numpy", "sympy"}),
+        ("reflective.cli", {"torch", "transformers", "rich", "numpy", "sympy"}),
+        ("reflective.search, reflective.records, reflective.render", {"torch", "transformers", "rich"}),
+        ("reflective.verify, reflective.tasks", {"torch", "transformers", "rich", "reasoning_gym"}),
+        ("reflective.engines, reflective.engines.scripted, reflective.api", {"torch", "transformers", "rich"}),
+    ],
+)
+def test_importing_is_light(module, heavy):
+    code = f"import sys\nimport {module}\nprint(*sorted({{n.split('.')[0] for n in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(loaded) & heavy
