@@ -114,7 +114,14 @@ def test_a_model_whose_code_lies_in_the_folder_does_not_run_it(folder: Path, tmp
 def test_missing_tokenizer(folder: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    assert "tokenizer" in refusal(folder)
+    assert "has no tokenizer" in refusal(folder)
+    shutil.rmtree(folder / "sprm")
+    assert "has no tokenizer" in refusal(folder, require_head=False)
+
+
+def test_damaged_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+    assert "tokenizer of" in refusal(folder)
 
 
 def test_missing_weights(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,8 @@ from reflective.sprm.head import SPRMHead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENIZER_FILES: Final = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,10 @@ def read_plain(folder: Path, source: str | Path) -> tuple[Any, PreTrainedTokeniz
         raise CheckpointError(
             f"the config.json of '{source}' is not one of a model that transformers knows: {first_line(error)}"
         ) from None
+    if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise CheckpointError(  # transformers would make one that knows no word
+            f"'{source}' has no tokenizer. Copy tokenizer.json and tokenizer_config.json into the folder."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the same
