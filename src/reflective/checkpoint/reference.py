@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,7 +102,9 @@ def head_from_state(state: dict[str, Tensor], config: SPRMConfig, path: Path) ->
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle protocol; what is refused is told below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"'{path}' is damaged, or would run code when it is read; it was refused. "
