@@ -1,0 +1,90 @@
+"""What a final answer is, and whether it is right: one definition for search, training, evaluation and serving.
+
+    part = answer_part(response)              # behind </think>; None where the thinking was not finished
+    answer = extract_answer(part, problem.kind)
+    verdict = grade(problem, answer)          # right, wrong or ungradable, with the reason
+
+A problem's kind names its grader. A grader never evaluates or runs what a model wrote, never raises, and ends within
+the time limit, in any thread. What it can't decide it calls ungradable, which is not wrong: such a trajectory is left
+out of training and counted apart in evaluation.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from reflective.errors import InputError
+from reflective.types import Problem, Verdict
+from reflective.verify.choice import grade_choice
+from reflective.verify.exact import grade_exact, grade_factors
+from reflective.verify.expression import grade_expression
+from reflective.verify.extract import answer_part, extract_answer
+from reflective.verify.math import grade_math, unreadable
+
+__all__ = ["GRADERS", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
+
+DEFAULT_TIME_LIMIT_S = 5.0
+
+
+class Grader(Protocol):
+    """Says whether `answer`, which is not empty, answers `problem`."""
+
+    def __call__(self, problem: Problem, answer: str, *, time_limit_s: float) -> Verdict: ...
+
+
+GRADERS: Mapping[str, Grader] = MappingProxyType(
+    {
+        "math": grade_math,
+        "choice": grade_choice,
+        "expression": grade_expression,
+        "exact": grade_exact,
+        "factors": grade_factors,
+    }
+)
+_WITHOUT_GOLD = frozenset({"expression"})  # kinds whose metadata say what is right
+
+
+def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Verdict:
+    """The verdict on a final answer (None: there is none). Only an unknown kind raises."""
+    grader = GRADERS.get(problem.kind)
+    if grader is None:
+        raise InputError(_unknown_kind(problem.kind))
+    if problem.kind not in _WITHOUT_GOLD and not (problem.answer or "").strip():
+        return Verdict("ungradable", "the problem has no gold answer")
+    if answer is None or not answer.strip():
+        return Verdict("wrong", "no final answer")
+    try:
+        return grader(problem, answer, time_limit_s=time_limit_s)
+    except Exception as error:  # a grader that fails is a fact about the grader, not about the answer
+        return Verdict("ungradable", f"the grader failed: {type(error).__name__}: {str(error)[:100]}")
+
+
+def self_check(
+    problems: Iterable[Problem], *, time_limit_s: float = DEFAULT_TIME_LIMIT_S
+) -> list[tuple[Problem, Verdict]]:
+    """The problems whose gold answer does not grade as right against itself, with what is wrong with it.
+
+    A "math" gold is also read, which an identical answer does not need: one that only an identical answer could match
+    is reported as ungradable. An "expression" without a gold answer has nothing to be checked.
+    """
+    faults = []
+    for problem in problems:
+        if problem.kind in _WITHOUT_GOLD and problem.answer is None:
+            continue
+        verdict = grade(problem, problem.answer, time_limit_s=time_limit_s)
+        if verdict.kind == "right" and problem.kind == "math" and problem.answer is not None:
+            reason = unreadable(problem.answer, time_limit_s=time_limit_s)
+            if reason is not None:
+                verdict = Verdict("ungradable", f"the gold answer can't be read: {reason}")
+        if verdict.kind != "right":
+            faults.append((problem, verdict))
+    return faults
+
+
+def _unknown_kind(kind: str) -> str:
+    nearest = difflib.get_close_matches(kind, GRADERS, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"no grader for problems of kind {kind!r}.{hint} Known kinds: {', '.join(GRADERS)}."

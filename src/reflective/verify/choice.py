@@ -1,0 +1,50 @@
+"""Kind "choice": the letter (or letters) of a multiple-choice question."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from reflective.types import Problem, Verdict
+from reflective.verify.text import MAX_ANSWER_CHARS, clean
+
+_MARKUP = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|bf|rm)(?![A-Za-z])|[{}$*_`\"'“”‘’\\\s]+")
+_LEAD = r"^(?:(?:option|choice|answer|选项|选择|选)\s*[:：]?\s*)?"
+_LETTER = r"[(\[]?\s*[A-J]\s*[)\]]?(?![A-Za-z])"
+_JOINED = r"\s*(?:,|、|/|&|(?<![A-Za-z])and|(?<![A-Za-z])or|和|或)\s*"
+_STATED = re.compile(rf"{_LEAD}(?P<letters>{_LETTER}(?:{_JOINED}{_LETTER})*)(?P<rest>.*)$", re.IGNORECASE)
+_RUN = re.compile(rf"{_LEAD}(?P<letters>[A-J]{{2,6}})$")  # several right answers, written ACD
+# behind "A" or "I" a small letter would make it a word of a sentence
+_REST = re.compile(r"\s*$|\s*[^\sA-Za-z(]|\s*\(|\s+(?:because|since|as|for|with|is|which)\b|\s+[A-Z]")
+
+
+def stated_letters(text: str) -> str | None:
+    """The letters that `text` begins with, in order and joined by commas; None where it states none.
+
+    "B", "(B)", "\\text{B}", "**B**", "b", "B. the third one", "A or B" (two letters), "ACD".
+    """
+    text = unicodedata.normalize("NFKC", clean(text[:MAX_ANSWER_CHARS]))
+    text = _MARKUP.sub(" ", text).strip().rstrip(".。 ")
+    if run := _RUN.match(text):
+        return ", ".join(sorted(set(run["letters"])))
+    match = _STATED.match(text)
+    if match is None:
+        return None
+    letters = re.findall(r"(?<![A-Za-z])[A-Ja-j](?![A-Za-z])", match["letters"])
+    alone = not match["rest"].strip()
+    if not alone and (any(c.islower() for c in letters) or not _REST.match(match["rest"])):
+        return None
+    if letters == ["I"] and not (alone or match["rest"].lstrip()[0] in ".,:;)"):
+        return None
+    return ", ".join(sorted({c.upper() for c in letters}))
+
+
+def grade_choice(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict:
+    """Right when the same letters are stated, in any order."""
+    gold = stated_letters(problem.answer or "")
+    if gold is None:
+        return Verdict("ungradable", "the gold answer is no letter")
+    stated = stated_letters(answer)
+    if stated is None:
+        return Verdict("wrong", "no letter")
+    return Verdict("right", "the same letter") if stated == gold else Verdict("wrong", f"{stated}, not {gold}")

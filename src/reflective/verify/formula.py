@@ -1,0 +1,368 @@
+"""Elementary formulas: a small recursive-descent parser from plain LaTeX to a tree.
+
+It reads numbers, variables, + - * / ^, roots, fractions, |x|, factorials, binomials and the usual functions: what
+nearly every final answer is made of. What it can't read it says in one of two ways: `Malformed` (nobody would read
+it: `2x+`, `3 4`, sixty brackets in each other) or `Unsupported` (it may well mean something: an integral, a sum). It
+never guesses and never evaluates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+MAX_DEPTH = 60
+MAX_TOKENS = 600
+
+
+class Malformed(ValueError):
+    """The text is not a formula in any notation, or beyond all measure."""
+
+
+class Unsupported(ValueError):
+    """The text uses notation that this parser does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    value: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator, a function or (with no arguments) a constant."""
+
+    name: str
+    arguments: tuple[Node, ...] = ()
+
+
+Node = Number | Variable | Call
+
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh exp ln lg log asin acos atan".split()
+)
+_ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log"}
+_INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
+_WORDS = (*sorted(FUNCTIONS, key=len, reverse=True), "sqrt", "pi", "infinity", "infty")
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty emptyset ell".split()
+)
+_DRESSED = frozenset("mathbf mathbb mathcal vec hat bar overline boldsymbol overrightarrow".split())
+_OPERATORS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "lbrack": "[", "rbrack": "]", "mid": "|", "vert": "|"}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+_TOKEN = re.compile(
+    r"\s+|(?P<number>\d+(?:\.\d*)?|\.\d+)|\\(?P<command>[A-Za-z]+)|(?P<letter>[A-Za-z])|(?P<sign>[^\s\\])"
+)
+_WORD = re.compile(rf"(?<![A-Za-z\\])(?:{'|'.join(_WORDS)})(?![A-Za-z])|(?<![A-Za-z\\])sqrt(?=[\d(])")
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str  # number, command, letter, sign, end
+    text: str
+    spaced: bool = False  # whether a space stands before it
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    text = _WORD.sub(lambda m: "\\" + m[0] + " ", text)
+    position, spaced = 0, False
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise Unsupported(f"unknown notation at {text[position : position + 12]!r}")
+        position = match.end()
+        kind = match.lastgroup
+        if kind is None:
+            spaced = True
+            continue
+        word = match[kind]
+        if kind == "command" and word in _OPERATORS:
+            kind, word = "sign", _OPERATORS[word]
+        yield _Token(kind, word, spaced)
+        spaced = False
+    yield _Token("end", "", spaced)
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Node:
+    """The tree of `text` (plain LaTeX, see `to_latex`)."""
+    parser = _Parser(list(_tokens(text)))
+    node = parser.sum()
+    parser.expect_end()
+    return node
+
+
+def variables(node: Node) -> frozenset[str]:
+    """The names of the free variables."""
+    if isinstance(node, Variable):
+        return frozenset((node.name,))
+    if isinstance(node, Call):
+        return frozenset().union(*map(variables, node.arguments))
+    return frozenset()
+
+
+class _Parser:
+    def __init__(self, tokens: list[_Token]) -> None:
+        if len(tokens) > MAX_TOKENS:
+            raise Malformed(f"more than {MAX_TOKENS} tokens")
+        self.tokens = tokens
+        self.position = 0
+        self.depth = 0
+        self.open_bars = 0
+
+    @property
+    def next(self) -> _Token:
+        return self.tokens[self.position]
+
+    def take(self) -> _Token:
+        token = self.tokens[self.position]
+        self.position += 1
+        return token
+
+    def accept(self, signs: str) -> str | None:
+        if self.next.kind == "sign" and self.next.text in signs:
+            return self.take().text
+        return None
+
+    def expect(self, sign: str) -> None:
+        if self.accept(sign) is None:
+            raise Malformed(f"{sign!r} expected, got {self.next.text or 'the end'!r}")
+
+    def expect_end(self) -> None:
+        if self.next.kind != "end":
+            raise Malformed(f"unexpected {self.next.text!r}")
+
+    # sum := [+-] product ([+-] product)*
+    def sum(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Malformed(f"nested deeper than {MAX_DEPTH}")
+        sign = self.accept("+-")
+        node = self.product()
+        if sign == "-":
+            node = Call("neg", (node,))
+        while (sign := self.accept("+-")) is not None:
+            node = Call("add" if sign == "+" else "sub", (node, self.product()))
+        self.depth -= 1
+        return node
+
+    # product := signed (([*/] signed) | power)*, the second by juxtaposition
+    def product(self) -> Node:
+        node = self.signed()
+        while True:
+            if (sign := self.accept("*/")) is not None:
+                node = Call("mul" if sign == "*" else "div", (node, self.signed()))
+            elif self.starts_factor():
+                if self.next.kind == "number":
+                    raise Malformed("two numbers beside each other")
+                node = Call("mul", (node, self.power()))
+            else:
+                return node
+
+    def signed(self) -> Node:
+        negative = False
+        while (sign := self.accept("+-")) is not None:
+            negative ^= sign == "-"
+        node = self.power()
+        return Call("neg", (node,)) if negative else node
+
+    def starts_factor(self) -> bool:
+        token = self.next
+        if token.kind == "sign":
+            return token.text in "([{" or (token.text == "|" and self.open_bars == 0)
+        return token.kind != "end"
+
+    # power := postfix [^ exponent]
+    def power(self) -> Node:
+        base = self.atom()
+        while True:
+            if self.accept("!"):
+                base = Call("factorial", (base,))
+            elif self.accept("^"):
+                if self.next.kind == "command" and self.next.text == "circ":
+                    self.take()
+                    base = Call("degrees", (base,))
+                    continue
+                base = Call("pow", (base, self.exponent()))
+                if self.next.kind == "sign" and self.next.text == "^":
+                    raise Malformed("a double exponent")
+            else:
+                return base
+
+    def exponent(self) -> Node:
+        if self.accept("-"):  # plain text: x^-2
+            return Call("neg", (self.exponent(),))
+        if self.next.kind == "number":  # plain text: x^10, which TeX would read as x^{1}0
+            return self.number()
+        node = self.atom()
+        if self.next.kind == "sign" and self.next.text == "^":  # plain text: 2^2^3 is 2^(2^3)
+            self.take()
+            return Call("pow", (node, self.exponent()))
+        return node
+
+    def number(self) -> Node:
+        return Number(Fraction(self.take().text.rstrip(".") or "0"))
+
+    def atom(self) -> Node:
+        token = self.next
+        if token.kind == "number":
+            return self.mixed_number()
+        if token.kind == "letter":
+            self.take()
+            return self.symbol(token.text)
+        if token.kind == "command":
+            self.take()
+            return self.command(token.text)
+        if token.kind == "sign" and token.text in _CLOSING:
+            return self.bracketed()
+        if token.kind == "sign" and token.text == "|" and self.open_bars == 0:
+            self.take()
+            self.open_bars += 1
+            node = self.sum()
+            self.expect("|")
+            self.open_bars -= 1
+            return Call("abs", (node,))
+        if token.kind == "sign" and token.text not in "+-*/^_)]}|!'=<>,":
+            raise Unsupported(f"unknown sign {token.text!r}")
+        raise Malformed(f"a value expected, got {token.text or 'the end'!r}")
+
+    def bracketed(self) -> Node:
+        opening = self.take().text
+        bars, self.open_bars = self.open_bars, 0
+        node = self.sum()
+        self.open_bars = bars
+        self.expect(_CLOSING[opening])
+        return node
+
+    def mixed_number(self) -> Node:
+        """A number; 1\\frac{4}{5} is one and four fifths."""
+        whole = self.number()
+        if not (self.next.kind == "command" and self.next.text == "frac"):
+            return whole
+        start = self.position
+        self.take()
+        numerator, denominator = self.argument(), self.argument()
+        match whole, numerator, denominator:
+            case Number(w), Number(n), Number(d) if w.denominator == n.denominator == d.denominator == 1 and n < d:
+                return Number(w + n / d)
+        self.position = start  # a product: 2\frac{x}{3}
+        return whole
+
+    def argument(self) -> Node:
+        """The argument of a command: a group or one token, and of a number only its first digit (\\frac12)."""
+        token = self.next
+        if token.kind == "sign" and token.text == "{":
+            return self.bracketed()
+        if token.kind == "number":
+            if not token.text.isdigit():
+                raise Malformed("a decimal number as a bare argument")
+            if len(token.text) == 1:
+                return self.number()
+            self.tokens[self.position : self.position + 1] = [_Token("number", d, False) for d in token.text]
+            return self.number()
+        if token.kind == "letter":
+            return Variable(self.take().text) if token.text not in "ei" else self.symbol(self.take().text)
+        if token.kind == "command":
+            return self.command(self.take().text)
+        raise Malformed(f"an argument expected, got {token.text or 'the end'!r}")
+
+    def symbol(self, name: str) -> Node:
+        subscript = self.subscript()
+        primes = ""
+        while self.accept("'"):
+            primes += "'"
+        if not subscript and not primes and name in ("e", "i"):
+            return Call(name)
+        return Variable(name + subscript + primes)
+
+    def subscript(self) -> str:
+        if not self.accept("_"):
+            return ""
+        if not (self.next.kind == "sign" and self.next.text == "{"):
+            return "_" + self.take().text
+        return "_" + self.raw_group()
+
+    def raw_group(self) -> str:
+        """The text of a {group}, unread."""
+        self.expect("{")
+        words: list[str] = []
+        level = 1
+        while True:
+            token = self.take()
+            if token.kind == "end":
+                raise Malformed("an open brace")
+            level += (token.text == "{") - (token.text == "}")
+            if level == 0:
+                return " ".join(words)
+            words.append(token.text)
+
+    def command(self, name: str) -> Node:
+        if name == "frac":
+            return Call("div", (self.argument(), self.argument()))
+        if name == "binom":
+            return Call("binom", (self.argument(), self.argument()))
+        if name == "sqrt":
+            return self.root()
+        if name == "pi":
+            return Call("pi")
+        if name in FUNCTIONS:
+            return self.function(_ALIASES.get(name, name))
+        if name in _GREEK or name == "infinity":
+            return self.symbol("\\infty" if name == "infinity" else "\\" + name)
+        if name in _DRESSED:
+            return self.symbol(f"\\{name} " + self.raw_group())
+        raise Unsupported(f"unknown command \\{name}")
+
+    def root(self) -> Node:
+        degree: Node = Number(Fraction(2))
+        if self.next.kind == "sign" and self.next.text == "[":
+            degree = self.bracketed()
+        if self.next.kind == "sign" and self.next.text == "(":
+            radicand = self.bracketed()
+        else:
+            if self.next.kind == "number" and len(self.next.text) > 1:
+                raise Malformed("a root of more than one digit without a brace")
+            radicand = self.argument()
+        return Call("root", (radicand, degree))
+
+    def function(self, name: str) -> Node:
+        base: Node | None = None
+        exponent: Node | None = None
+        while self.next.kind == "sign" and self.next.text in ("_", "^"):
+            if self.take().text == "_":
+                if name != "log":
+                    raise Unsupported(f"a subscript at \\{name}")
+                base = self.argument()
+            else:
+                exponent = self.argument() if self.next.kind != "number" else self.number()
+        if exponent in (Call("neg", (Number(Fraction(1)),)), Number(Fraction(-1))):
+            if name not in _INVERSES:
+                raise Unsupported(f"\\{name} to the power -1")
+            name, exponent = _INVERSES[name], None
+        argument = self.function_argument()
+        node = Call(name, (argument,) if base is None else (argument, base))
+        return node if exponent is None else Call("pow", (node, exponent))
+
+    def function_argument(self) -> Node:
+        token = self.next
+        if token.kind == "sign" and token.text in _CLOSING:
+            node = self.bracketed()
+            if self.next.kind == "sign" and self.next.text in ("^", "!"):
+                raise Unsupported("an exponent behind a function's bracket, which is read in two ways")
+            return node
+        node = self.power()  # \sin 2x is sin(2x): factors by juxtaposition, up to the next function or bracket
+        while self.starts_factor() and not (self.next.kind == "command" and self.next.text in FUNCTIONS):
+            if self.next.kind in ("sign", "number"):
+                break
+            node = Call("mul", (node, self.power()))
+        return node

@@ -1,0 +1,112 @@
+"""Text before it is read: one spelling for what can be written in several ways.
+
+`clean` makes any string safe (no NUL, no unpaired surrogate, ASCII digits). `to_latex` rewrites the spellings of
+mathematics (Unicode signs, sized brackets, spaces, `\\dfrac`, `\\mathrm`, surrounding dollars) into one plain LaTeX.
+Nothing here decides what is equal: a rewriting that could change a value does not belong in this file.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_ANSWER_CHARS = 2_000  # a final answer is short; longer ones are refused before any work is done on them
+
+_UNSAFE = re.compile("[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f]")
+_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
+_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
+_SIGNS = {
+    **dict.fromkeys("−–—﹣－‐‑‒", "-"),
+    **dict.fromkeys("×✕✖⨯", r"\times "),
+    **dict.fromkeys("·⋅∙•", r"\cdot "),
+    **dict.fromkeys("÷∕⁄", "/"),
+    **{"π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "°": r"^\circ "},
+    **{"≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx "},
+    **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "∖": r"\setminus "},
+    **{"α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ", "λ": r"\lambda "},
+    **{"μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ", "′": "'", "’": "'", "“": '"', "”": '"'},
+}
+_SIGN_TABLE = str.maketrans(_SIGNS)
+_VULGAR = re.compile("[¼½¾⅐-⅞]")
+_ROOT_SIGN = re.compile(r"√\s*(\d+(?:\.\d+)?)")
+_SUPERSCRIPT_RUN = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
+_SUBSCRIPT_RUN = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
+
+_COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?<!\\)\\!\s*|\\(?:displaystyle|textstyle|limits|nolimits)(?![A-Za-z])", ""),
+        (r"\\(?:left|right)\s*\.", ""),
+        (r"\\(?:left|right|[bB]igg?[lrm]?|mleft|mright)(?![A-Za-z])\s*", ""),
+        (r"\\[lr]vert(?![A-Za-z])", "|"),
+        (r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|&nbsp;", " "),
+        (r"\{,\}", ","),
+        (r"(?<![\\\w^}])\{\s*\}", ""),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\\(?:leqslant|leq)(?![A-Za-z])", r"\\le"),
+        (r"\\(?:geqslant|geq)(?![A-Za-z])", r"\\ge"),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"\\neq(?![A-Za-z])", r"\\ne"),
+        (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset"),
+        (r"\\(?:degree)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
+        (r"\\(?:mathrm|mathit|operatorname)\s*\{\s*([A-Za-z])\s*\}", r" \1 "),
+        (r"\\operatorname\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "),
+        (r"\\(?:mbox|textrm|textbf|textit|textnormal|textsf|mathrm|mathit|hbox)(?![A-Za-z])\s*", r"\\text"),
+        (r"\{\\rm\s+", r"\\text{"),
+        (r"\\(?:text|mathbf|boldsymbol)\s*\{([-\d.,/ ]+)\}", r"\1"),
+        (r"\\%", "%"),
+        (r"\*\*", "^"),
+        (r"\s+", " "),
+    )
+)
+_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+
+
+def clean(text: str) -> str:
+    """`text` with every digit in ASCII, and with what can't be printed replaced by U+FFFD, which no gold contains."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = _UNSAFE.sub("\ufffd", text)
+    return "".join(str(unicodedata.digit(c)) if c.isdecimal() and not c.isascii() else c for c in text)
+
+
+def strip_delimiters(text: str) -> str:
+    """`text` without surrounding `$`, `\\(`, `\\[`, bold or code marks and without closing punctuation."""
+    while True:
+        before = text
+        text = text.strip().rstrip("。，；").strip()
+        if text.endswith((".", ",", ";", ":")) and not text.endswith(("\\,", "\\;", "\\:", "..")):
+            text = text[:-1].rstrip()
+        for opening, closing in _DELIMITERS:
+            inside = text[len(opening) : len(text) - len(closing)]
+            if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
+                if opening not in inside and closing not in inside and not inside.endswith("\\"):
+                    text = inside
+                    break
+        if text == before:
+            return text
+
+
+def to_latex(text: str) -> str:
+    """`text` in one plain spelling of LaTeX; its value is what it was."""
+    text = clean(text)
+    if not text.isascii():
+        # before NFKC, which would turn x² into x2 and 1½ into 11⁄2
+        text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + "".join(_SUPERSCRIPTS[c] for c in m[0]) + "}", text)
+        text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + "".join(_SUBSCRIPTS[c] for c in m[0]) + "}", text)
+        text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text)
+        text = _VULGAR.sub(_vulgar_fraction, text)
+        text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
+    text = strip_delimiters(text)
+    for pattern, replacement in _COSMETICS:
+        text = pattern.sub(replacement, text)
+    return strip_delimiters(text)
+
+
+def _vulgar_fraction(match: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", match[0]).partition("⁄")
+    return rf"\frac{{{numerator}}}{{{denominator}}}"

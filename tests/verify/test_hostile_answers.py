@@ -1,0 +1,93 @@
+"""Answers that are written to crash, hang or fool a grader."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reflective.types import Problem
+from reflective.verify import GRADERS, answer_part, extract_answer, grade
+
+MEGABYTE = 1_000_000
+
+HOSTILE = {
+    "a megabyte of digits": "7" * MEGABYTE,
+    "a megabyte of boxes": "\\boxed{" * (MEGABYTE // 7),
+    "a megabyte between boxes": "\\boxed{3}" + "," * MEGABYTE + "\\boxed{4}",
+    "a megabyte of open brackets": "\\(" * (MEGABYTE // 2),
+    "a megabyte of cues": "answer is " * (MEGABYTE // 10),
+    "a megabyte of spaces": "answer" + " " * MEGABYTE,
+    "a megabyte of open thinking": "</think>" + "<think>" * (MEGABYTE // 7),
+    "deep braces": "{" * 900 + "7" + "}" * 900,
+    "deep parentheses": "(" * 900 + "7" + ")" * 900,
+    "deep fractions": "\\frac{" * 200 + "1" + "}{2}" * 200,
+    "deep roots": "\\sqrt{" * 190 + "2" + "}" * 190,
+    "deep matrices": "\\begin{pmatrix}" * 60 + "1" + "\\end{pmatrix}" * 60,
+    "signs": "-" * 1900 + "7",
+    "exponents": "2" + "^2" * 600,
+    "bars": "|" * 1900,
+    "commas": "," * 1900,
+    "dollars": "$" * 1999,
+    "backslashes": "\\" * 1999,
+    "plus-minus": "\\pm" * 300,
+    "a power tower in Python": "10**10**10",
+    "another": "9**9**9**9",
+    "a power tower": "9^{9^{9^{9}}}",
+    "a factorial": "((9!)!)!",
+    "a huge binomial": "\\binom{10^9}{10^8}",
+    "a huge exponential": "e^{10^{9}}",
+    "a huge argument": "\\tan(10^{100})",
+    "a tiny power": "10^{-1000000000}",
+    "a division by zero": "\\frac{1}{0}",
+    "a logarithm of zero": "\\log 0",
+    "zero to the zero": "0^0",
+    "a long sum": "\\sum_{k=1}^{10^{9}} k^{k}",
+    "a long product": "\\prod_{k=1}^{10^{8}} k",
+    "an integral": "\\int_0^1 \\int_0^1 x^{y^{x^{y}}} dx dy",
+    "NUL": "3\x00",
+    "an unpaired surrogate": "3\ud800",
+    "only surrogates": "\udfff\udfff",
+    "code": "__import__('os').system('exit 3')",
+    "code in LaTeX": "\\text{__import__('os').system('exit 3')}",
+    "eval": "eval('1+1')",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(GRADERS))
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_hostile_answer_is_right_or_crashes_or_hangs(name: str, kind: str) -> None:
+    problem = Problem("", "C" if kind == "choice" else "12", kind=kind, metadata={"numbers": [12], "target": 12})
+    text = HOSTILE[name]
+    start = time.monotonic()
+    for answer in (text, extract_answer(text, kind), extract_answer(f"\\boxed{{{text}}}", kind), answer_part(text)):
+        verdict = grade(problem, answer, time_limit_s=0.3)
+        assert verdict.kind != "right"
+        assert "the grader failed" not in verdict.reason  # a bug of ours, which `grade` would hide
+    assert time.monotonic() - start < 60.0
+
+
+def test_unicode_digits_are_digits() -> None:
+    for answer in ("12", "１２", "١٢", "१२"):
+        for kind in ("math", "exact", "factors"):
+            assert grade(Problem("", "12", kind=kind), answer).kind == "right"
+
+
+_PIECES = st.sampled_from(
+    "1 2 07 .5 3.25 1,000 x y e i \\pi \\frac \\sqrt \\binom ^ _ ! + - * / = < > \\le \\ne ( ) [ ] { } \\{ \\} | , ; : "
+    "% \\% \\$ $ ^\\circ \\text{cm} \\text{and} or \\cup \\pm \\in \\infty \\sin \\log \\begin{pmatrix} \\end{pmatrix} "
+    "& \\\\ \\boxed{ million dollars \\overline ' A B (C) 答案 ² ½ \x00 \ud800".split(" ")
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(gold=st.lists(_PIECES, min_size=1, max_size=7), answer=st.lists(_PIECES, min_size=1, max_size=7))
+def test_random_notation_never_breaks_the_graders(gold: list[str], answer: list[str]) -> None:
+    for kind in GRADERS:
+        problem = Problem("", " ".join(gold), kind=kind, metadata={"numbers": [1, 2], "target": 2})
+        for text in (" ".join(answer), "".join(answer)):
+            stated = extract_answer(text, kind)
+            for candidate in (text, stated):
+                assert "the grader failed" not in grade(problem, candidate, time_limit_s=2.0).reason

@@ -1,0 +1,80 @@
+"""Answers graded per second, with the time limit on. Run: python tests/verify/throughput.py
+
+Four loads, each by as many threads as there are cores, of right and wrong answers: numbers; formulas, tuples and
+equations; integrals, which only math-verify reads; and all three mixed (58%, 40%, 2%). Formulas and integrals never
+repeat, so that no cache helps; gold answers do, as when many trajectories answer one problem.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from reflective.types import Problem
+from reflective.verify import grade
+
+# a gold answer, and an answer that is right where A is K times the number
+FORMULAS = [
+    ("3\\sqrt{13}", 3, "\\frac{A}{K}\\sqrt{13}"),
+    ("\\frac{\\pi}{6}", 6, "\\frac{K \\pi}{A}"),
+    ("(3,4]", 4, "\\left(3, \\frac{A}{K}\\right]"),
+    ("x^3+3x-6", 3, "x^3 - 6 + \\frac{A}{K} x"),
+    ("6-5i", 5, "6 - \\frac{A}{K} i"),
+    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", 2, "\\begin{pmatrix} 1 \\\\ A/K \\end{pmatrix}"),
+    ("y=2x+3", 2, "y - \\frac{A x}{K} = 3"),
+    ("15\\mbox{ cm}^2", 15, "A/K \\text{ cm}^2"),
+]
+
+
+def numbers(i: int) -> tuple[str, str]:
+    return str(i % 50), f"{i % 97}.{'0' * (i % 9)}{i if i % 2 else 0}"
+
+
+def formulas(i: int) -> tuple[str, str]:
+    gold, number, form = FORMULAS[i % len(FORMULAS)]
+    factor = i + 2
+    return gold, form.replace("A", str(number * factor + (i // 8) % 2)).replace("K", str(factor))
+
+
+def integrals(i: int) -> tuple[str, str]:
+    return f"\\frac{{{i % 20}}}{{2}}", f"\\int_0^1 {i} x \\, dx"
+
+
+def mixed(i: int) -> tuple[str, str]:
+    return integrals(i) if i % 50 == 0 else formulas(i) if i % 5 < 2 else numbers(i)
+
+
+def measure(load: Callable[[int], tuple[str, str]], count: int, threads: int) -> float:
+    cases = [load(i) for i in range(count)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(
+            pool.map(lambda case: grade(Problem("", case[0]), case[1], time_limit_s=60.0), cases[: 2 * threads])
+        )  # start
+        begin = time.perf_counter()
+        verdicts = list(pool.map(lambda case: grade(Problem("", case[0]), case[1]), cases))
+        seconds = time.perf_counter() - begin
+    assert all(verdict.kind != "ungradable" for verdict in verdicts)
+    return count / seconds
+
+
+if __name__ == "__main__":
+    threads = os.cpu_count() or 1
+    load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    rates = {
+        load.__name__: round(measure(load, count, threads))
+        for load, count in ((numbers, 20_000), (formulas, 4_000), (integrals, 100), (mixed, 4_000))
+    }
+    print(
+        json.dumps(
+            {
+                "answers_per_s": rates,
+                "threads": threads,
+                "load_before": load_before,
+                "python": platform.python_version(),
+            }
+        )
+    )
