@@ -304,7 +304,7 @@ class TorchEngine(Engine):
     def _resume(self, sequence: Running, row: int) -> None:
         """Bring back the keys and values of a trajectory that goes on: parked, or by another prefill."""
         parked = self._parking.get(sequence.request.parent) if sequence.request.parent is not None else None
-        if parked is not None and parked.kv.shape[1] == sequence.length:
+        if parked is not None and parked.kv.shape[3] == sequence.length:
             self._memory.restore(parked.kv, row)
         else:
             ids = (*sequence.prompt_ids, *sequence.token_ids[:-1])
@@ -340,7 +340,7 @@ class TorchEngine(Engine):
             self._parking.capacity = int(budget * PARKING_SHARE)
         self._kv = KVMemory(shape, rows, length)
         if old is not None and running:
-            self._kv.data[:, :running, : old.length].copy_(old.data[:, :running])
+            self._kv.take_over(old, running)
         self._load_rows(0)
 
     # ---- rows
@@ -399,8 +399,7 @@ class TorchEngine(Engine):
         visible = None
         if min(lengths) + 1 < longest:
             visible = (torch.arange(longest, device=self._device) <= positions.unsqueeze(1)).view(-1, 1, 1, longest)
-        rows = torch.arange(len(running), device=self._device)
-        return self._backbone.decode(DecodePlan(tokens, positions, rows * kv.length + positions, longest, visible), kv)
+        return self._backbone.decode(DecodePlan(tokens, positions, kv.index(positions), longest, visible), kv)
 
     def _advance(self, rows: list[int], logits: Tensor, features: Tensor, events: list[Event]) -> None:
         """Draw a token for each of `rows` (consecutive), score the steps that it ends, let finished rows leave."""

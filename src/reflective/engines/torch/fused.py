@@ -132,20 +132,37 @@ class FusedBackbone(HFBackbone):
         """One token for each of the first B rows: logits (B, V) and features (B, H)."""
         cos, sin = self._angles(kv)
         cos, sin = cos[plan.positions], sin[plan.positions]  # (B, 1, D)
+        bias = self._bias(plan)
         x = self._embedding[plan.tokens].t().contiguous()  # (H, B)
         feature = x
         for index, layer in enumerate(self._layers):
             if index == self.feature_layer:
                 feature = x
-            x = self._attend(index, layer, x, cos, sin, plan, kv)
+            x = self._attend(index, layer, x, cos, sin, bias, plan, kv)
             x = self._feed_forward(layer, x)
         x = self._norm(x, self._final_norm)
         if self.feature_layer == self.shape.layers:
             feature = x
         return torch.mm(self._lm_head, x).t().contiguous(), feature.t()  # (V, B) -> (B, V)
 
+    def _bias(self, plan: DecodePlan) -> Tensor | None:
+        """0 where a row's new position sees, -inf beyond its length, (B·G, 1, T); None where all see everything."""
+        if plan.visible is None:
+            return None
+        bias = torch.zeros(plan.visible.shape, dtype=self.shape.dtype, device=plan.visible.device)
+        bias.masked_fill_(~plan.visible, -torch.inf)  # (B, 1, 1, T)
+        return bias.expand(-1, self.shape.heads, -1, -1).flatten(0, 1)
+
     def _attend(
-        self, index: int, layer: FusedLayer, x: Tensor, cos: Tensor, sin: Tensor, plan: DecodePlan, kv: KVMemory
+        self,
+        index: int,
+        layer: FusedLayer,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        bias: Tensor | None,
+        plan: DecodePlan,
+        kv: KVMemory,
     ) -> Tensor:
         """x + attention(norm(x)), (H, B) -> (H, B); stores the new keys and values."""
         rows, queries, groups, size = x.shape[1], self._query_heads, self.shape.heads, self.shape.head_size
@@ -161,13 +178,10 @@ class FusedBackbone(HFBackbone):
             scale = norm.square_().mul_(1.0 / size).add_(self._eps).rsqrt_()
             qk = (qk * scale).to(x.dtype).mul_(layer.qk_norm)
         qk = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
-        kv.write(index, plan.flat_index, torch.cat([qk[:, queries:], heads[:, queries + groups :]], 1).view(rows, -1))
-        out = nn.functional.scaled_dot_product_attention(
-            qk[:, :queries].view(rows, groups, queries // groups, size),
-            kv.keys(index, 0, rows, plan.length),
-            kv.values(index, 0, rows, plan.length),
-            attn_mask=plan.visible,
-        )  # (B, G, Q/G, D)
+        kv.write(index, plan.index, torch.cat([qk[:, queries:], heads[:, queries + groups :]], 1))
+        out = _attention(
+            qk[:, :queries], kv.keys(index, 0, rows, plan.length), kv.values(index, 0, rows, plan.length), bias
+        )
         return torch.addmm(x, layer.out, out.reshape(rows, queries * size).t())
 
     def _feed_forward(self, layer: FusedLayer, x: Tensor) -> Tensor:
@@ -175,3 +189,21 @@ class FusedBackbone(HFBackbone):
         gate_up = torch.mm(layer.gate_up, self._norm(x, layer.post_norm))  # (2I, B)
         gate = nn.functional.silu(gate_up[: self._intermediate], inplace=True)
         return torch.addmm(x, layer.down, gate.mul_(gate_up[self._intermediate :]))
+
+
+def _attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q·kᵀ / √D + bias) · v for one new position a row, (B, Q, D) and (B, G, T, D) -> (B, Q, D).
+
+    Written as two batched products over the B·G views of the memory: for single positions that is twice as fast on a
+    CPU as the fused attention kernel, which is made for long queries.
+    """
+    rows, queries, size = query.shape
+    groups = keys.shape[1]
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # (B·G, T, D), still views
+    query = query.reshape(rows * groups, queries // groups, size)  # (B·G, Q/G, D)
+    if bias is None:
+        scores = torch.bmm(query, keys.transpose(1, 2)).mul_(size**-0.5)  # (B·G, Q/G, T)
+    else:
+        scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=size**-0.5)
+    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+    return torch.bmm(weights, values).view(rows, queries, size)

@@ -30,7 +30,7 @@ class DecodePlan:
 
     tokens: Tensor  # (B,) int64, the last sampled token of each row
     positions: Tensor  # (B,) int64, where it goes
-    flat_index: Tensor  # (B,) int64, row·T + position
+    index: Tensor  # (B·2G,) int64, where the new keys and values go (KVMemory.index)
     length: int  # positions to attend to, of the longest row
     visible: Tensor | None  # (B, 1, 1, length) bool; None: every row sees all of them
 
@@ -52,13 +52,11 @@ class RowCache(Cache):  # type: ignore[misc]
             )
         if (plan := self._plan) is not None:
             rows = keys.shape[0]
-            self._kv.write(layer, plan.flat_index, torch.cat([keys.reshape(rows, -1), values.reshape(rows, -1)], 1))
+            self._kv.write(layer, plan.index, torch.cat([keys, values], 1))  # (B, 2G, 1, D)
             first, last, length = 0, rows, plan.length
         else:
             first, last, length = self._row, self._row + 1, self._start + keys.shape[2]
-            place = self._kv.data[layer, self._row, self._start : length]  # (N, 2, G, D)
-            place[:, 0] = keys[0].transpose(0, 1)
-            place[:, 1] = values[0].transpose(0, 1)
+            self._kv.fill(layer, self._row, self._start, keys[0], values[0])
         return self._kv.keys(layer, first, last, length), self._kv.values(layer, first, last, length)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -35,13 +35,17 @@ class KVShape:
 
 
 class KVMemory:
-    """Keys and values of all rows, `data` (L, R, T, 2, G, D); index 0 of the fourth axis is the keys."""
+    """Keys and values of all rows, `data` (L, 2, R, G, T, D); index 0 of the second axis is the keys.
+
+    Rows and heads lie next to each other, so that attention over the first B rows is one batched matrix product
+    of B·G views.
+    """
 
     def __init__(self, shape: KVShape, rows: int, length: int) -> None:
         self.shape, self.rows, self.length = shape, rows, length
         try:
             self.data = torch.empty(
-                (shape.layers, rows, length, 2, shape.heads, shape.head_size), dtype=shape.dtype, device=shape.device
+                (shape.layers, 2, rows, shape.heads, length, shape.head_size), dtype=shape.dtype, device=shape.device
             )
         except RuntimeError as error:
             need = rows * length * shape.bytes_per_position / 2**30
@@ -49,39 +53,56 @@ class KVMemory:
                 f"no memory for the keys and values of {rows} rows × {length} tokens ({need:.1f} GiB). "
                 "Use a lower --max-rows or --max-tokens."
             ) from error
-        # one row a (row, position) pair, so that a step writes all rows with one index_copy_
-        self._flat = self.data.view(shape.layers, rows * length, 2 * shape.heads * shape.head_size)
+        self._flat = self.data.view(shape.layers, -1, shape.head_size)  # (L, 2·R·G·T, D)
+        heads = torch.arange(2 * shape.heads, device=shape.device)
+        # where row 0, position 0 of each key head, then of each value head lies in the flat view, (2G,)
+        self._head_offset = (heads // shape.heads * rows * shape.heads + heads % shape.heads) * length
 
-    def write(self, layer: int, flat_index: Tensor, kv: Tensor) -> None:
-        """Store `kv` (B, 2·G·D) at the flat positions row·T + position, (B,)."""
-        self._flat[layer].index_copy_(0, flat_index, kv)
+    def index(self, positions: Tensor) -> Tensor:
+        """Flat places of position `positions[b]` of rows b = 0..B-1, keys then values of each row, (B·2G,)."""
+        rows = torch.arange(len(positions), device=positions.device) * (self.shape.heads * self.length)
+        return ((rows + positions).unsqueeze(1) + self._head_offset).flatten()
+
+    def write(self, layer: int, index: Tensor, kv: Tensor) -> None:
+        """Store keys and values `kv` (B, 2G, D) at the flat places `index` (B·2G,)."""
+        self._flat[layer].index_copy_(0, index, kv.reshape(-1, self.shape.head_size))
+
+    def fill(self, layer: int, row: int, start: int, keys: Tensor, values: Tensor) -> None:
+        """Store N positions of one row, keys and values (G, N, D)."""
+        stop = start + keys.shape[1]
+        self.data[layer, 0, row, :, start:stop] = keys
+        self.data[layer, 1, row, :, start:stop] = values
 
     def keys(self, layer: int, start: int, stop: int, length: int) -> Tensor:
         """Keys of rows start..stop, a view (B, G, length, D)."""
-        return self.data[layer, start:stop, :length, 0].transpose(1, 2)
+        return self.data[layer, 0, start:stop, :, :length]
 
     def values(self, layer: int, start: int, stop: int, length: int) -> Tensor:
         """Values of rows start..stop, a view (B, G, length, D)."""
-        return self.data[layer, start:stop, :length, 1].transpose(1, 2)
+        return self.data[layer, 1, start:stop, :, :length]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of a row over another row."""
-        self.data[:, target, :length].copy_(self.data[:, source, :length])
+        self.data[:, :, target, :, :length].copy_(self.data[:, :, source, :, :length])
 
     def park(self, row: int, length: int) -> Tensor:
-        """A copy of a row, (L, length, 2, G, D)."""
-        return self.data[:, row, :length].clone()
+        """A copy of a row, (L, 2, G, length, D)."""
+        return self.data[:, :, row, :, :length].clone()
 
     def restore(self, parked: Tensor, row: int) -> None:
         """Write a parked row back."""
-        self.data[:, row, : parked.shape[1]].copy_(parked)
+        self.data[:, :, row, :, : parked.shape[3]].copy_(parked)
+
+    def take_over(self, other: KVMemory, rows: int) -> None:
+        """Copy the first `rows` rows of a smaller memory."""
+        self.data[:, :, :rows, :, : other.length].copy_(other.data[:, :, :rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
     """What is kept of a row that left: its keys and values and, for a shared prompt, what its last position gave."""
 
-    kv: Tensor  # (L, T, 2, G, D)
+    kv: Tensor  # (L, 2, G, T, D)
     logits: Tensor | None = None  # (V,)
     feature: Tensor | None = None  # (H,)
 
