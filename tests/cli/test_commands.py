@@ -31,21 +31,6 @@ def engine(monkeypatch):
     return use
 
 
-@pytest.fixture
-def run(capsys):
-    """Run a command line: exit code, stdout, stderr."""
-
-    def call(*argv):
-        try:
-            code = main(argv)
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
 def test_piped_solve_prints_just_the_answer(engine, run):
     code, out, err = run("solve", "what", "--effort", "2")
     assert (code, out) == (0, "5\n")
