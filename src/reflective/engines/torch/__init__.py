@@ -1,5 +1,5 @@
 """The embedded engine (PyTorch)."""
 
-from reflective.engines.torch.engine import TorchEngine
+from reflective.engines.torch.engine import TorchEngine, step_logprobs
 
-__all__ = ["TorchEngine"]
+__all__ = ["TorchEngine", "step_logprobs"]

@@ -224,11 +224,23 @@ class TorchEngine(Engine):
         chosen = logits.gather(1, inputs[0, prompt:].unsqueeze(1)).squeeze(1)
         return (chosen - logits.logsumexp(-1)).tolist()  # type: ignore[no-any-return]
 
-    def take_features(self, id: int) -> Tensor:
-        """Features (n, H) of the n steps of a finished trajectory, if the engine was made with `catch_features`."""
+    def take_features(self, id: int) -> tuple[list[int], Tensor]:
+        """Step token positions and features (n, H) of the n steps of a finished trajectory.
+
+        The engine must have been made with `catch_features`. The features are handed out once, on the CPU.
+        """
+        sequence = self._finished.get(id)
+        if sequence is None or not self._catch_features:
+            raise InputError(f"no features are held for trajectory {id}: it is not finished, or nothing was caught.")
         rows = self._features.pop(id, [])
-        width = self._backbone.model.get_input_embeddings().weight.shape[1]
-        return torch.stack(rows) if rows else torch.empty(0, width, dtype=self._backbone.shape.dtype)
+        width = self.model.get_input_embeddings().weight.shape[1]
+        features = torch.stack(rows) if rows else torch.empty(0, width, dtype=self._backbone.shape.dtype)
+        return list(sequence.step_positions), features
+
+    @property
+    def max_rows(self) -> int:
+        """Trajectories written at once, at most."""
+        return self._scheduler.max_rows
 
     # ---- making sequences
 
@@ -244,7 +256,7 @@ class TorchEngine(Engine):
     def _continue(self, id: int, request: Request) -> Running:
         parent = self._finished.get(request.parent) if request.parent is not None else None
         if parent is None:
-            raise InputError(f"trajectory {request.parent} is not a finished one of this engine; it can't be continued.")
+            raise InputError(f"trajectory {request.parent} can't be continued: it is no finished one of this engine.")
         return Running(
             id,
             request,
@@ -460,7 +472,8 @@ class TorchEngine(Engine):
             return
         extra = None
         if self.head.uses_logprobs:
-            extra = torch.cat([self._logprob_features(running[i].logprobs, running[i].step_positions)[-1:] for i in scored])
+            rows = [self._logprob_features(running[i].logprobs, running[i].step_positions)[-1:] for i in scored]
+            extra = torch.cat(rows)
         for i, logit in zip(scored, self.head(chosen, extra).tolist(), strict=True):
             sequence = running[i]
             sequence.step_logits.append(logit)
@@ -468,13 +481,7 @@ class TorchEngine(Engine):
             events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, step.score))
 
     def _logprob_features(self, logprobs: Sequence[float], positions: Sequence[int]) -> Tensor:
-        """Mean and lowest token log-probability of each step, its step token included, (n, 2)."""
-        rows, start = [], 0
-        for position in positions:
-            step = logprobs[start : position + 1]
-            rows.append((sum(step) / len(step), min(step)))
-            start = position + 1
-        return torch.tensor(rows, dtype=torch.float32, device=self._device)
+        return torch.tensor(step_logprobs(logprobs, positions), dtype=torch.float32, device=self._device)
 
     # ---- finish
 
@@ -535,6 +542,16 @@ class TorchEngine(Engine):
                     raise
                 self._scheduler.preempt(rows // 2)
                 self._settings = None
+
+
+def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[tuple[float, float]]:
+    """Mean and lowest token log-probability of each step, its step token included; for heads that `uses_logprobs`."""
+    rows, start = [], 0
+    for position in positions:
+        step = logprobs[start : position + 1]
+        rows.append((sum(step) / len(step), min(step)))
+        start = position + 1
+    return rows
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

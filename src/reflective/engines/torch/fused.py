@@ -10,6 +10,7 @@ Letters: B rows, H hidden size, Q query heads, G KV heads, D head size, I interm
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,15 +85,17 @@ class FusedBackbone(HFBackbone):
         self._query_heads = int(config.num_attention_heads)
         self._intermediate = int(config.intermediate_size)
         self._eps = float(config.rms_norm_eps)
-        self._layers = [self._fuse(layer) for layer in decoder_layers(model)]
-        decoder = model.get_decoder()
-        self._embedding = model.get_input_embeddings().weight.detach()  # (V, H)
-        self._final_norm = decoder.norm.weight.detach().unsqueeze(1)  # (H, 1)
-        self._lm_head = model.get_output_embeddings().weight.detach()  # (V, H)
+        self._layers: list[FusedLayer] = [self._fuse(layer) for layer in decoder_layers(model)]
+        decoder: Any = model.get_decoder()
+        embeddings: Any = model.get_input_embeddings()
+        self._embedding: Tensor = embeddings.weight.detach()  # (V, H)
+        self._final_norm: Tensor = decoder.norm.weight.detach().unsqueeze(1)  # (H, 1)
+        head: Any = model.get_output_embeddings()
+        self._lm_head: Tensor = head.weight.detach()  # (V, H)
         self._rotary = decoder.rotary_emb
         self._cos = self._sin = torch.empty(0, 1, self.shape.head_size)
 
-    def _fuse(self, layer: nn.Module) -> FusedLayer:
+    def _fuse(self, layer: Any) -> FusedLayer:
         a, m = layer.self_attn, layer.mlp
         qkv, bias = _join([a.q_proj, a.k_proj, a.v_proj])
         gate_up, _ = _join([m.gate_proj, m.up_proj])
@@ -126,7 +129,8 @@ class FusedBackbone(HFBackbone):
         """RMSNorm over the first axis, (H, B) -> (H, B): x / sqrt(mean(x²) + eps) · w."""
         norm = torch.linalg.vector_norm(x, dim=0, keepdim=True, dtype=torch.float32)  # (1, B)
         scale = norm.square_().mul_(1.0 / x.shape[0]).add_(self._eps).rsqrt_()
-        return (x * scale).to(x.dtype).mul_(weight)
+        normed: Tensor = (x * scale).to(x.dtype).mul_(weight)
+        return normed
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """One token for each of the first B rows: logits (B, V) and features (B, H)."""

@@ -35,20 +35,23 @@ class DecodePlan:
     visible: Tensor | None  # (B, 1, 1, length) bool; None: every row sees all of them
 
 
-class RowCache(Cache):  # type: ignore[misc]
+class RowCache(Cache):
     """Hands the model's keys and values to `KVMemory` and back; for one forward."""
 
     def __init__(self, kv: KVMemory, *, row: int = 0, start: int = 0, plan: DecodePlan | None = None) -> None:
         self.layers: list[Any] = []
         self._kv, self._row, self._start, self._plan = kv, row, start, plan
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Store the new positions (B, G, N, D); return all that are visible (B, G, T, D)."""
+        keys, values, layer = key_states, value_states, layer_idx
         shape = self._kv.shape
         if keys.shape[1] != shape.heads or keys.shape[3] != shape.head_size or values.shape != keys.shape:
             raise EngineError(
                 f"layer {layer} has keys {tuple(keys.shape)} and values {tuple(values.shape)}, where "
-                f"{shape.heads} heads of {shape.head_size} were expected: this architecture needs another engine (vllm)."
+                f"{shape.heads} heads of {shape.head_size} were expected: this architecture needs --engine vllm."
             )
         if (plan := self._plan) is not None:
             rows = keys.shape[0]
@@ -109,11 +112,11 @@ def _softcapped(
     return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
-def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder layers of a causal LM, or a clear error."""
+def decoder_layers(model: PreTrainedModel) -> Any:
+    """The decoder layers of a causal LM (an `nn.ModuleList`, typed by the architecture), or a clear error."""
     layers = getattr(model.get_decoder(), "layers", None)
     if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
-        raise EngineError(f"{type(model).__name__} has no list of decoder layers; the torch engine can't read a feature.")
+        raise EngineError(f"{type(model).__name__} has no list of decoder layers; the engine can't read a feature.")
     return layers
 
 
@@ -200,7 +203,8 @@ class HFBackbone:
             if here:
                 features.append(caught[0][0, here])
             logits = out.logits[0, -1]
-        return logits, torch.cat(features) if features else logits.new_empty(0, self.model.get_input_embeddings().weight.shape[1])
+        width = self.model.get_input_embeddings().weight.shape[1]
+        return logits, torch.cat(features) if features else logits.new_empty(0, width)
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """One token for each of the first B rows: logits (B, V) and features (B, H)."""

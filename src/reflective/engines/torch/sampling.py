@@ -112,7 +112,7 @@ def _penalize(logits: Tensor, penalty: Tensor, seen: Tensor) -> Tensor:
 
 def _filter(weights: Tensor, rows: SamplingRows) -> Tensor:
     """Set to 0 what top-k, top-p and min-p leave out; each works on what the one before left. (B, V) -> (B, V)."""
-    ordered, order = weights.sort(-1, descending=True, stable=True)
+    ordered, order = torch.sort(weights, dim=-1, descending=True, stable=True)
     rank = torch.arange(weights.shape[1], device=weights.device)
     # ties with the k-th stay in, as in Hugging Face
     kth = ordered.gather(1, rows.top_k - 1)

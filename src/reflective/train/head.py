@@ -1,0 +1,279 @@
+"""Train a head alone: sample with the frozen model, grade, fit the head on the caught features, calibrate, save.
+
+No trainer is needed: the backbone does not move, so its features are taken once, in the pass that samples. This is how
+a user adapts a model to an own domain: problems and their final answers in, a judging head out.
+
+Departures from the paper, where the head is trained together with the policy (see the issue of joint training):
+- the filter of the SPR loss starts after `plain_epochs` of plain BCE, since a filter that keeps only what an
+  untrained head agrees with teaches it its own prejudice (measured: LOG.md);
+- trajectories are weighted so that right and wrong ones of each problem count the same (`problem_balanced`), since
+  selection ranks the trajectories of one problem.
+
+Letters: B trajectories, n steps, H hidden size.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from reflective.checkpoint import Checkpoint, SPRMConfig, init_head, load_checkpoint, save_checkpoint, save_head
+from reflective.engines.base import Sampling
+from reflective.engines.torch import TorchEngine
+from reflective.errors import InputError, TrainingError
+from reflective.sprm.aggregate import aggregate
+from reflective.sprm.calibrate import fit_calibration
+from reflective.sprm.head import SPRMHead
+from reflective.sprm.loss import UNGRADABLE, problem_balanced_weights, spr_loss
+from reflective.sprm.metrics import auc, within_problem_auc
+from reflective.tasks import mixture
+from reflective.train.head_config import HeadConfig
+from reflective.train.problems import read_problems
+from reflective.train.progress import Note, print_note, stop_on_signals
+from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
+from reflective.train.selection import Candidate, calibration_samples, selection_table
+from reflective.types import Problem
+
+BATCH = 4096  # steps through the head at once when nothing is learnt
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """How it ended: the folder with the head, and what the validation problems say of it."""
+
+    folder: Path
+    epoch: int
+    within_problem_auc: float | None
+    auc: float | None
+    selection: dict[str, dict[str, float]]
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """For a command line: 130 after Ctrl-C."""
+        return 130 if self.interrupted else 0
+
+
+def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
+    """Run it all; a run that was stopped goes on where it was when it is started again with the same settings."""
+    checkpoint = load_checkpoint(config.model, device=config.device, dtype=config.dtype, require_head=False)
+    sprm = _sprm_config(config, checkpoint)
+    train, validation = _problems(config)
+    folder = _output(config)
+    work = Path(config.work) if config.work else folder / "sprm-rollouts"
+    engine = TorchEngine(
+        checkpoint.model,
+        checkpoint.tokenizer,
+        None,
+        sprm.rule,
+        name=checkpoint.name,
+        layer=sprm.layer,
+        max_rows=config.max_rows,
+        catch_features=True,
+    )
+    with stop_on_signals() as stop:
+        for part, problems, k in (
+            ("train", train, config.trajectories),
+            ("validation", validation, config.validation_trajectories),
+        ):
+            note(f"{part}: {len(problems):,} problems × {k} trajectories")
+            whole = sample_rollouts(
+                engine,
+                problems,
+                k,
+                work / part,
+                sampling=Sampling(temperature=config.temperature),
+                max_tokens=config.max_tokens,
+                seed=config.seed,
+                note=note,
+                stop=stop,
+            )
+            if not whole:
+                note(f"stopped; start the same command again to go on from {work}.")
+                return HeadResult(work, 0, None, None, {}, interrupted=True)
+    engine.close()
+    held_out = load_rollouts(work / "validation")
+    head, epoch = fit_head(config, load_rollouts(work / "train"), held_out, sprm, note)
+    candidates = candidates_of(head, held_out, sprm.aggregation)
+    within, overall = _aucs(candidates)
+    table = selection_table(candidates)
+    for count, row in table.items():
+        note(f"k = {count:>2}: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+    note(f"AUC {_told(within, overall)}")
+    calibration = fit_calibration(calibration_samples(candidates))
+    final = replace(
+        sprm,
+        calibration=calibration,
+        provenance={
+            **config.provenance,
+            "trained_with": {k: v for k, v in asdict(config).items() if k not in ("provenance", "work", "output")},
+            "validation": {"within_problem_auc": within, "auc": overall, "selection": table},
+        },
+    )
+    head = head.cpu().eval()
+    if config.output is not None:
+        save_checkpoint(folder, Checkpoint(checkpoint.model, checkpoint.tokenizer, head, final, checkpoint.name))
+    else:
+        save_head(folder, head, final)
+    note(f"saved: {folder}")
+    return HeadResult(folder, epoch, within, overall, table)
+
+
+def _output(config: HeadConfig) -> Path:
+    if config.output is not None:
+        return Path(config.output)
+    folder = Path(config.model)
+    if not folder.is_dir():
+        raise InputError(f"--model {config.model} is no folder to save a head into. Name one with --output.")
+    return folder
+
+
+def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> SPRMConfig:
+    """Steps and layer as an existing head has them, or as the settings say."""
+    if checkpoint.config is not None:
+        base = replace(checkpoint.config, calibration=None)
+    else:
+        _, base = init_head(checkpoint.model, checkpoint.tokenizer, rule=config.step_rule)
+    return replace(
+        base,
+        layer=config.layer,
+        aggregation=config.aggregation,
+        dropout=config.dropout,
+        logprob_features=config.logprob_features,
+    )
+
+
+def _problems(config: HeadConfig) -> tuple[list[Problem], list[Problem]]:
+    if config.data is None:
+        families = None if config.tasks == ("all",) else config.tasks
+        train = list(mixture("train", config.problems, config.levels, families, seed=config.seed + 1))
+        return train, list(mixture("validation", config.validation_problems, config.levels, families, seed=config.seed))
+    problems = read_problems(Path(config.data))
+    random.Random(config.seed).shuffle(problems)
+    held_out = max(1, round(len(problems) * config.validation_share))
+    if len(problems) - held_out < 1:
+        raise InputError(f"{config.data} holds {len(problems)} problem(s); 2 are the least, hundreds are useful.")
+    return problems[:-held_out][: config.problems], problems[-held_out:][: config.validation_problems]
+
+
+# ---- fitting
+
+
+def fit_head(
+    config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: SPRMConfig, note: Note = print_note
+) -> tuple[SPRMHead, int]:
+    """Fit a fresh head; returns the one of the epoch that ranked the validation trajectories best, and the epoch.
+
+    Raises `TrainingError` where nothing can be learnt: no step, or only one outcome.
+    """
+    _check(train)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        head = SPRMHead(sprm.hidden_size, config.dropout, config.logprob_features)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        order, groups = random.Random(config.seed), train.groups()
+        best, best_epoch, best_state = -math.inf, 0, copy.deepcopy(head.state_dict())
+        for epoch in range(1, config.epochs + 1):
+            plain = epoch <= config.plain_epochs or config.filter == "none"
+            losses, kept, steps = [], 0, 0
+            order.shuffle(groups)
+            head.train()
+            for start in range(0, len(groups), config.batch_problems):
+                batch = [i for group in groups[start : start + config.batch_problems] for i in group]
+                logits, mask, outcomes = _forward(head, train, batch)
+                weights = None
+                if config.problem_balanced:
+                    weights = problem_balanced_weights([train.problems[i] for i in batch], outcomes)
+                result = spr_loss(
+                    logits,
+                    outcomes,
+                    mask,
+                    filter="none" if plain else "self_supervised",
+                    class_balance=config.class_balance and not config.problem_balanced,
+                    weights=weights,
+                )
+                optimizer.zero_grad(set_to_none=True)
+                result.loss.backward()
+                torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+                optimizer.step()
+                losses.append(float(result.loss.detach()))
+                kept += result.kept_right + result.kept_wrong
+                steps += result.steps_right + result.steps_wrong
+            within, overall = _aucs(candidates_of(head, validation, sprm.aggregation))
+            measure = within if within is not None else overall if overall is not None else -losses[-1]
+            note(
+                f"epoch {epoch:>3}  {'BCE' if plain else 'SPR'} loss {sum(losses) / len(losses):.4f}  "
+                f"kept {kept / max(steps, 1):.2f}  validation AUC {_told(within, overall)}"
+            )
+            if measure > best:
+                best, best_epoch, best_state = measure, epoch, copy.deepcopy(head.state_dict())
+            elif epoch - best_epoch >= config.patience and epoch > config.plain_epochs + config.patience:
+                break
+        head.load_state_dict(best_state)
+    return head.eval(), best_epoch
+
+
+def _check(rollouts: Rollouts) -> None:
+    outcomes = set(rollouts.outcomes) - {UNGRADABLE}
+    if len(rollouts.features) == 0:
+        raise TrainingError("no trajectory has a step: check the step rule (reflective info) and --max-tokens.")
+    if len(outcomes) < 2:
+        what = "none could be graded" if not outcomes else "all right" if outcomes == {1} else "all wrong"
+        raise TrainingError(
+            f"the sampled trajectories are all alike ({what}), so there is nothing to tell apart. "
+            "Use harder or easier problems, or check the answers in the data."
+        )
+
+
+def _forward(head: SPRMHead, rollouts: Rollouts, batch: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Step logits (B, n), mask (B, n) and outcomes (B,) of some trajectories."""
+    counts = [rollouts.starts[i + 1] - rollouts.starts[i] for i in batch]
+    index = torch.cat([torch.arange(rollouts.starts[i], rollouts.starts[i + 1]) for i in batch])
+    extra = rollouts.logprob_features[index] if head.uses_logprobs else None
+    flat = head(rollouts.features[index], extra)  # (steps,)
+    mask = torch.arange(max(max(counts), 1)) < torch.tensor(counts).unsqueeze(1)  # (B, n)
+    logits = flat.new_zeros(mask.shape).masked_scatter(mask, flat)
+    return logits, mask, torch.tensor([rollouts.outcomes[i] for i in batch])
+
+
+@torch.no_grad()
+def candidates_of(head: SPRMHead, rollouts: Rollouts, aggregation: str) -> list[list[Candidate]]:
+    """What a selection sees of each problem's trajectories."""
+    head.eval()
+    logits: list[float] = []
+    for start in range(0, len(rollouts.features), BATCH):
+        extra = rollouts.logprob_features[start : start + BATCH] if head.uses_logprobs else None
+        logits += head(rollouts.features[start : start + BATCH], extra).tolist()
+
+    def candidate(i: int) -> Candidate:
+        outcome = rollouts.outcomes[i]
+        return Candidate(
+            score=aggregate(logits[rollouts.starts[i] : rollouts.starts[i + 1]], aggregation),
+            right=None if outcome == UNGRADABLE else outcome == 1,
+            answer=rollouts.answers[i],
+            closed=rollouts.closed[i],
+            mean_logprob=rollouts.mean_logprobs[i],
+        )
+
+    return [[candidate(i) for i in group] for group in rollouts.groups()]
+
+
+def _told(within: float | None, overall: float | None) -> str:
+    shown = [math.nan if value is None else value for value in (within, overall)]
+    return f"within problems {shown[0]:.4f}, over all {shown[1]:.4f}"
+
+
+def _aucs(candidates: Sequence[Sequence[Candidate]]) -> tuple[float | None, float | None]:
+    within = within_problem_auc([[(c.score, c.right) for c in group] for group in candidates])
+    every = [c for group in candidates for c in group]
+    return within, auc([c.score for c in every], [c.right for c in every])
+
+
+__all__ = ["HeadConfig", "HeadResult", "candidates_of", "fit_head", "train_head"]

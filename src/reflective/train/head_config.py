@@ -1,0 +1,66 @@
+"""The settings of head-only training, frozen and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reflective.errors import InputError
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Sample, grade, fit, calibrate.
+
+    Problems come from `data` (JSON lines with `problem` and `answer`; the last `validation_share` of them is held
+    out) or from the families of `tasks`, whose splits are disjoint. Each training problem gets `trajectories`
+    samples, each validation problem `validation_trajectories`.
+    """
+
+    model: str
+    output: str | None = None  # None: the head is saved into the model's folder
+    data: str | None = None
+    tasks: tuple[str, ...] = ()
+    levels: tuple[int, ...] = (1, 2, 3)
+    problems: int = 2000
+    validation_problems: int = 300
+    validation_share: float = 0.15
+    trajectories: int = 8
+    validation_trajectories: int = 32
+    temperature: float = 1.0
+    max_tokens: int = 1024
+    max_rows: int = 128
+    layer: int = -2
+    step_rule: Literal["reference", "paper", "chinese"] = "reference"
+    logprob_features: bool = False
+    aggregation: str = "geometric_mean"
+    filter: Literal["self_supervised", "none"] = "self_supervised"
+    plain_epochs: int = 3  # epochs of plain BCE before the filter: an untrained head's filter teaches its prejudice
+    problem_balanced: bool = True
+    class_balance: bool = True
+    epochs: int = 40
+    patience: int = 8  # epochs without a better validation before the end
+    batch_problems: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.5
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    work: str | None = None  # where rollouts are kept; None: <output>/sprm-rollouts
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.data) == bool(self.tasks):
+            raise InputError("say what to learn from: either --data FILE.jsonl or --task NAME.")
+        if not 0 < self.validation_share < 1:
+            raise InputError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
+        if self.temperature <= 0:
+            raise InputError("temperature must be above 0: equal trajectories teach nothing about selecting.")
+        counts = "problems validation_problems trajectories validation_trajectories max_tokens max_rows"
+        for name in (*counts.split(), "epochs", "patience", "batch_problems"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.trajectories < 2:
+            raise InputError("trajectories is 1; a head learns to choose, so it needs 2 or more of each problem.")
