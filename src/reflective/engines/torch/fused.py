@@ -84,7 +84,7 @@ class FusedBackbone(HFBackbone):
         config = model.config.get_text_config()
         self._query_heads = int(config.num_attention_heads)
         self._intermediate = int(config.intermediate_size)
-        self._eps = float(config.rms_norm_eps)
+        self._eps = torch.tensor(float(config.rms_norm_eps), device=self.shape.device)  # ()
         self._layers: list[FusedLayer] = [self._fuse(layer) for layer in decoder_layers(model)]
         decoder: Any = model.get_decoder()
         embeddings: Any = model.get_input_embeddings()
@@ -127,10 +127,13 @@ class FusedBackbone(HFBackbone):
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMSNorm over the first axis, (H, B) -> (H, B): x / sqrt(mean(x²) + eps) · w."""
-        norm = torch.linalg.vector_norm(x, dim=0, keepdim=True, dtype=torch.float32)  # (1, B)
-        scale = norm.square_().mul_(1.0 / x.shape[0]).add_(self._eps).rsqrt_()
-        normed: Tensor = (x * scale).to(x.dtype).mul_(weight)
+        normed: Tensor = (x * self._scale(x, 0)).to(x.dtype).mul_(weight)
         return normed
+
+    def _scale(self, x: Tensor, dim: int) -> Tensor:
+        """1 / sqrt(mean(x²) + eps) along an axis, which stays with size 1; in float32."""
+        norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
+        return torch.addcmul(self._eps, norm, norm, value=1.0 / x.shape[dim]).rsqrt_()
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """One token for each of the first B rows: logits (B, V) and features (B, H)."""
@@ -178,9 +181,7 @@ class FusedBackbone(HFBackbone):
         heads = qkv.t().contiguous().view(rows, queries + 2 * groups, size)  # (B, Q + 2G, D)
         qk = heads[:, : queries + groups]  # (B, Q + G, D)
         if layer.qk_norm is not None:
-            norm = torch.linalg.vector_norm(qk, dim=-1, keepdim=True, dtype=torch.float32)  # (B, Q + G, 1)
-            scale = norm.square_().mul_(1.0 / size).add_(self._eps).rsqrt_()
-            qk = (qk * scale).to(x.dtype).mul_(layer.qk_norm)
+            qk = (qk * self._scale(qk, -1)).to(x.dtype).mul_(layer.qk_norm)
         qk = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
         kv.write(index, plan.index, torch.cat([qk[:, queries:], heads[:, queries + groups :]], 1))
         out = _attention(
