@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from reflective.cli import DONE, INTERRUPTED
 from reflective.cli.common import print_json, say
@@ -12,6 +12,7 @@ DESCRIPTION = "Train a small model from solution traces, or a score head for a m
 EXAMPLES = """\
 examples:
   reflective train sft recipes/nano/sft.toml --output runs/nano
+  reflective train head --model path/to/model --data problems.jsonl
 """
 SFT_DESCRIPTION = """\
 Train a model on solution traces, from scratch or from a checkpoint, as a TOML file says. Ctrl-C saves and stops; the
@@ -20,6 +21,17 @@ SFT_EXAMPLES = """\
 examples:
   reflective train sft recipes/nano/sft.toml --output runs/nano
   reflective train sft recipes/nano/sft.toml --output runs/short --max-minutes 5
+"""
+
+HEAD_DESCRIPTION = """\
+Train a score head for a model that exists; the model itself does not change. Problems and their final answers go in:
+trajectories are sampled and graded, the head learns which steps lead to right answers, and its confidence is
+calibrated on problems held out. Each line of --data is {"problem": ..., "answer": ...}. Without --output the head is
+saved into the model's folder. Ctrl-C stops; the same command goes on where it was."""
+HEAD_EXAMPLES = """\
+examples:
+  reflective train head --model path/to/model --data problems.jsonl
+  reflective train head --model nano --task gcd lcm --problems 200 --output runs/own-head
 """
 
 
@@ -35,6 +47,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sft.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     sft.add_argument("--json", action="store_true", help="print how the run ended as one JSON object")
     sft.set_defaults(action_run=_sft)
+
+    head = actions.add_parser(
+        "head", help="problems and final answers to a head", description=HEAD_DESCRIPTION, epilog=HEAD_EXAMPLES
+    )
+    _configure_head(head)
+    head.set_defaults(action_run=_head)
+
+
+def _configure_head(head: argparse.ArgumentParser) -> None:
+    """One option a setting of `HeadConfig`; what is not given keeps its default there."""
+    head.add_argument("--model", required=True, metavar="NAME", help="nano, a folder or a hub id; a head is not needed")
+    head.add_argument("--output", metavar="FOLDER", help="a folder for model and head together")
+    head.add_argument("--data", metavar="FILE.jsonl", help="problems and final answers")
+    head.add_argument("--task", nargs="+", metavar="NAME", dest="tasks", help="families of reflective tasks instead")
+    head.add_argument("--levels", nargs="+", type=int, metavar="L", help="their difficulties")
+    numbers: tuple[tuple[str, type, str], ...] = (
+        ("problems", int, "training problems to draw from --task"),
+        ("validation-problems", int, "validation problems to draw from --task"),
+        ("validation-share", float, "share of --data that is held out"),
+        ("trajectories", int, "samples of a training problem"),
+        ("validation-trajectories", int, "samples of a validation problem"),
+        ("temperature", float, "of the samples"),
+        ("max-tokens", int, "of a sample"),
+        ("max-rows", int, "samples written at once"),
+        ("layer", int, "hidden state that the head reads (-2: what enters the last layer)"),
+        ("epochs", int, "at most so many"),
+        ("patience", int, "end after so many epochs without a gain"),
+        ("lr", float, "learning rate"),
+        ("seed", int, ""),
+    )
+    for name, kind, what in numbers:
+        head.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=what or None)
+    head.add_argument("--step-rule", choices=("reference", "paper", "chinese"), help="which tokens end a step")
+    head.add_argument("--aggregation", metavar="NAME", help="geometric_mean, min, last, mean or product")
+    head.add_argument("--filter", choices=("self_supervised", "none"), help="SPR loss, or plain BCE")
+    head.add_argument(
+        "--logprob-features", action="store_true", default=None, help="let the head see log-probabilities"
+    )
+    head.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    head.add_argument("--dtype", help="auto, float32, bfloat16 or float16")
+    head.add_argument("--work", metavar="FOLDER", help="where the samples are kept (default: in the output folder)")
+    head.add_argument("--json", action="store_true", help="print how the run ended as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,4 +109,19 @@ def _sft(args: argparse.Namespace) -> int:
         print(result.folder)
     if result.interrupted:
         say("stopped; the same command goes on from here")
+    return INTERRUPTED if result.interrupted else DONE
+
+
+def _head(args: argparse.Namespace) -> int:
+    from reflective.train.config import make_config
+    from reflective.train.head import train_head
+    from reflective.train.head_config import HeadConfig
+
+    names = {field.name for field in fields(HeadConfig)}
+    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
+    result = train_head(make_config(HeadConfig, given))
+    if args.json:
+        print_json(asdict(result) | {"folder": str(result.folder)})
+    else:
+        print(result.folder)
     return INTERRUPTED if result.interrupted else DONE

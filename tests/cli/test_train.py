@@ -1,0 +1,73 @@
+"""`reflective train` hands its arguments to the trainers and says how they ended."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def sft(monkeypatch):
+    """Calls of train_sft, which does nothing."""
+    module = pytest.importorskip("reflective.train.sft")
+    calls = []
+
+    def train(config):
+        calls.append(config)
+        validation = {"all": 0.5}
+        return module.SFTResult(Path(config.output), 3, 99, 1.5, math.nan, validation, interrupted=config.seed == 13)
+
+    monkeypatch.setattr(module, "train_sft", train)
+    return calls
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "sft.toml"
+    path.write_text('output = "runs/a"\nmodel = "x"\nmax_minutes = 1.0\n[data]\nfiles = ["a.jsonl"]\n')
+    return str(path)
+
+
+def test_sft_reads_the_recipe_and_overrides_it(run, sft, recipe):
+    code, out, _ = run("train", "sft", recipe, "--output", "runs/b", "--max-tokens", "5000", "--seed", "4")
+    assert (code, out) == (0, "runs/b\n")
+    assert (sft[0].output, sft[0].max_tokens, sft[0].seed, sft[0].max_minutes) == ("runs/b", 5000, 4, 1.0)
+    code, out, _ = run("train", "sft", recipe, "--json")
+    assert json.loads(out)["folder"] == "runs/a" and json.loads(out)["loss"] is None
+
+
+def test_a_stopped_run_exits_130_and_says_how_to_go_on(run, sft, recipe):
+    code, _, err = run("train", "sft", recipe, "--seed", "13")
+    assert code == 130 and "the same command goes on" in err
+
+
+def test_a_bad_recipe_is_one_line(run, tmp_path):
+    code, out, err = run("train", "sft", str(tmp_path / "none.toml"))
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    bad = tmp_path / "bad.toml"
+    bad.write_text('outptu = "x"\n')
+    code, out, err = run("train", "sft", str(bad))
+    assert code == 2 and "Did you mean 'output'" in err and err.count("\n") == 1
+
+
+def test_head_hands_over_only_what_is_given(run, monkeypatch):
+    module = pytest.importorskip("reflective.train.head")
+    calls = []
+
+    def train(config):
+        calls.append(config)
+        return module.HeadResult(Path("runs/h"), 2, 0.8, None, {})
+
+    monkeypatch.setattr(module, "train_head", train)
+    argv = ["train", "head", "--model", "m", "--task", "gcd", "lcm", "--problems", "9", "--filter", "none"]
+    code, out, _ = run(*argv, "--logprob-features", "--lr", "0.01", "--json")
+    (config,) = calls
+    assert code == 0 and json.loads(out)["within_problem_auc"] == 0.8
+    assert (config.tasks, config.problems, config.filter, config.lr) == (("gcd", "lcm"), 9, "none", 0.01)
+    assert config.logprob_features and config.trajectories == 8 and config.data is None
+
+
+def test_head_needs_problems(run):
+    code, out, err = run("train", "head", "--model", "m")
+    assert (code, out) == (2, "") and "--data" in err and err.count("\n") == 1
