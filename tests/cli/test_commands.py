@@ -56,7 +56,7 @@ def test_answers_all_writes_every_answer(engine, run):
 def test_a_dash_reads_standard_input(engine, run, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("what is ½?\n".encode())))
     code, out, _ = run("solve", "-", "--effort", "1", "--json")
-    assert code == 0 and json.loads(out)["problem"] == "what is ½?\n"
+    assert code == 0 and json.loads(out)["problem"] == "what is ½?"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
     code, out, err = run("solve", "-")
     assert (code, out) == (2, "") and "not UTF-8" in err

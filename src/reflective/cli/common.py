@@ -52,7 +52,7 @@ def read_problem(argument: str) -> str:
         return argument
     data = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8").rstrip("\r\n")  # what echo adds is not part of the problem
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not UTF-8 text (byte {error.start + 1}). Convert it first.") from error
 
