@@ -6,6 +6,8 @@ a user adapts a model to an own domain: problems and their final answers in, a j
 Departures from the paper, where the head is trained together with the policy (see the issue of joint training):
 - the filter of the SPR loss starts after `plain_epochs` of plain BCE, since a filter that keeps only what an
   untrained head agrees with teaches it its own prejudice (measured: LOG.md);
+- the features are standardised while the head is fitted, and the shift and scale folded into its first layer at the
+  end: hidden states of different models differ in size by orders of magnitude, the learning rate need not;
 - trajectories are weighted so that right and wrong ones of each problem count the same (`problem_balanced`), since
   selection ranks the trajectories of one problem.
 
@@ -20,6 +22,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +44,7 @@ from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
 from reflective.train.selection import Candidate, calibration_samples, selection_table
 from reflective.types import Problem
 
+MIN_DEVIATION = 1e-6  # of a feature that counts as varying
 BATCH = 4096  # steps through the head at once when nothing is learnt
 
 
@@ -113,7 +117,7 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
         calibration=calibration,
         provenance={
             **config.provenance,
-            "trained_with": {k: v for k, v in asdict(config).items() if k not in ("provenance", "work", "output")},
+            "trained_with": _settings(config),
             "validation": {"within_problem_auc": within, "auc": overall, "selection": table},
         },
     )
@@ -124,6 +128,12 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
         save_head(folder, head, final)
     note(f"saved: {folder}")
     return HeadResult(folder, epoch, within, overall, table)
+
+
+def _settings(config: HeadConfig) -> dict[str, Any]:
+    """The settings that decide what was learnt; of paths only the last part, which says nothing of the machine."""
+    kept = {k: v for k, v in asdict(config).items() if k not in ("provenance", "work", "output", "device")}
+    return kept | {"model": Path(config.model).name, "data": config.data and Path(config.data).name}
 
 
 def _output(config: HeadConfig) -> Path:
@@ -174,6 +184,8 @@ def fit_head(
     Raises `TrainingError` where nothing can be learnt: no step, or only one outcome.
     """
     _check(train)
+    mean, deviation = _moments(train.features)
+    train, validation = (replace(r, features=(r.features.float() - mean) / deviation) for r in (train, validation))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = SPRMHead(sprm.hidden_size, config.dropout, config.logprob_features)
@@ -217,7 +229,21 @@ def fit_head(
             elif epoch - best_epoch >= config.patience and epoch > config.plain_epochs + config.patience:
                 break
         head.load_state_dict(best_state)
+    _fold(head, mean, deviation)
     return head.eval(), best_epoch
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, (H,) each; a constant feature keeps its scale."""
+    mean, deviation = features.float().mean(0), features.float().std(0)
+    return mean, torch.where(deviation > MIN_DEVIATION, deviation, 1.0)
+
+
+@torch.no_grad()
+def _fold(head: SPRMHead, mean: Tensor, deviation: Tensor) -> None:
+    """W1·(h − μ)/σ + b1 = (W1/σ)·h + (b1 − (W1/σ)·μ): the plain head that does the same on raw features."""
+    head.hidden.weight.div_(deviation)  # (2H, H) / (H,)
+    head.hidden.bias.sub_(head.hidden.weight @ mean)
 
 
 def _check(rollouts: Rollouts) -> None:
