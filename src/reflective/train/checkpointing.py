@@ -1,0 +1,150 @@
+"""Checkpoints that are whole or not there, and that hold all a run needs to go on as if it had never stopped.
+
+A checkpoint is a Hugging Face folder that any runtime loads (float32), plus a sub-folder `trainer/` with the tensors of
+the optimizers, the random state and the counters: safetensors and JSON, nothing pickled. It is written under another
+name, flushed to the disk and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from reflective.errors import CheckpointError
+from reflective.train.tokenizer import save_tokenizer
+
+PREFIX = "step-"
+TRAINER = "trainer"
+
+
+@dataclass
+class Progress:
+    """How far a run has come. `step` is the next step's number, and with the seed it is the place in the data."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    settings: str = ""  # a digest of what must not change between interruption and resumption
+
+
+def save_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizers: Sequence[Optimizer],
+    progress: Progress,
+    keep: int,
+) -> Path:
+    """Writes `folder/step-NNNNNNNN` and drops all but the newest `keep`."""
+    target = folder / f"{PREFIX}{progress.step:08d}"
+    if not target.exists():
+        temporary = folder / f".{target.name}.{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / TRAINER).mkdir(parents=True)
+        write_model(temporary, model, tokenizer)
+        tensors = dict(_optimizer_tensors(model, optimizers)) | _random_state()
+        save_file(tensors, temporary / TRAINER / "state.safetensors")
+        (temporary / TRAINER / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
+        publish(temporary, target)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    for left_behind in folder.glob(f".{PREFIX}*"):  # by a run that was killed while it wrote
+        shutil.rmtree(left_behind, ignore_errors=True)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints, oldest first."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def load_progress(checkpoint: Path) -> Progress:
+    """The counters of a checkpoint."""
+    try:
+        values = json.loads((checkpoint / TRAINER / "progress.json").read_text(encoding="utf-8"))
+        return Progress(**values)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint} can't be resumed: {error}. Remove it to go on from the one before."
+        ) from error
+
+
+def load_state(checkpoint: Path, model: PreTrainedModel, optimizers: Sequence[Optimizer]) -> None:
+    """Puts the optimizers and the random generators back. The model is loaded from the folder by its maker."""
+    try:
+        tensors = load_file(checkpoint / TRAINER / "state.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{checkpoint} can't be resumed: {error}. Remove it to go on from the one before."
+        ) from error
+    torch.set_rng_state(tensors.pop("random/cpu"))
+    cuda = tensors.pop("random/cuda", None)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    names = dict(model.named_parameters())
+    owner = {id(p): optimizer for optimizer in optimizers for g in optimizer.param_groups for p in g["params"]}
+    for full_name, tensor in tensors.items():
+        key, name = full_name.split("/", 1)
+        p = names.get(name)
+        if p is None or id(p) not in owner:
+            raise CheckpointError(f"{checkpoint} holds the state of {name!r}, which this run does not train.")
+        # AdamW counts its steps in a float tensor that stays on the CPU unless it is fused on a GPU
+        owner[id(p)].state[p][key] = tensor.to(p.device)
+
+
+def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The plain Hugging Face folder: weights, configuration and tokenizer."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    save_tokenizer(tokenizer, folder)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Makes a finished folder appear under its name, with all its bytes on the disk."""
+    for path in temporary.rglob("*"):
+        _flush(path)
+    _flush(temporary)
+    temporary.rename(target)
+    _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _optimizer_tensors(model: PreTrainedModel, optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter's state as `key/parameter name`."""
+    for name, p in model.named_parameters():
+        for optimizer in optimizers:
+            state: dict[str, Any] = optimizer.state.get(p, {})
+            for key, value in state.items():
+                yield f"{key}/{name}", value.detach().to("cpu").contiguous()
+
+
+def _random_state() -> dict[str, Tensor]:
+    states = {"random/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random/cuda"] = torch.cuda.get_rng_state()
+    return states

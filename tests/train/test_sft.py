@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reflective.errors import InputError, TrainingError
+from reflective.train.batches import micro_batches
+from reflective.train.config import SFTConfig, make_config, read_config
+from reflective.train.progress import StepReport
+from reflective.train.sft import SFTResult, _Trainer, train_sft
+from train.sft_fakes import ARCHITECTURE, tiny_config
+
+TESTS = Path(__file__).parents[1]
+RUN = """
+import sys
+from pathlib import Path
+from train.sft_fakes import tiny_config
+from reflective.train.sft import train_sft
+sys.exit(train_sft(tiny_config(Path(sys.argv[1]), checkpoint_steps=3, log_steps=1)).exit_code)
+"""
+
+
+def run(config: SFTConfig) -> tuple[SFTResult, list[StepReport]]:
+    reports: list[StepReport] = []
+    return train_sft(config, report=reports.append, note=lambda text: None), reports
+
+
+def process(folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(folder: Path, found: Callable[[Path], Any], running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not found(folder) and running.poll() is None:
+        assert time.monotonic() < deadline, "the run wrote no checkpoint"
+        time.sleep(0.01)
+
+
+def test_a_model_learns_small_sums(tmp_path: Path) -> None:
+    result, reports = run(tiny_config(tmp_path, log_steps=1, validate_steps=10))
+    validated = [report.validation["all"] for report in reports if report.validation]
+    assert result.tokens >= 12_000 and result.steps == len(reports)
+    assert reports[0].loss > 5.0  # about log(384), of a model that knows nothing
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert result.validation["all"] < validated[0]
+    assert result.validation["all"] == pytest.approx(result.validation["validation"])
+
+
+def test_the_result_is_a_plain_checkpoint_with_two_unused_ids(tmp_path: Path) -> None:
+    result, _ = run(tiny_config(tmp_path, max_tokens=500, save_dtype="bfloat16"))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(result.folder), AutoTokenizer.from_pretrained(result.folder)
+    assert model.dtype == torch.bfloat16
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert model.config.vocab_size % 64 == 0 and model.config.vocab_size >= len(tokenizer) + 2
+    assert not {".bin", ".pt", ".pth", ".pkl"} & {path.suffix for path in (tmp_path / "run").rglob("*")}
+
+
+def test_the_loss_is_that_of_each_example_alone(tmp_path: Path) -> None:
+    trainer = _Trainer(tiny_config(tmp_path), lambda report: None, lambda text: None)
+    batch = max(micro_batches(trainer.cache, 256, pad_id=trainer.pad_id), key=lambda b: b.ids.numel() - b.tokens)
+    together = trainer._token_losses(batch)
+    for row, example in enumerate(batch.examples):
+        ids = torch.tensor(
+            trainer.cache.tokens[trainer.cache.offsets[example] : trainer.cache.offsets[example + 1]]
+        ).long()
+        learn = torch.tensor(trainer.cache.learn[trainer.cache.offsets[example] : trainer.cache.offsets[example + 1]])
+        logits = trainer.model(input_ids=ids[None]).logits[0]
+        alone = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")[learn[1:]]
+        torch.testing.assert_close(together[batch.rows == row], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_micro_batches_do_not_change_the_gradient(tmp_path: Path) -> None:
+    norms = []
+    for micro_tokens in (64, 4096):
+        trainer = _Trainer(
+            tiny_config(tmp_path, micro_tokens=micro_tokens, step_tokens=10**6), print, lambda text: None
+        )
+        norms.append(trainer._learn(trainer.plan.step(0))[:2])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, seed: int) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    assert process(whole).wait(timeout=300) == 0
+    rng = random.Random(seed)
+    for number in range(2):
+        running = process(killed)
+        known = f"step-{3 + 9 * number:08d}"
+        wait_for(killed, lambda folder: any((folder / "run/checkpoints").glob("step-*")) and max(
+            path.name for path in (folder / "run/checkpoints").glob("step-*")) >= known, running)  # fmt: skip  # noqa: B023
+        time.sleep(rng.random() * 0.2)
+        running.kill()
+        running.wait()
+    assert process(killed).wait(timeout=300) == 0
+    a, b = (load_file(folder / "run/model/model.safetensors") for folder in (whole, killed))
+    assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    running = process(tmp_path)
+    wait_for(tmp_path, lambda folder: any((folder / "run/checkpoints").glob("step-*")), running)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "to go on from" in told
+    assert not (tmp_path / "run/model").exists()
+    assert process(tmp_path).wait(timeout=300) == 0
+    assert (tmp_path / "run/model/config.json").exists()
+
+
+def test_other_settings_do_not_resume(tmp_path: Path) -> None:
+    run(tiny_config(tmp_path, max_tokens=500))
+    run(tiny_config(tmp_path, max_tokens=1000))  # a longer run is the same run
+    with pytest.raises(TrainingError, match="other settings"):
+        run(tiny_config(tmp_path, seed=5))
+
+
+def test_a_time_budget_ends_the_run_decayed(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, max_tokens=None, max_minutes=1.5 / 60, log_steps=1)
+    began = time.monotonic()
+    _, reports = run(config)
+    assert 1.4 < time.monotonic() - began < 30
+    assert reports[-1].lr < 0.3 * max(report.lr for report in reports)
+
+
+def test_a_model_can_be_trained_further(tmp_path: Path) -> None:
+    first, reports = run(tiny_config(tmp_path, max_tokens=4000, log_steps=1))
+    changes = {"architecture": None, "tokenizer": None, "model": str(first.folder), "output": str(tmp_path / "more")}
+    _, further = run(tiny_config(tmp_path, max_tokens=1000, log_steps=1, **changes))
+    assert further[0].loss < 0.8 * reports[0].loss
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="Lower the rates"):
+        run(tiny_config(tmp_path, optimizer={"muon_lr": 1e30, "adamw_lr": 1e30, "warmup": 0.0}))
+
+
+def test_a_missing_tensorboard_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    notes: list[str] = []
+    train_sft(tiny_config(tmp_path, max_tokens=500, tensorboard=True), report=lambda report: None, note=notes.append)
+    assert any("TensorBoard is not installed" in note for note in notes)
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'muon_lr'"):
+        tiny_config(tmp_path, optimizer={"muonlr": 0.1})
+    with pytest.raises(InputError, match="'hidden_sizes'"):
+        run(tiny_config(tmp_path, architecture=ARCHITECTURE | {"hidden_sizes": 3}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_tokens": None},
+        {"model": "also"},
+        {"architecture": None},
+        {"tokenizer": None},
+        {"seed": "one"},
+        {"seed": True},
+        {"precision": "float16"},
+        {"step_tokens": 0},
+        {"optimizer": {"warmup": 0.8, "decay": 0.4}},
+        {"data": {}},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        tiny_config(tmp_path, **changes)
+
+
+def test_the_recipe_of_nano_is_a_valid_configuration() -> None:
+    config = read_config(TESTS.parent / "recipes/nano/sft.toml", max_minutes=None, output="elsewhere")
+    assert config.output == "elsewhere" and config.architecture is not None
+    assert make_config(SFTConfig, asdict(config)) == config
