@@ -5,7 +5,20 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 STAMP    := $(VENV)/.reflective-$(shell cksum pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 WORKERS  ?= 2
-COUNTDOWN := Using the numbers 3, 7, 11, 25 (each at most once), create an expression that equals 58.
+
+# in the words of the family that the shipped model learnt it from
+define DEMO_PROBLEM
+Using all the numbers 3, 5, 7, 8, create an expression that equals 58.
+You can only use each number once.
+
+Final answer format instructions:
+1. Provide your solution as a arithmetic expression (no '=' sign).
+2. Do not include the target number in the expression.
+3. Use '*' for multiplication.
+4. Use '/' for division.
+5. Do not include any other text or formatting.
+endef
+export DEMO_PROBLEM
 
 # one torch thread a worker: the workers already fill the cores
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
@@ -29,7 +42,7 @@ $(STAMP):
 	@touch $@
 
 demo: setup
-	$(BIN)/reflective solve "$(COUNTDOWN)" --effort high
+	$(BIN)/reflective solve "$$DEMO_PROBLEM" --effort high
 
 lint: setup
 	$(BIN)/ruff check .
