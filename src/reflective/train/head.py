@@ -27,7 +27,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reflective.checkpoint import Checkpoint, SPRMConfig, init_head, load_checkpoint, save_checkpoint, save_head
+from reflective.checkpoint import (
+    Checkpoint,
+    SPRMConfig,
+    describe,
+    init_head,
+    load_checkpoint,
+    save_checkpoint,
+    save_head,
+)
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError, TrainingError
@@ -123,7 +131,9 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     )
     head = head.cpu().eval()
     if config.output is not None:
-        save_checkpoint(folder, Checkpoint(checkpoint.model, checkpoint.tokenizer, head, final, checkpoint.name))
+        stored = getattr(torch, str(describe(config.model)["dtype"]), None)  # what it was loaded to is another matter
+        whole_checkpoint = Checkpoint(checkpoint.model, checkpoint.tokenizer, head, final, checkpoint.name)
+        save_checkpoint(folder, whole_checkpoint, dtype=stored)
     else:
         save_head(folder, head, final)
     note(f"saved: {folder}")
