@@ -1,0 +1,167 @@
+"""The benchmarks work: each in a quick run, and what they share by hand-computed values."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+QUICK = ["scores_cost", "hf_generate", "reference_way", "floor", "prefill", "startup"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def common():
+    """The helper, loaded by its path: `benchmarks/` is no package."""
+    spec = importlib.util.spec_from_file_location("benchmarks_common", FOLDER / "common.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(script, *arguments, timeout=600):
+    command = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", "--threads", "1", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", QUICK)
+def test_a_quick_run_ends_in_one_line_with_both_sides_and_the_ratio(script):
+    line = run(script)
+    assert line["benchmark"] == script and line["setting"]["quick"] is True
+    assert line["ratio"] > 0 and all(side["median_s"] > 0 for side in line["sides"].values())
+    assert line["hardware"]["cores"] >= 1 and {"python", "torch", "transformers"} <= set(line["versions"])
+    assert all(check["reached"] is None for check in line["checks"])
+
+
+@pytest.mark.slow
+def test_the_larger_shape_and_the_memory_of_both_ways():
+    line = run("reference_way", "--shape", "half")
+    assert line["memory_ratio"] > 0 and line["memory_ratio_without_libraries"] > 1
+    assert [check["name"] for check in line["checks"]] == ["time", "memory"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_is_compared():
+    line = run("vllm_cpu", timeout=1200)
+    assert line["ratio"] > 0 and line["faster"].startswith("vllm_"), line["unavailable"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_it_is_told_and_ours_is_measured():
+    line = run("vllm_cpu")
+    assert line["ratio"] is None and set(line["sides"]) == {"ours"}
+
+
+@pytest.mark.slow
+def test_run_all_prints_a_table_and_one_line(tmp_path):
+    kept = tmp_path / "lines.jsonl"
+    command = [sys.executable, str(FOLDER / "run_all.py"), "--quick", "--threads", "1", "--shape", "nano"]
+    command += ["--only", "scores_cost", "prefill", "--output", str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = json.loads(done.stdout)
+    assert [result["benchmark"] for result in line["results"]] == ["scores_cost", "prefill"] and line["failed"] == []
+    assert len(kept.read_text().splitlines()) == 2
+    assert "| scores_cost | nano |" in done.stderr
+
+
+def test_sides_alternate_and_the_order_turns_around_after_a_round_that_does_not_count(common):
+    order = []
+
+    def side(name):
+        return lambda: order.append(name) or {"seconds": float(len(order))}
+
+    results = common.alternate({"a": side("a"), "b": side("b")}, 3)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+    assert [r["seconds"] for r in results["a"]] == [3.0, 6.0, 7.0]
+
+
+def test_ratio_is_that_of_the_medians_with_the_spread_of_the_rounds(common):
+    a, b = ([{"seconds": s} for s in seconds] for seconds in ((2.0, 8.0, 3.0), (1.0, 2.0, 1.5)))
+    assert common.ratio(a, b) == {"ratio": 2.0, "ratio_low": 2.0, "ratio_high": 4.0}
+    assert common.summary(a, tokens=30) == {"median_s": 3.0, "runs_s": [2.0, 8.0, 3.0], "tokens_per_s": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "limit", "reached"),
+    [(2.0, ">=", 2.0, True), (1.9, ">=", 2.0, False), (1.02, "<=", 1.02, True), (1.03, "<=", 1.02, False)],
+)
+def test_a_check_is_reached_on_the_right_side_of_its_limit(common, value, sign, limit, reached):
+    check = common.Check("x", value, sign, limit)
+    assert check.to_json(quick=False)["reached"] is reached
+    assert check.to_json(quick=True)["reached"] is None
+    assert common.Check("x", None, sign, limit).to_json(quick=False)["reached"] is None
+
+
+SIDE = """
+import os, sys, time
+sys.path.insert(0, {folder!r})
+from common import Setting, Unavailable, serve_if_asked
+
+def counting(setting):
+    count = 0
+    def run():
+        nonlocal count
+        count += 1
+        print("noise on stdout")
+        return {{"seconds": 1.0, "count": count, "pid": os.getpid(), "rows": setting.rows}}
+    return run
+
+def missing(setting):
+    raise Unavailable("buy more memory")
+
+def failing(setting):
+    raise ZeroDivisionError("on purpose")
+
+serve_if_asked({{"counting": counting, "missing": missing, "failing": failing}})
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "side.py"
+    path.write_text(SIDE.format(folder=str(FOLDER)))
+    return str(path)
+
+
+def process_state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_side_is_stopped_while_it_is_not_its_turn_and_killed_at_the_end(common, script):
+    worker = common.Worker(script, "counting", common.Setting(rows=7))
+    first, second = worker.run(), worker.run()
+    assert (first["count"], second["count"], first["rows"]) == (1, 2, 7) and first["peak_memory_bytes"] > 1e6
+    deadline = time.monotonic() + 10
+    while process_state(first["pid"]) != "T" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process_state(first["pid"]) == "T"
+    worker.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(first["pid"], 0)
+
+
+def test_a_side_that_is_not_available_or_fails_is_left_out_and_told(common, script):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        results, about = common.compare_processes(script, ["counting", "missing", "failing"], common.Setting(repeats=2))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(results) == ["counting"] and len(results["counting"]) == 2
+    assert about["missing"] == {"unavailable": "buy more memory"}
+    assert "ZeroDivisionError: on purpose" in about["failing"]["unavailable"]
