@@ -78,6 +78,7 @@ class TorchEngine(Engine):
         self._scheduler = Scheduler(max_rows)
         self._finished: dict[int, Running] = {}
         self._cancelled: list[Running] = []
+        self._events: list[Event] = []  # of the step under way; kept when it fails, and told by the next one
         self._kv: KVMemory | None = None
         self._parking = ParkingLot(0)
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
@@ -137,8 +138,9 @@ class TorchEngine(Engine):
         if sequence.reserve > self.context_length:
             room = self.context_length - len(sequence.prompt_ids) - len(sequence.token_ids)
             if room < 1:
+                thinking = f" and what was written so far {len(sequence.token_ids):,}" if sequence.token_ids else ""
                 raise ContextError(
-                    f"the prompt has {len(sequence.prompt_ids):,} tokens, but {self.name!r} reads at most "
+                    f"the prompt has {len(sequence.prompt_ids):,} tokens{thinking}, but {self.name!r} reads at most "
                     f"{self.context_length:,} with the answer. Shorten the problem."
                 )
             sequence.limit = len(sequence.token_ids) + room
@@ -165,19 +167,21 @@ class TorchEngine(Engine):
     @property
     def busy(self) -> bool:
         """Whether any trajectory waits, runs, or has a cancellation to report."""
-        return self._scheduler.busy or bool(self._cancelled)
+        return self._scheduler.busy or bool(self._cancelled) or bool(self._events)
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Write one token of every running trajectory."""
-        events: list[Event] = []
+        events = self._events
         cancelled, self._cancelled = self._cancelled, []
         for sequence in cancelled:
+            self._emit_text(sequence, events, flush=True)
             self._finish(sequence, "cancelled", events)
         self._retry_when_full(lambda: self._admit(events))
         if self._scheduler.running:
-            logits, features = self._retry_when_full(self._decode)
-            self._advance(list(range(len(self._scheduler.running))), logits, features, events)
+            tokens, logprobs, features = self._retry_when_full(self._write)
+            self._advance(0, tokens, logprobs, features, events)
+        self._events = []
         return events
 
     def close(self) -> None:
@@ -197,37 +201,34 @@ class TorchEngine(Engine):
         """
         if self.head is None or self.rule is None:
             raise CheckpointError(f"{self.name!r} has no SPRM head, so nothing can be scored.")
-        positions = step_positions(self.rule, response_ids, prompt_ids)
-        ids = [*prompt_ids, *response_ids]
+        ids = (*prompt_ids, *response_ids)
+        self._check_ids(ids)
         if len(ids) > self.context_length:
             raise ContextError(f"prompt and response have {len(ids):,} tokens; the context is {self.context_length:,}.")
+        positions = step_positions(self.rule, response_ids, prompt_ids)
         if not positions:
             return ()
-        if min(positions) == 0 and not prompt_ids:
-            positions = [p for p in positions if p > 0]  # nothing comes before it that could be read
-        stop = len(prompt_ids) + max(positions, default=0)
-        if not positions:
-            return ()
-        kv = KVMemory(self._backbone.shape, 1, stop)
-        read_at = [len(prompt_ids) + p - 1 for p in positions]
-        _, features = self._backbone.prefill(ids[:stop], kv, 0, features_at=read_at)
+        begin, wanted = len(prompt_ids), self.head.uses_logprobs
+        ids = ids[: begin + positions[-1] + wanted]  # the last step token is read for its log-probability alone
+        try:
+            kv = KVMemory(self._backbone.shape, 1, len(ids))
+            features, logprobs = self._backbone.read(ids, kv, [begin + p - 1 for p in positions], logprobs=wanted)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise EngineError(f"out of memory while reading {len(ids):,} tokens. Use a smaller model.") from error
+            raise
         extra = None
-        if self.head.uses_logprobs:
-            extra = self._logprob_features(self._given_logprobs(ids, stop, len(prompt_ids)), positions)
+        if wanted:
+            first = 0 if begin else 1  # without a prompt, nothing stands before the response's first token
+            extra = self._logprob_features(logprobs[begin + first - 1 :], [p - first for p in positions])
         logits = self.head(features, extra).tolist()
         return self._steps(response_ids, positions, logits)
-
-    def _given_logprobs(self, ids: Sequence[int], stop: int, prompt: int) -> list[float]:
-        """Log-probabilities of the response's tokens up to the last step token."""
-        inputs = torch.tensor([list(ids[: stop + 1])], device=self._device)
-        logits = self.model(input_ids=inputs).logits[0, prompt - 1 : -1].float()  # (n, V)
-        chosen = logits.gather(1, inputs[0, prompt:].unsqueeze(1)).squeeze(1)
-        return (chosen - logits.logsumexp(-1)).tolist()  # type: ignore[no-any-return]
 
     def take_features(self, id: int) -> tuple[list[int], Tensor]:
         """Step token positions and features (n, H) of the n steps of a finished trajectory.
 
-        The engine must have been made with `catch_features`. The features are handed out once, on the CPU.
+        The engine must have been made with `catch_features`. The features are handed out once, on the CPU: for a
+        continuation, those of its parent come along unless they were taken before it was submitted.
         """
         sequence = self._finished.get(id)
         if sequence is None or not self._catch_features:
@@ -235,7 +236,7 @@ class TorchEngine(Engine):
         rows = self._features.pop(id, [])
         width = self.model.get_input_embeddings().weight.shape[1]
         features = torch.stack(rows) if rows else torch.empty(0, width, dtype=self._backbone.shape.dtype)
-        return list(sequence.step_positions), features
+        return sequence.step_positions[len(sequence.step_positions) - len(rows) :], features
 
     @property
     def max_rows(self) -> int:
@@ -247,16 +248,21 @@ class TorchEngine(Engine):
     def _start(self, id: int, request: Request) -> Running:
         if not request.prompt_ids:
             raise InputError("the prompt is empty; there must be at least one token.")
-        bad = [t for t in request.prompt_ids if not 0 <= t < self._vocabulary]
-        if bad:
-            raise InputError(f"the prompt holds token id {bad[0]}; this model knows 0 to {self._vocabulary - 1}.")
+        self._check_ids(request.prompt_ids)
         tracker = StepTracker(self.rule, request.prompt_ids) if self.rule is not None else None
         return Running(id, request, request.prompt_ids, tracker, request.max_tokens)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        bad = next((t for t in ids if not 0 <= t < self._vocabulary), None)
+        if bad is not None:
+            raise InputError(f"token id {bad} does not exist; this model knows 0 to {self._vocabulary - 1}.")
 
     def _continue(self, id: int, request: Request) -> Running:
         parent = self._finished.get(request.parent) if request.parent is not None else None
         if parent is None:
             raise InputError(f"trajectory {request.parent} can't be continued: it is no finished one of this engine.")
+        if request.parent in self._features:
+            self._features[id] = list(self._features[request.parent])
         return Running(
             id,
             request,
@@ -280,20 +286,21 @@ class TorchEngine(Engine):
             group = self._scheduler.next_group()
             if not group:
                 break
+            fresh = not group[0].token_ids
             try:
-                if group[0].token_ids:
-                    self._resume(group[0], first_row)
-                    fresh = None
+                if fresh:
+                    logits, feature = self._prefill_group(group, first_row)
+                    self._load_rows(first_row)
+                    tokens, logprobs = self._draw(first_row, logits.expand(len(group), -1))
                 else:
-                    fresh = self._prefill_group(group, first_row)
+                    self._resume(group[0], first_row)
+                    self._load_rows(first_row)
             except Exception:
                 self._scheduler.preempt_from(first_row)
+                self._settings = None
                 raise
-            self._load_rows(first_row)
-            if fresh is not None:
-                logits, feature = fresh
-                rows = list(range(first_row, first_row + len(group)))
-                self._advance(rows, logits.expand(len(group), -1), feature.expand(len(group), -1), events)
+            if fresh:
+                self._advance(first_row, tokens, logprobs, feature.expand(len(group), -1), events)
 
     def _prefill_group(self, group: list[Running], first_row: int) -> tuple[Tensor, Tensor]:
         """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H)."""
@@ -303,8 +310,7 @@ class TorchEngine(Engine):
             kv.restore(parked.kv, first_row)
             logits, feature = parked.logits, parked.feature
         else:
-            logits, features = self._backbone.prefill(prompt, kv, first_row)
-            feature = features[0]
+            logits, feature = self._backbone.prefill(prompt, kv, first_row)
             if self._scheduler.waits_for(prompt):
                 self._parking.put(prompt, Parked(kv.park(first_row, len(prompt)), logits, feature))
         for row in range(first_row + 1, first_row + len(group)):
@@ -333,7 +339,7 @@ class TorchEngine(Engine):
         need = -(-self._scheduler.longest_reserve() // LENGTH_QUANTUM) * LENGTH_QUANTUM
         need = min(need, -(-self.context_length // LENGTH_QUANTUM) * LENGTH_QUANTUM)
         wanted = min(self._scheduler.max_rows, len(self._scheduler.running) + self._scheduler.waiting)
-        if self._kv is not None and self._kv.length >= need and self._kv.rows >= wanted:
+        if wanted == 0 or (self._kv is not None and self._kv.length >= need and self._kv.rows >= wanted):
             return
         old, running = self._kv, len(self._scheduler.running)
         budget = int(available_memory(self._device) * KV_SHARE)
@@ -413,20 +419,42 @@ class TorchEngine(Engine):
             visible = (torch.arange(longest, device=self._device) <= positions.unsqueeze(1)).view(-1, 1, 1, longest)
         return self._backbone.decode(DecodePlan(tokens, positions, kv.index(positions), longest, visible), kv)
 
-    def _advance(self, rows: list[int], logits: Tensor, features: Tensor, events: list[Event]) -> None:
-        """Draw a token for each of `rows` (consecutive), score the steps that it ends, let finished rows leave."""
-        running = [self._scheduler.running[row] for row in rows]
-        tokens, logprobs = self._draw(rows, running, logits)
+    def _write(self) -> tuple[list[int], list[float], Tensor]:
+        """A token for each running row, its log-probability, and the features (B, H) that gave it."""
+        logits, features = self._decode()
+        return *self._draw(0, logits), features
+
+    def _draw(self, first: int, logits: Tensor) -> tuple[list[int], list[float]]:
+        """Draw a token for each row from `first` on, with its log-probability; changes no trajectory."""
+        running = self._scheduler.running[first:]
+        settings = self._settings if first == 0 else None
+        if settings is None:
+            settings = SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
+            self._settings = settings if first == 0 else None
+        columns = torch.tensor([len(s.prompt_ids) + len(s.token_ids) for s in running], device=self._device)
+        uniform = self._uniform[first : first + len(running)].gather(1, columns.unsqueeze(1)).squeeze(1)
+        seen = self._seen[first : first + len(running)] if self._seen is not None else None
+        tokens, logprobs = draw(logits, settings, uniform, seen)
+        # the one wait for the device in a step: tokens and log-probabilities come back together
+        both = torch.stack([tokens.double(), logprobs.double()]).tolist()
+        drawn = [int(t) for t in both[0]]
+        if BROKEN in drawn:
+            raise EngineError(
+                f"{self.name!r} gave NaN or infinite logits at token {len(running[drawn.index(BROKEN)].token_ids)} of "
+                "a trajectory: its weights overflow or are damaged. Try --dtype float32."
+            )
+        return drawn, both[1]
+
+    def _advance(
+        self, first: int, tokens: list[int], logprobs: list[float], features: Tensor, events: list[Event]
+    ) -> None:
+        """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
+        running = self._scheduler.running[first:]
         ends: list[FinishReason | None] = []
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         think_end = self.rule.think_end_id if self.rule is not None else -1
         for i, sequence in enumerate(running):
             token = tokens[i]
-            if token == BROKEN:
-                raise EngineError(
-                    f"{self.name!r} gave NaN or infinite logits at token {len(sequence.token_ids)} of a trajectory: "
-                    "its weights overflow or are damaged. Try --dtype float32."
-                )
             sequence.token_ids.append(token)
             sequence.logprobs.append(logprobs[i])
             if sequence.tracker is not None and sequence.tracker.push(token):
@@ -434,7 +462,7 @@ class TorchEngine(Engine):
                 scored.append(i)
             ends.append(sequence.finish_after(token, think_end, self._eos_ids))
         if self._seen is not None:
-            self._seen[rows, tokens] = True
+            self._seen[list(range(first, first + len(running))), tokens] = True
         if scored:
             self._score(scored, running, features, events)
         just_scored = set(scored)
@@ -445,22 +473,8 @@ class TorchEngine(Engine):
         for i in reversed(range(len(running))):  # from the last row up, so that a move never touches a row still to go
             reason = ends[i]
             if reason is not None:
-                self._leave(rows[i], park=reason == "think_end")
+                self._leave(first + i, park=reason == "think_end")
                 self._finish(running[i], reason, events)
-
-    def _draw(self, rows: list[int], running: list[Running], logits: Tensor) -> tuple[list[int], list[float]]:
-        whole = len(rows) == len(self._scheduler.running)
-        settings = self._settings if whole else None
-        if settings is None:
-            settings = SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
-            self._settings = settings if whole else None
-        columns = torch.tensor([len(s.prompt_ids) + len(s.token_ids) for s in running], device=self._device)
-        uniform = self._uniform[rows[0] : rows[0] + len(rows)].gather(1, columns.unsqueeze(1)).squeeze(1)
-        seen = self._seen[rows[0] : rows[0] + len(rows)] if self._seen is not None else None
-        tokens, logprobs = draw(logits, settings, uniform, seen)
-        # the one wait for the device in a step: tokens and log-probabilities come back together
-        both = torch.stack([tokens.double(), logprobs.double()]).tolist()
-        return [int(t) for t in both[0]], both[1]
 
     def _score(self, scored: list[int], running: list[Running], features: Tensor, events: list[Event]) -> None:
         """s for the rows whose step has just ended, from the hidden state that drew the step token."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, Cache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
 
 from reflective.engines.torch.kv import KVMemory, KVShape
 from reflective.errors import EngineError
@@ -80,8 +81,8 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Attention over cached positions, query (B, Q, N, D), key and value (B, G, T, D) -> (B, N, Q, D).
 
-    The mask is boolean, True where visible. A row's position is the number of positions that it sees, so a sliding
-    window needs nothing else.
+    The mask is boolean, True where visible. In ours a row's position is the number of positions that it sees, so a
+    sliding window needs nothing else. A mask by `transformers` has its window cut out already, and stays as it is.
     """
     if kwargs.get("s_aux") is not None:
         raise EngineError("attention sinks are not supported by the torch engine; use --engine vllm.")
@@ -102,13 +103,18 @@ def attention(
     return out.reshape(batch, heads, new, size).transpose(1, 2), None
 
 
+def mask(*args: Any, **kwargs: Any) -> Any:
+    """The mask where a caller's forward brings none of ours, so that the model works as before outside the engine."""
+    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+
 def _softcapped(
     query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scaling: float, softcap: float
 ) -> Tensor:
     """softmax(c · tanh(q·k / c)) · v (Gemma 2)."""
     scores = torch.tanh(query @ key.transpose(2, 3) * scaling / softcap) * softcap
     if visible is not None:
-        scores = scores.masked_fill(~visible, -torch.inf)
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)  # finite, for padding that sees nothing
     return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
@@ -142,8 +148,13 @@ class HFBackbone:
 
     def __init__(self, model: PreTrainedModel, layer: int = -2) -> None:
         AttentionInterface.register(ATTENTION, attention)
+        AttentionMaskInterface.register(ATTENTION, mask)
         self.model = model.eval()
         model.set_attn_implementation(ATTENTION)
+        if model.config.get_text_config()._attn_implementation != ATTENTION:
+            raise EngineError(
+                f"{type(model).__name__} does not let its attention be replaced; use another engine (vllm)."
+            )
         self.shape = kv_shape(model)
         index = layer if layer >= 0 else self.shape.layers + 1 + layer
         if not 0 <= index <= self.shape.layers:
@@ -172,39 +183,50 @@ class HFBackbone:
         finally:
             hook.remove()
 
-    def prefill(
-        self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0, features_at: Sequence[int] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of `ids` into a row from position `start` on.
-
-        Returns the logits of the last position (V,) and the features (n, H) at `features_at`, indices into `ids`;
-        by default those of the last position alone.
-        """
-        device = self.model.device
-        wanted = [len(ids) - 1] if features_at is None else list(features_at)
-        features: list[Tensor] = []
-        logits = torch.empty(0)
+    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of `ids` into a row; returns logits (V,) and feature (H,) of the last position."""
         for begin in range(0, len(ids), PREFILL_CHUNK):
-            chunk = torch.tensor([list(ids[begin : begin + PREFILL_CHUNK])], device=device)  # (1, N)
-            new, past = chunk.shape[1], start + begin
-            positions = torch.arange(past, past + new, device=device)
-            # (1, 1, N, T): position p sees 0..p
-            visible = torch.arange(past + new, device=device) <= positions.view(1, 1, new, 1)
-            with self._feature() as caught:
-                out = self.model(
-                    input_ids=chunk,
-                    attention_mask=visible,
-                    position_ids=positions.unsqueeze(0),
-                    past_key_values=RowCache(kv, row=row, start=past),
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-            here = [p - begin for p in wanted if begin <= p < begin + new]
-            if here:
-                features.append(caught[0][0, here])
-            logits = out.logits[0, -1]
-        width = self.model.get_input_embeddings().weight.shape[1]
-        return logits, torch.cat(features) if features else logits.new_empty(0, width)
+            logits, features = self._chunk(ids, begin, kv, row, keep=1)
+        return logits[-1], features[-1]
+
+    def read(
+        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
+    ) -> tuple[Tensor, list[float]]:
+        """Features (n, H) at the ascending indices `features_at` into `ids`; uses row 0 of `kv`.
+
+        With `logprobs` also the log-probability of each of `ids` but the first, given what stands before it.
+        """
+        features: list[Tensor] = []
+        found: list[float] = []
+        for begin in range(0, len(ids), PREFILL_CHUNK):
+            logits, hidden = self._chunk(ids, begin, kv, 0, keep=0 if logprobs else 1)
+            here = [p - begin for p in features_at if begin <= p < begin + len(hidden)]
+            features.append(hidden[here])
+            if logprobs:
+                following = torch.tensor(ids[begin + 1 : begin + 1 + len(hidden)], device=logits.device)  # (M,)
+                logits = logits[: len(following)].float()  # (M, V); after the last of all ids nothing follows
+                chosen = logits.gather(1, following.unsqueeze(1)).squeeze(1)
+                found += (chosen - logits.logsumexp(-1)).tolist()
+        return torch.cat(features), found
+
+    def _chunk(self, ids: Sequence[int], begin: int, kv: KVMemory, row: int, keep: int) -> tuple[Tensor, Tensor]:
+        """One forward over N positions from `begin` on: the last `keep` logits (0: all) and features (N, H)."""
+        device = self.model.device
+        chunk = torch.tensor([list(ids[begin : begin + PREFILL_CHUNK])], device=device)  # (1, N)
+        new = chunk.shape[1]
+        positions = torch.arange(begin, begin + new, device=device)
+        # (1, 1, N, T): position p sees 0..p
+        visible = torch.arange(begin + new, device=device) <= positions.view(1, 1, new, 1)
+        with self._feature() as caught:
+            out = self.model(
+                input_ids=chunk,
+                attention_mask=visible,
+                position_ids=positions.unsqueeze(0),
+                past_key_values=RowCache(kv, row=row, start=begin),
+                use_cache=True,
+                logits_to_keep=keep,
+            )
+        return out.logits[0], caught[0][0]
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """One token for each of the first B rows: logits (B, V) and features (B, H)."""

@@ -44,7 +44,8 @@ class KVMemory:
     def __init__(self, shape: KVShape, rows: int, length: int) -> None:
         self.shape, self.rows, self.length = shape, rows, length
         try:
-            self.data = torch.empty(
+            # zeros: rows are masked beyond their length, but a weight of 0 times a NaN of old memory would be NaN
+            self.data = torch.zeros(
                 (shape.layers, 2, rows, shape.heads, length, shape.head_size), dtype=shape.dtype, device=shape.device
             )
         except RuntimeError as error:
