@@ -19,7 +19,7 @@ line each: step_positions (in the response's tokens), step_scores and score, wit
 A broken line is reported on stderr, the rest is done, and the exit code is 1."""
 EXAMPLES = """\
 examples:
-  printf '%s' '{"messages": [{"role": "user", "content": "What is 2 + 3?"}], "response": "2 + 3 = 5.\\n\\n</think>5"}' \\
+  printf %s '{"messages": [{"role": "user", "content": "What is 2 + 3?"}], "response": "2 + 3 = 5.\\n\\n</think>5"}' \\
     | reflective score -
   reflective score responses.jsonl --model nano > scores.jsonl
 """
