@@ -68,11 +68,11 @@ class TorchEngine(Engine):
         self.head = head.eval() if head is not None else None
         self.scored = head is not None
         self.aggregation = aggregation
-        self.context_length = int(model.config.get_text_config().max_position_embeddings)
         self.model = model
         backbone = FusedBackbone if fuse and can_fuse(model) else HFBackbone
         self._backbone: HFBackbone = backbone(model, layer)
         self._device = self._backbone.shape.device
+        self.context_length = _context_length(model)
         self._eos_ids = _eos_ids(model, tokenizer)
         self._ids = itertools.count()
         self._scheduler = Scheduler(max_rows)
@@ -566,6 +566,15 @@ def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[t
         rows.append((sum(step) / len(step), min(step)))
         start = position + 1
     return rows
+
+
+def _context_length(model: Any) -> int:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not positions:
+        raise EngineError(
+            f"{type(model).__name__} does not say how many positions it reads; use another engine (vllm)."
+        )
+    return int(positions)
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -129,7 +129,8 @@ def decoder_layers(model: PreTrainedModel) -> Any:
 def kv_shape(model: PreTrainedModel) -> KVShape:
     """The shape of the model's keys and values, from its config."""
     config = model.config.get_text_config()
-    heads = int(config.num_attention_heads)
+    if not (heads := int(getattr(config, "num_attention_heads", None) or 0)):
+        raise EngineError(f"{type(model).__name__} has no attention heads; use another engine (vllm).")
     return KVShape(
         layers=len(decoder_layers(model)),
         heads=int(getattr(config, "num_key_value_heads", None) or heads),
