@@ -5,7 +5,6 @@ Groups of k are cut from each problem's trajectories in order, without overlap; 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,12 +37,9 @@ def vote(group: Sequence[Candidate], *, weighted: bool) -> tuple[Candidate | Non
     voters = [c for c in group if c.answer is not None]
     if not voters:
         return None, 0.0
-    count: Counter[str] = Counter()
-    weight: Counter[str] = Counter()
+    votes: dict[str, float] = {}
     for c in voters:
-        count[str(c.answer)] += 1
-        weight[str(c.answer)] += c.score or 0.0  # type: ignore[assignment]
-    votes: Counter[str] = weight if weighted else count
+        votes[str(c.answer)] = votes.get(str(c.answer), 0.0) + ((c.score or 0.0) if weighted else 1.0)
     best = {answer: max((c.score or 0.0) for c in voters if c.answer == answer) for answer in votes}
     winner = max(votes, key=lambda answer: (votes[answer], best[answer]))
     share = votes[winner] / (sum(votes.values()) or 1.0)
