@@ -64,7 +64,7 @@ def selection_table(candidates: Sequence[Sequence[Candidate]]) -> dict[str, dict
     table: dict[str, dict[str, float]] = {}
     for k in budgets(candidates):
         groups = list(cut(candidates, k))
-        chosen = {
+        chosen: dict[str, Sequence[Candidate | None]] = {
             "single": [c for group in groups for c in group[:1]],
             "best_of_n": [best_by_score(group) for group in groups],
             "majority": [vote(group, weighted=False)[0] for group in groups],
