@@ -247,11 +247,7 @@ def summary(results: Sequence[Result], tokens: int | None = None) -> Result:
     """A side in the report: median, all runs, tokens a second where `tokens` says how many there were."""
     seconds = median(results)
     out: Result = {"median_s": rounded(seconds), "runs_s": [rounded(r["seconds"]) for r in results]}
-    if tokens is not None:
-        out["tokens_per_s"] = rounded(tokens / seconds)
-    if "peak_memory_bytes" in results[-1]:
-        out["peak_memory_bytes"] = results[-1]["peak_memory_bytes"]
-    return out
+    return out if tokens is None else out | {"tokens_per_s": rounded(tokens / seconds)}
 
 
 def ratio(over: Sequence[Result], under: Sequence[Result]) -> Result:

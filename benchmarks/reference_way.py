@@ -85,6 +85,7 @@ def main() -> None:
         "sides": {name: summary(runs, setting.rows * setting.tokens) for name, runs in results.items()},
         "ratio_of": "seconds, reference / ours",
         **gain,
+        "peak_memory_bytes": peaks,
         "memory_ratio": rounded(memory),
         "memory_ratio_without_libraries": rounded(
             (peaks["reference"] - before["reference"]) / (peaks["ours"] - before["ours"])

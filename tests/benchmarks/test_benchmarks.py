@@ -55,7 +55,7 @@ def test_the_larger_shape_and_the_memory_of_both_ways():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_is_compared():
-    line = run("vllm_cpu", timeout=1200)
+    line = run("vllm_cpu", timeout=1800)
     assert line["ratio"] > 0 and line["faster"].startswith("vllm_"), line["unavailable"]
 
 
