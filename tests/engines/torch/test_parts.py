@@ -1,10 +1,13 @@
 """The parts that need no model: the scheduler's order, KV memory's places, the parking lot's limits."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from reflective.engines.base import Request
 from reflective.engines.torch.kv import KVMemory, KVShape, Parked, ParkingLot
+from reflective.engines.torch.memory import untouched_zeros
 from reflective.engines.torch.scheduler import Move, Scheduler
 from reflective.engines.torch.sequence import Running
 
@@ -127,6 +130,20 @@ def test_a_position_costs_a_key_and_a_value_of_every_head_and_layer():
     assert SHAPE.bytes_per_position == 2 * 2 * 3 * 4 * 4
     kv = KVMemory(SHAPE, rows=2, length=5)
     assert kv.data.numel() * 4 == 2 * 5 * SHAPE.bytes_per_position
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts pages as Linux does")
+def test_memory_is_zero_and_taken_only_as_it_is_used():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = resident()
+    data = untouched_zeros((64, 2**20), torch.float32, torch.device("cpu"))  # 256 MiB
+    assert resident() - before < 2**25
+    data[3] = 1.0
+    assert data[2:5].sum(-1).tolist() == [0.0, 2.0**20, 0.0]
+    del data
+    assert resident() - before < 2**25
 
 
 # ---- parking lot

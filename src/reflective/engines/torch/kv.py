@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reflective.engines.torch.memory import untouched_zeros
 from reflective.errors import EngineError
 
 
@@ -45,10 +46,10 @@ class KVMemory:
         self.shape, self.rows, self.length = shape, rows, length
         try:
             # zeros: rows are masked beyond their length, but a weight of 0 times a NaN of old memory would be NaN
-            self.data = torch.zeros(
-                (shape.layers, 2, rows, shape.heads, length, shape.head_size), dtype=shape.dtype, device=shape.device
+            self.data = untouched_zeros(
+                (shape.layers, 2, rows, shape.heads, length, shape.head_size), shape.dtype, shape.device
             )
-        except RuntimeError as error:
+        except (RuntimeError, OSError, OverflowError) as error:
             need = rows * length * shape.bytes_per_position / 2**30
             raise EngineError(
                 f"no memory for the keys and values of {rows} rows × {length} tokens ({need:.1f} GiB). "
