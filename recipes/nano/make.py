@@ -1,7 +1,7 @@
 """Makes the model that ships as `nano`, from nothing: tokenizer, data, supervised training, score head.
 
-    python recipes/nano/make.py                    # all of it, about 65 minutes on two cores
-    python recipes/nano/make.py --max-minutes 5    # a smaller one, to try the recipe
+    python recipes/nano/make.py                                     # all of it, about 90 minutes on two cores
+    python recipes/nano/make.py --output runs/try --max-minutes 5   # a smaller one, to try the recipe
 
 What is there already is not made again: an interrupted run goes on where it stopped.
 """
@@ -42,7 +42,7 @@ def main() -> int:
         make_tokenizer(config)
         result = train_sft(config)
         if not result.interrupted:
-            make_head(result.folder)
+            make_head(config, result.folder)
     except ReflectiveError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -66,9 +66,22 @@ def _texts(config: SFTConfig) -> Iterator[str]:
             yield "".join(segment.text for segment in sample.segments)
 
 
-def make_head(model: Path) -> None:
-    """The score head beside the weights, in `sprm/`."""
-    print(f"the model is ready: {model}. Its head: reflective train head --model {model}", file=sys.stderr)
+def make_head(config: SFTConfig, model: Path) -> None:
+    """The score head, fitted on what the model samples, into `sprm/` beside the weights."""
+    from reflective.train.head import HeadConfig, train_head
+
+    train_head(
+        HeadConfig(
+            model=str(model),
+            tasks=tuple(sorted(config.data.families)),
+            levels=config.data.levels,
+            problems=2000,
+            validation_problems=200,
+            max_tokens=400,
+            seed=config.seed,
+            work=str(Path(config.output) / "rollouts"),
+        )
+    )
 
 
 if __name__ == "__main__":

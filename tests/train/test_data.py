@@ -63,14 +63,14 @@ def test_every_example_comes_once_per_epoch(cache: TokenCache) -> None:
     seen: Counter[int] = Counter()
     number = 0
     while sum(seen.values()) < len(cache):
-        seen.update(int(i) for batch in plan.step(number) for i in batch.examples)
+        seen.update(int(i) for batch in plan.step(number).mine for i in batch.examples)
         number += 1
     assert seen == Counter(range(len(cache)))
 
 
 def test_a_step_depends_on_its_number_and_the_seed_alone(cache: TokenCache) -> None:
     def ids(plan: StepPlan, number: int) -> list[list[int]]:
-        return [batch.ids.flatten().tolist() for batch in plan.step(number)]
+        return [batch.ids.flatten().tolist() for batch in plan.step(number).mine]
 
     def plan(seed: int = 3) -> StepPlan:
         return StepPlan(cache, 500, 200, seed, pad_id=0)
@@ -85,11 +85,26 @@ def test_a_step_depends_on_its_number_and_the_seed_alone(cache: TokenCache) -> N
 def test_steps_are_full_and_hardly_padded(cache: TokenCache) -> None:
     plan = StepPlan(cache, step_tokens=500, micro_tokens=200, seed=3, pad_id=0)
     steps = [plan.step(number) for number in range(16)]
-    tokens = [sum(batch.tokens for batch in step) for step in steps]
-    padded = sum(batch.ids.numel() for step in steps for batch in step)
-    assert all(250 <= count <= 750 for count in tokens)
-    assert all(batch.ids.numel() <= 200 for step in steps for batch in step)
-    assert padded < 1.2 * sum(tokens)
+    batches = [batch for step in steps for batch in step.mine]
+    assert all(250 <= step.tokens <= 750 for step in steps)
+    assert all(batch.ids.numel() <= 200 for batch in batches)
+    assert sum(batch.ids.numel() for batch in batches) < 1.2 * sum(step.tokens for step in steps)
+
+
+@pytest.mark.parametrize(("step_tokens", "micro_tokens"), [(500, 100), (500, 500), (2000, 300), (10**6, 10**6)])
+def test_processes_share_a_step_evenly(cache: TokenCache, step_tokens: int, micro_tokens: int) -> None:
+    plans = [StepPlan(cache, step_tokens, micro_tokens, 3, 0, rank=rank, processes=3) for rank in range(3)]
+    seen: Counter[int] = Counter()
+    number = 0
+    while sum(seen.values()) < len(cache):
+        parts = [plan.step(number) for plan in plans]
+        batches = [batch for part in parts for batch in part.mine]
+        assert {part.tokens for part in parts} == {sum(batch.tokens for batch in batches)}
+        assert {part.learnt for part in parts} == {sum(len(batch.targets) for batch in batches)}
+        assert max(len(part.mine) for part in parts) - min(len(part.mine) for part in parts) <= 1
+        seen.update(int(i) for batch in batches for i in batch.examples)
+        number += 1
+    assert seen == Counter(range(len(cache)))
 
 
 def test_targets_are_the_learnt_tokens_and_positions_stand_before_them(cache: TokenCache) -> None:

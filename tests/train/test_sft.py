@@ -18,9 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reflective.errors import InputError, TrainingError
 from reflective.train.batches import micro_batches
+from reflective.train.checkpointing import newest_checkpoint
 from reflective.train.config import SFTConfig, make_config, read_config
+from reflective.train.parallel import Peers
 from reflective.train.progress import StepReport
-from reflective.train.sft import SFTResult, _Trainer, train_sft
+from reflective.train.sft import SFTResult, _Run, train_sft
 from train.sft_fakes import ARCHITECTURE, tiny_config
 
 TESTS = Path(__file__).parents[1]
@@ -29,7 +31,10 @@ import sys
 from pathlib import Path
 from train.sft_fakes import tiny_config
 from reflective.train.sft import train_sft
-sys.exit(train_sft(tiny_config(Path(sys.argv[1]), checkpoint_steps=3, log_steps=1)).exit_code)
+
+if __name__ == "__main__":
+    config = tiny_config(Path(sys.argv[1]), checkpoint_steps=3, log_steps=1, processes=int(sys.argv[2]))
+    sys.exit(train_sft(config).exit_code)
 """
 
 
@@ -38,24 +43,32 @@ def run(config: SFTConfig) -> tuple[SFTResult, list[StepReport]]:
     return train_sft(config, report=reports.append, note=lambda text: None), reports
 
 
-def process(folder: Path) -> subprocess.Popen[str]:
+def made_ready(config: SFTConfig) -> _Run:
+    return _Run(config, Peers(), lambda report: None, lambda text: None)
+
+
+def process(folder: Path, processes: int = 1) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder)], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", RUN, str(folder), str(processes)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(folder: Path, found: Callable[[Path], Any], running: subprocess.Popen[str]) -> None:
+def newest_step(folder: Path) -> int:
+    checkpoint = newest_checkpoint(folder / "run/checkpoints")
+    return int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+
+
+def wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
-    while not found(folder) and running.poll() is None:
+    while not condition() and running.poll() is None:
         assert time.monotonic() < deadline, "the run wrote no checkpoint"
         time.sleep(0.01)
 
 
 def test_a_model_learns_small_sums(tmp_path: Path) -> None:
-    result, reports = run(tiny_config(tmp_path, log_steps=1, validate_steps=10))
+    result, reports = run(tiny_config(tmp_path, max_tokens=40_000, log_steps=1, validate_steps=10))
     validated = [report.validation["all"] for report in reports if report.validation]
-    assert result.tokens >= 12_000 and result.steps == len(reports)
+    assert result.tokens >= 40_000 and result.steps == len(reports)
     assert reports[0].loss > 5.0  # about log(384), of a model that knows nothing
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert result.validation["all"] < validated[0]
@@ -72,9 +85,9 @@ def test_the_result_is_a_plain_checkpoint_with_two_unused_ids(tmp_path: Path) ->
 
 
 def test_the_loss_is_that_of_each_example_alone(tmp_path: Path) -> None:
-    trainer = _Trainer(tiny_config(tmp_path), lambda report: None, lambda text: None)
+    trainer = made_ready(tiny_config(tmp_path))
     batch = max(micro_batches(trainer.cache, 256, pad_id=trainer.pad_id), key=lambda b: b.ids.numel() - b.tokens)
-    together = trainer._token_losses(batch)
+    together = trainer.learner.token_losses(batch)
     for row, example in enumerate(batch.examples):
         ids = torch.tensor(
             trainer.cache.tokens[trainer.cache.offsets[example] : trainer.cache.offsets[example + 1]]
@@ -86,38 +99,43 @@ def test_the_loss_is_that_of_each_example_alone(tmp_path: Path) -> None:
 
 
 def test_micro_batches_do_not_change_the_gradient(tmp_path: Path) -> None:
-    norms = []
-    for micro_tokens in (64, 4096):
-        trainer = _Trainer(
-            tiny_config(tmp_path, micro_tokens=micro_tokens, step_tokens=10**6), print, lambda text: None
-        )
-        norms.append(trainer._learn(trainer.plan.step(0))[:2])
-    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    small, large = (made_ready(tiny_config(tmp_path, micro_tokens=n, step_tokens=10**6))._learn() for n in (64, 4096))
+    assert small == pytest.approx(large, rel=1e-4)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, seed: int) -> None:
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    everything = {"step_tokens": 10**6, "micro_tokens": 1000, "max_tokens": 30_000, "log_steps": 1}
+    results = []
+    for processes in (1, 2):
+        config = tiny_config(tmp_path, **everything, processes=processes, output=str(tmp_path / str(processes)))
+        result, reports = run(config)
+        results.append([report.loss for report in reports] + [result.validation["all"]])
+    assert len(results[0]) >= 3
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, processes: int) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    assert process(whole).wait(timeout=300) == 0
-    rng = random.Random(seed)
-    for number in range(2):
-        running = process(killed)
-        known = f"step-{3 + 9 * number:08d}"
-        wait_for(killed, lambda folder: any((folder / "run/checkpoints").glob("step-*")) and max(
-            path.name for path in (folder / "run/checkpoints").glob("step-*")) >= known, running)  # fmt: skip  # noqa: B023
+    assert process(whole, processes).wait(timeout=300) == 0
+    rng = random.Random(processes)
+    for least in (3, 9):
+        running = process(killed, processes)
+        wait_for(lambda least=least: newest_step(killed) >= least, running)
         time.sleep(rng.random() * 0.2)
         running.kill()
         running.wait()
-    assert process(killed).wait(timeout=300) == 0
+    assert process(killed, processes).wait(timeout=300) == 0
     a, b = (load_file(folder / "run/model/model.safetensors") for folder in (whole, killed))
     assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     running = process(tmp_path)
-    wait_for(tmp_path, lambda folder: any((folder / "run/checkpoints").glob("step-*")), running)
+    wait_for(lambda: newest_step(tmp_path) > 0, running)
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
@@ -143,7 +161,7 @@ def test_a_time_budget_ends_the_run_decayed(tmp_path: Path) -> None:
 
 
 def test_a_model_can_be_trained_further(tmp_path: Path) -> None:
-    first, reports = run(tiny_config(tmp_path, max_tokens=4000, log_steps=1))
+    first, reports = run(tiny_config(tmp_path, max_tokens=20_000, log_steps=1))
     changes = {"architecture": None, "tokenizer": None, "model": str(first.folder), "output": str(tmp_path / "more")}
     _, further = run(tiny_config(tmp_path, max_tokens=1000, log_steps=1, **changes))
     assert further[0].loss < 0.8 * reports[0].loss

@@ -1,10 +1,10 @@
 """What each step learns from: a pure function of the seed and the step's number, so that a run resumes exactly.
 
 The epoch's random order is cut into windows of 16 steps. A window's examples are sorted by length and cut into
-micro-batches of like lengths, padded on the right; these are dealt to the window's steps like cards, shortest first, so
-that every step has short and long ones. (A step sorted for itself pays 17 % of padding where a window pays 2 %.) Under
-causal attention padding on the right is invisible to the tokens before it: no mask is needed, no example sees another,
-and positions start at 0 in each.
+micro-batches of like lengths, padded on the right; these are dealt like cards, shortest first, to the window's steps
+and within a step to the processes, so that all have short and long ones and the same work. (A step sorted for itself
+pays 17 % of padding where a window pays 2 %.) Under causal attention padding on the right is invisible to the tokens
+before it: no mask is needed, no example sees another, and positions start at 0 in each.
 
 Letters: B rows, T positions, N learnt tokens of the micro-batch.
 """
@@ -44,46 +44,79 @@ class MicroBatch:
         return self.positions // self.ids.shape[1]
 
 
+_Dealt = list[list[NDArray[np.int64]]]  # a list of groups of examples for each process
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process's part of a step, and what all processes learn in it together."""
+
+    mine: list[MicroBatch]
+    tokens: int
+    learnt: int
+
+
 class StepPlan:
     """The steps of an endless run over a cache; every epoch has its own order."""
 
-    def __init__(self, cache: TokenCache, step_tokens: int, micro_tokens: int, seed: int, pad_id: int) -> None:
-        self.cache, self.step_tokens, self.micro_tokens = cache, step_tokens, micro_tokens
-        self.seed, self.pad_id = seed, pad_id
+    def __init__(
+        self,
+        cache: TokenCache,
+        step_tokens: int,
+        micro_tokens: int,
+        seed: int,
+        pad_id: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.cache, self.step_tokens, self.micro_tokens = (
+            cache,
+            step_tokens,
+            min(micro_tokens, step_tokens // processes),
+        )
+        self.seed, self.pad_id, self.rank, self.processes = seed, pad_id, rank, processes
         self._epoch = -1
-        self._steps: list[list[NDArray[np.int64]]] = []
+        self._steps: list[_Dealt] = []
         self._before = 0  # steps in the epochs before
 
-    def step(self, number: int) -> list[MicroBatch]:
-        """The micro-batches of step `number` (counted from 0); going backwards starts over."""
+    def step(self, number: int) -> Step:
+        """Step `number` (counted from 0); going backwards starts over."""
         if number < self._before:
             self._epoch, self._before, self._steps = -1, 0, []
         while number >= self._before + len(self._steps):
             self._before += len(self._steps)
             self._epoch += 1
             self._steps = self._plan(self._epoch)
-        return [_collate(self.cache, group, self.pad_id) for group in self._steps[number - self._before]]
+        dealt, cache = self._steps[number - self._before], self.cache
+        everything = np.concatenate([group for hand in dealt for group in hand])
+        return Step(
+            mine=[_collate(cache, group, self.pad_id) for group in dealt[self.rank]],
+            tokens=int(cache.lengths[everything].sum()),
+            learnt=int(cache.learnt[everything].sum()),
+        )
 
-    def _plan(self, epoch: int) -> list[list[NDArray[np.int64]]]:
-        """The epoch's steps; a step is a list of groups of examples, one group per micro-batch."""
+    def _plan(self, epoch: int) -> list[_Dealt]:
+        """The steps of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.cache))
         ends = np.cumsum(self.cache.lengths[order], dtype=np.int64)
         windows = np.split(order, np.flatnonzero(np.diff((ends - 1) // (WINDOW_STEPS * self.step_tokens))) + 1)
         return [step for window in windows for step in self._deal(window, rng)]
 
-    def _deal(self, window: NDArray[np.int64], rng: np.random.Generator) -> list[list[NDArray[np.int64]]]:
-        """The window's groups, shortest first, to its steps; in every round the steps take their turns at random."""
+    def _deal(self, window: NDArray[np.int64], rng: np.random.Generator) -> list[_Dealt]:
+        """The window's groups, shortest first, to the hands; in every round they take their turns at random."""
         groups = _groups(window, self.cache.lengths, self.micro_tokens)
-        tokens = int(self.cache.lengths[window].sum())
-        steps: list[list[NDArray[np.int64]]] = [
-            [] for _ in range(min(max(round(tokens / self.step_tokens), 1), len(groups)))
-        ]
-        for start in range(0, len(groups), len(steps)):
-            dealt = groups[start : start + len(steps)]
-            for turn, group in zip(rng.permutation(len(steps)), dealt):
-                steps[turn].append(group)
-        return steps
+        steps = round(int(self.cache.lengths[window].sum()) / self.step_tokens)
+        steps = max(min(steps, len(groups) // self.processes), 1)
+        hands: _Dealt = [[] for _ in range(steps * self.processes)]  # hand h: step h % steps, process h // steps
+        for start in range(0, len(groups), len(hands)):
+            dealt = groups[start : start + len(hands)]
+            # the last round may be incomplete: whole steps first, so that no process waits for another
+            by_steps = rng.permutation(steps)[:, None] + steps * np.arange(self.processes)
+            turns = rng.permutation(len(hands)) if len(dealt) == len(hands) else by_steps.reshape(-1)
+            for turn, group in zip(turns, dealt):
+                hands[turn].append(group)
+        return [hands[step::steps] for step in range(steps)]
 
 
 def micro_batches(cache: TokenCache, micro_tokens: int, pad_id: int) -> list[MicroBatch]:

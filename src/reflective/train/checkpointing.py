@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there, and that hold all a run needs to go on as if it had never stopped.
 
 A checkpoint is a Hugging Face folder that any runtime loads (float32), plus a sub-folder `trainer/` with the tensors of
-the optimizers, the random state and the counters: safetensors and JSON, nothing pickled. It is written under another
-name, flushed to the disk and renamed.
+the optimizers and the counters: safetensors and JSON, nothing pickled. It is written under another name, flushed to the
+disk and renamed. Random states are not in it: a step draws from a seed that is made of its number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -55,7 +54,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / TRAINER).mkdir(parents=True)
         write_model(temporary, model, tokenizer)
-        tensors = dict(_optimizer_tensors(model, optimizers)) | _random_state()
+        tensors = dict(_optimizer_tensors(model, optimizers))
         save_file(tensors, temporary / TRAINER / "state.safetensors")
         (temporary / TRAINER / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
         publish(temporary, target)
@@ -71,6 +70,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to resume from."""
+    return next(reversed(checkpoints(folder)), None)
+
+
 def load_progress(checkpoint: Path) -> Progress:
     """The counters of a checkpoint."""
     try:
@@ -83,17 +87,13 @@ def load_progress(checkpoint: Path) -> Progress:
 
 
 def load_state(checkpoint: Path, model: PreTrainedModel, optimizers: Sequence[Optimizer]) -> None:
-    """Puts the optimizers and the random generators back. The model is loaded from the folder by its maker."""
+    """Puts the optimizers back. The model is loaded from the folder by its maker."""
     try:
         tensors = load_file(checkpoint / TRAINER / "state.safetensors")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{checkpoint} can't be resumed: {error}. Remove it to go on from the one before."
         ) from error
-    torch.set_rng_state(tensors.pop("random/cpu"))
-    cuda = tensors.pop("random/cuda", None)
-    if cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
     names = dict(model.named_parameters())
     owner = {id(p): optimizer for optimizer in optimizers for g in optimizer.param_groups for p in g["params"]}
     for full_name, tensor in tensors.items():
@@ -141,10 +141,3 @@ def _optimizer_tensors(model: PreTrainedModel, optimizers: Sequence[Optimizer]) 
             state: dict[str, Any] = optimizer.state.get(p, {})
             for key, value in state.items():
                 yield f"{key}/{name}", value.detach().to("cpu").contiguous()
-
-
-def _random_state() -> dict[str, Tensor]:
-    states = {"random/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["random/cuda"] = torch.cuda.get_rng_state()
-    return states

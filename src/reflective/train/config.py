@@ -99,6 +99,7 @@ class SFTConfig:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     save_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    processes: int = 1  # on this machine; torchrun says it itself
     compile: bool = False
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None
@@ -114,7 +115,8 @@ class SFTConfig:
             raise InputError("training from scratch needs a `tokenizer` folder. Make one with build_tokenizer.")
         if self.max_tokens is None and self.max_minutes is None:
             raise InputError("the run has no end. Give `max_tokens`, `max_minutes` or both.")
-        _at_least(self, 1, "step_tokens", "micro_tokens", "keep_checkpoints", "validate_steps", "log_steps")
+        _at_least(self, 1, "processes", "micro_tokens", "keep_checkpoints", "validate_steps", "log_steps")
+        _at_least(self, self.processes, "step_tokens")
 
     @property
     def checkpoints(self) -> Path:

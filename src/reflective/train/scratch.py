@@ -75,6 +75,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the GPU where there is one."""
+    try:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {name!r}. Known: auto, cpu, cuda, cuda:N.") from error
+
+
 def has_native_bfloat16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 there, and not emulated."""
     if device.type == "cuda":

@@ -6,8 +6,6 @@ interrupted and an uninterrupted run give the same weights, bit for bit, on the 
     <output>/checkpoints/   step-NNNNNNNN, each a loadable model
     <output>/logs/          TensorBoard
     <output>/model/         the result, a plain Hugging Face folder
-
-Letters: N learnt tokens of a micro-batch, V vocabulary, H hidden size.
 """
 
 from __future__ import annotations
@@ -15,41 +13,45 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from reflective.errors import TrainingError
-from reflective.train.batches import MicroBatch, StepPlan, micro_batches
+from reflective.train.batches import StepPlan
 from reflective.train.checkpointing import (
     Progress,
-    checkpoints,
     load_progress,
     load_state,
+    newest_checkpoint,
     publish,
     save_checkpoint,
     write_model,
 )
 from reflective.train.config import SFTConfig
+from reflective.train.learner import Learner
 from reflective.train.optim import make_optimizers, rate
+from reflective.train.parallel import Peers, peers
 from reflective.train.progress import (
     Note,
     Report,
     StepReport,
+    Stop,
     TensorBoardLog,
     print_note,
     print_report,
     stop_on_signals,
 )
-from reflective.train.scratch import has_native_bfloat16, keep_freed_memory, load_model, load_tokenizer, new_model
+from reflective.train.scratch import (
+    choose_device,
+    has_native_bfloat16,
+    keep_freed_memory,
+    load_model,
+    load_tokenizer,
+    new_model,
+)
 from reflective.train.token_cache import TokenCache, token_cache
 
 
@@ -72,107 +74,120 @@ class SFTResult:
 
 
 def train_sft(config: SFTConfig, *, report: Report = print_report, note: Note = print_note) -> SFTResult:
-    """Trains, resuming from the newest checkpoint in the run's folder, and writes the model."""
-    return _Trainer(config, report, note).train()
+    """Trains, resuming from the newest checkpoint in the run's folder, and writes the model.
+
+    Under `torchrun` every process returns; `report` and `note` are called in process 0 only.
+    """
+    _caches(config, note)  # made before other processes look for them
+    with stop_on_signals() as stop, peers(config.processes, _follow, config) as place:
+        return _Run(config, place, report, note).train(stop)
 
 
-class _Trainer:
-    def __init__(self, config: SFTConfig, report: Report, note: Note) -> None:
-        self.config, self.report, self.note = config, report, note
-        self.device = _device(config.device)
+def _follow(config: SFTConfig, place: Peers) -> None:
+    """What the processes do that process 0 has started."""
+    _Run(config, place, lambda report: None, lambda text: None).train(Stop())
+
+
+def _caches(config: SFTConfig, note: Note) -> tuple[TokenCache, TokenCache | None]:
+    """Training and validation examples, encoded with the tokenizer that the model is saved with."""
+    folder = Path(config.tokenizer or str(config.model))
+    data = config.data
+    train = token_cache(data, folder, "train", note)
+    wanted = (data.families and data.validation_examples) or data.validation_files
+    return train, token_cache(data, folder, "validation", note) if wanted else None
+
+
+class _Run:
+    """One process's part in a run: made ready by `__init__`, gone through by `train`."""
+
+    def __init__(self, config: SFTConfig, place: Peers, report: Report, note: Note) -> None:
+        self.config, self.place, self.report, self.note = config, place, report, note
+        self.device = choose_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        start = config.model if config.tokenizer is None else config.tokenizer
-        self.tokenizer = load_tokenizer(str(start))
-        self.cache, self.validation_cache = self._data()
-        self.pad_id = _pad_id(self.tokenizer)
-        self.plan = StepPlan(self.cache, config.step_tokens, config.micro_tokens, config.seed, self.pad_id)
+        self.tokenizer = load_tokenizer(str(config.tokenizer or config.model))
+        self.pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        self.cache, self.validation_cache = _caches(config, note)
+        self.plan = StepPlan(
+            self.cache, config.step_tokens, config.micro_tokens, config.seed, self.pad_id, place.rank, place.size
+        )
         self.progress = Progress(settings=config.digest(self.cache.digest))
-        self.model = self._model()
+        self.model, checkpoint = self._start()
         self.optimizers = make_optimizers(self.model, config.optimizer)
-        self._resume_state()
-        self._compile()
-        self.log = TensorBoardLog(Path(config.output) / "logs", note) if config.tensorboard else None
+        if checkpoint is not None:
+            load_state(checkpoint, self.model, self.optimizers)
+        if config.compile:  # one decoder layer for all layers and shapes, where the model has a list of them
+            for layer in getattr(self.model.base_model, "layers", [self.model]):
+                layer.compile(dynamic=True)
+        bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_native_bfloat16(self.device))
+        self.learner = Learner(self.model, self.optimizers, place, config.optimizer.clip, bfloat16)
+        self.log = TensorBoardLog(Path(config.output) / "logs", note) if config.tensorboard and place.leads else None
+
+    def _start(self) -> tuple[PreTrainedModel, Path | None]:
+        """The newest checkpoint's model and its folder, or the model to start from."""
+        config, settings = self.config, self.progress.settings
+        checkpoint = newest_checkpoint(config.checkpoints)
+        if checkpoint is not None:
+            self.progress = load_progress(checkpoint)
+            if self.progress.settings != settings:
+                raise TrainingError(
+                    f"{checkpoint} was made with other settings or data. Give the run another `output`, "
+                    f"or remove {config.checkpoints} to start over."
+                )
+            self.note(f"resuming from {checkpoint}")
+            model = load_model(checkpoint)
+        elif config.architecture is not None:
+            model = new_model(config.architecture, self.tokenizer, config.seed)
+        else:
+            torch.manual_seed(config.seed)
+            model = load_model(str(config.model))
+        torch.nn.Module.to(model, self.device)
+        return model, checkpoint
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def train(self) -> SFTResult:
+    def train(self, stop: Stop) -> SFTResult:
         config, progress = self.config, self.progress
-        self.note(
-            f"{sum(p.numel() for p in self.model.parameters()) / 1e6:.2f}M parameters, {len(self.cache):,} examples, "
-            f"{len(self.cache.tokens) / 1e6:.1f}M tokens, {self.device}, "
-            f"{'bfloat16' if self._bfloat16 else 'float32'}"
-        )
-        began, saved_at = time.monotonic() - progress.seconds, time.monotonic()
-        first_tokens, first_seconds = progress.tokens, progress.seconds
-        loss, validation = math.nan, dict[str, float]()
-        with stop_on_signals() as stop:
-            while (share := self._share_done()) < 1 and not stop.requested:
-                lr = self._set_rates(rate(share, config.optimizer))
-                loss, norm, tokens = self._learn(self.plan.step(progress.step))
-                progress.step += 1
-                progress.tokens += tokens
-                progress.seconds = time.monotonic() - began
-                due = progress.step % config.validate_steps == 0
-                validation = self._validate() if due else validation
-                if due or progress.step % config.log_steps == 0:
-                    speed = (progress.tokens - first_tokens) / max(progress.seconds - first_seconds, 1e-9)
-                    self._tell(loss, lr, norm, speed, validation if due else {})
-                if self._checkpoint_due(time.monotonic() - saved_at):
-                    progress.seconds = time.monotonic() - began
-                    self._save()
-                    saved_at = time.monotonic()
-        progress.seconds = time.monotonic() - began
-        return self._end(loss, validation, stop.requested and self._share_done() < 1)
+        self._introduce()
+        clock = _Clock(progress)
+        loss, validation, saved_at = math.nan, dict[str, float](), time.monotonic()
+        while (share := self._share_done(stop)) < 1:
+            lr = self._set_rates(rate(share, config.optimizer))
+            loss, norm = self._learn()
+            progress.seconds = clock.seconds()
+            due = progress.step % config.validate_steps == 0
+            validation = self._validate() if due else validation
+            if due or progress.step % config.log_steps == 0:
+                self._tell(loss, lr, norm, clock.speed(), validation if due else {})
+            if self._checkpoint_due(time.monotonic() - saved_at):
+                progress.seconds = clock.seconds()
+                self._save()
+                saved_at = time.monotonic()
+        progress.seconds = clock.seconds()
+        return self._end(loss, validation, interrupted=share == _STOPPED and self._done() < 1)
 
-    def _learn(self, batches: list[MicroBatch]) -> tuple[float, float, int]:
-        """One step: the mean loss over the step's learnt tokens, the gradient's norm, the tokens read."""
-        self.model.train()
-        learnt = sum(len(batch.targets) for batch in batches)
-        total = torch.zeros((), device=self.device)
-        for batch in batches:
-            # mean over the whole step, so that a micro-batch weighs by what it teaches
-            loss = self._token_losses(batch.to(self.device)).sum() / max(learnt, 1)
-            loss.backward()
-            total += loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip or math.inf)
-        mean = float(total)
-        if not math.isfinite(mean) or not math.isfinite(float(norm)):
+    def _learn(self) -> tuple[float, float]:
+        """The next step; the mean loss and the gradient's norm."""
+        progress = self.progress
+        # dropout draws from here: a step's randomness is a function of its number, and needs no saving
+        torch.manual_seed((self.config.seed * 1_000_003 + progress.step) * 4096 + self.place.rank)
+        step = self.plan.step(progress.step)
+        loss, norm = self.learner.step(step.mine, step.learnt)
+        if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
-                f"the loss is {mean} and the gradient's norm {float(norm)} at step {self.progress.step}. "
+                f"the loss is {loss} and the gradient's norm {norm} at step {progress.step}. "
                 f"Lower the rates in [optimizer]; the checkpoints in {self.config.checkpoints} are from before."
             )
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return mean, float(norm), sum(batch.tokens for batch in batches)
+        progress.step += 1
+        progress.tokens += step.tokens
+        return loss, norm
 
-    def _token_losses(self, batch: MicroBatch) -> Tensor:
-        """The cross entropy of each learnt token, (N,). Logits are computed for those positions only."""
-        with self._autocast(), _head_reads(self.model, batch.positions):
-            logits = self.model(input_ids=batch.ids, use_cache=False).logits  # (1, N, V)
-        return cross_entropy(logits[0].float(), batch.targets, reduction="none")
+    def _share_done(self, stop: Stop) -> float:
+        """How much of the run is done, 0..1, as process 0 sees it; beyond 1 where it is to stop now."""
+        return self.place.told(_STOPPED if stop.requested else self._done(), self.device)
 
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """Mean loss per learnt token, for all families and for each."""
-        cache = self.validation_cache
-        if cache is None:
-            return {}
-        self.model.eval()
-        sums, counts = np.zeros(len(cache.families)), np.zeros(len(cache.families))
-        for batch in micro_batches(cache, self.config.micro_tokens, self.pad_id):
-            losses = self._token_losses(batch.to(self.device)).double().cpu().numpy()  # (N,)
-            families = cache.family[batch.examples[batch.rows.numpy()]]
-            np.add.at(sums, families, losses)
-            np.add.at(counts, families, 1)
-        by_family = {name: float(s / max(c, 1)) for name, s, c in zip(cache.families, sums, counts)}
-        return {"all": float(sums.sum() / max(counts.sum(), 1)), **by_family}
-
-    # -- pace --------------------------------------------------------------------------------------------------------
-
-    def _share_done(self) -> float:
-        """How much of the run is done, 0..1, by tokens and by time, whichever is further."""
+    def _done(self) -> float:
+        """By tokens and by time, whichever is further."""
         config, progress = self.config, self.progress
         tokens = progress.tokens / config.max_tokens if config.max_tokens else 0.0
         minutes = progress.seconds / 60 / config.max_minutes if config.max_minutes else 0.0
@@ -184,70 +199,15 @@ class _Trainer:
                 group["lr"] = group["base_lr"] * share
         return self.config.optimizer.adamw_lr * share
 
+    def _validate(self) -> dict[str, float]:
+        if self.validation_cache is None or not self.place.leads:
+            return {}
+        return self.learner.validate(self.validation_cache, self.config.micro_tokens, self.pad_id)
+
     def _checkpoint_due(self, seconds: float) -> bool:
         every = self.config.checkpoint_steps
         by_steps = every is not None and self.progress.step % every == 0
-        return by_steps or seconds >= self.config.checkpoint_minutes * 60
-
-    def _tell(self, loss: float, lr: float, norm: float, speed: float, validation: dict[str, float]) -> None:
-        progress = self.progress
-        share = max(self._share_done(), 1e-9)
-        told = StepReport(
-            step=progress.step,
-            tokens=progress.tokens,
-            loss=loss,
-            lr=lr,
-            tokens_per_s=speed,
-            eta_s=progress.seconds * max(0.0, 1 - share) / share,
-            grad_norm=norm,
-            validation=validation,
-        )
-        self.report(told)
-        if self.log is not None:
-            self.log.write(told)
-
-    # -- start and end -----------------------------------------------------------------------------------------------
-
-    def _data(self) -> tuple[TokenCache, TokenCache | None]:
-        """Training and validation examples, encoded with the tokenizer that the model is saved with."""
-        folder = Path(self.config.tokenizer or str(self.config.model))
-        data = self.config.data
-        train = token_cache(data, folder, "train", self.note)
-        if train.left_out:
-            self.note(f"{train.left_out} examples are longer than {data.max_tokens} tokens and were left out")
-        has_validation = (data.families and data.validation_examples) or data.validation_files
-        return train, token_cache(data, folder, "validation", self.note) if has_validation else None
-
-    def _model(self) -> PreTrainedModel:
-        """The newest checkpoint's model, or the one to start from."""
-        self.resumed_from = next(reversed(checkpoints(self.config.checkpoints)), None)
-        if self.resumed_from is not None:
-            settings = self.progress.settings
-            self.progress = load_progress(self.resumed_from)
-            if self.progress.settings != settings:
-                raise TrainingError(
-                    f"{self.resumed_from} was made with other settings or data. Give the run another `output`, "
-                    f"or remove {self.config.checkpoints} to start over."
-                )
-            self.note(f"resuming from {self.resumed_from}")
-            model = load_model(self.resumed_from)
-        elif self.config.architecture is not None:
-            model = new_model(self.config.architecture, self.tokenizer, self.config.seed)
-        else:
-            torch.manual_seed(self.config.seed)
-            model = load_model(str(self.config.model))
-        torch.nn.Module.to(model, self.device)
-        return model
-
-    def _resume_state(self) -> None:
-        if self.resumed_from is not None:
-            load_state(self.resumed_from, self.model, self.optimizers)
-
-    def _compile(self) -> None:
-        """Compiles one decoder layer for all layers and shapes, where the model has a list of them."""
-        if self.config.compile:
-            for layer in getattr(self.model.base_model, "layers", [self.model]):
-                layer.compile(dynamic=True)
+        return self.place.leads and (by_steps or seconds >= self.config.checkpoint_minutes * 60)
 
     def _save(self) -> Path:
         config = self.config
@@ -255,18 +215,50 @@ class _Trainer:
             config.checkpoints, self.model, self.tokenizer, self.optimizers, self.progress, config.keep_checkpoints
         )
 
+    # -- what is told, and the end -----------------------------------------------------------------------------------
+
+    def _introduce(self) -> None:
+        cache = self.cache
+        if cache.left_out:
+            self.note(f"{cache.left_out:,} examples are longer than data.max_tokens and were left out")
+        self.note(
+            f"{sum(p.numel() for p in self.model.parameters()) / 1e6:.2f}M parameters, {len(cache):,} examples, "
+            f"{len(cache.tokens) / 1e6:.1f}M tokens, {self.place.size} x {self.device}, "
+            f"{'bfloat16' if self.learner.bfloat16 else 'float32'}"
+        )
+
+    def _tell(self, loss: float, lr: float, norm: float, speed: float, validation: dict[str, float]) -> None:
+        if not self.place.leads:
+            return
+        progress, done = self.progress, max(self._done(), 1e-9)
+        told = StepReport(
+            step=progress.step,
+            tokens=progress.tokens,
+            loss=loss,
+            lr=lr,
+            tokens_per_s=speed,
+            eta_s=progress.seconds * max(0.0, 1 - done) / done,
+            grad_norm=norm,
+            validation=validation,
+        )
+        self.report(told)
+        if self.log is not None:
+            self.log.write(told)
+
     def _end(self, loss: float, validation: dict[str, float], interrupted: bool) -> SFTResult:
         """Writes what the run came to: a checkpoint to resume from, or the model."""
-        folder = self._save()
-        if interrupted:
-            self.note(f"interrupted at step {self.progress.step}. Start the same command again to go on from {folder}.")
-        else:
-            validation = self._validate()
-            folder = self._publish_model()
-            self.note(f"done: {folder}" + (f", validation loss {validation['all']:.4f}" if validation else ""))
+        config, progress = self.config, self.progress
+        folder = config.checkpoints if interrupted else Path(config.output) / "model"
+        if self.place.leads:
+            folder = self._save()
+            if interrupted:
+                self.note(f"interrupted at step {progress.step}. Start the same command again to go on from {folder}.")
+            else:
+                validation = self._validate()
+                folder = self._publish_model()
+                self.note(f"done: {folder}" + (f", validation loss {validation['all']:.4f}" if validation else ""))
         if self.log is not None:
             self.log.close()
-        progress = self.progress
         return SFTResult(folder, progress.step, progress.tokens, progress.seconds, loss, validation, interrupted)
 
     def _publish_model(self) -> Path:
@@ -274,42 +266,28 @@ class _Trainer:
         temporary = target.with_name(".model")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        self.model.to(getattr(torch, self.config.save_dtype))
+        torch.nn.Module.to(self.model, getattr(torch, self.config.save_dtype))
         write_model(temporary, self.model, self.tokenizer)
         shutil.rmtree(target, ignore_errors=True)
         publish(temporary, target)
         return target
 
-    # -- arithmetic --------------------------------------------------------------------------------------------------
 
-    @property
-    def _bfloat16(self) -> bool:
-        chosen = self.config.precision
-        return chosen == "bfloat16" or (chosen == "auto" and has_native_bfloat16(self.device))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
+_STOPPED = 2.0  # a share that no run reaches: the user wants it to stop
 
 
-@contextmanager
-def _head_reads(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
-    """Lets the LM head see the flattened `positions` only, whatever the architecture does before and behind it."""
+class _Clock:
+    """The seconds of a run, over all its sittings, and the speed of this one."""
 
-    def pick(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        hidden = inputs[0]  # (B, T, H) -> (1, N, H)
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)[None],)
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.began = time.monotonic() - progress.seconds
+        self.tokens_before, self.seconds_before = progress.tokens, progress.seconds
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
 
-
-def _device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(pad)
+    def speed(self) -> float:
+        """Tokens per second."""
+        seconds = self.progress.seconds - self.seconds_before
+        return (self.progress.tokens - self.tokens_before) / max(seconds, 1e-9)

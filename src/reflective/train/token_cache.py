@@ -51,6 +51,11 @@ class TokenCache:
     def offsets(self) -> NDArray[np.int64]:
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
+    @cached_property
+    def learnt(self) -> NDArray[np.int64]:
+        """Learnt tokens of each example; no example is empty."""
+        return np.add.reduceat(self.learn, self.offsets[:-1], dtype=np.int64)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
