@@ -54,7 +54,7 @@ test: lint types
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 bench: setup
-	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench" >&2; $(BIN)/python $$bench; done
+	$(BIN)/python benchmarks/run_all.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

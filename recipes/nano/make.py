@@ -78,6 +78,8 @@ def make_head(config: SFTConfig, model: Path) -> None:
             problems=2000,
             validation_problems=200,
             max_tokens=400,
+            filter="none",  # on a frozen model of this size the SPR filter selects worse (LOG.md)
+            logprob_features=True,
             seed=config.seed,
             work=str(Path(config.output) / "rollouts"),
         )
