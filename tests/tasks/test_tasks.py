@@ -103,6 +103,14 @@ def test_every_family_has_250_distinct_test_problems_over_its_levels(name: str) 
     assert len({task.key(problem) for problem in mixture("test", 250, families=[name])}) == 250
 
 
+@pytest.mark.slow
+@families
+def test_the_recipe_of_nano_finds_the_problems_that_it_asks_for(name: str) -> None:
+    """200 of each family to test and 50 to validate, at the two levels that nano learns (recipes/nano)."""
+    assert len(list(mixture("test", 200, (1, 2), [name]))) == 200
+    assert len(list(mixture("validation", 50, (1, 2), [name]))) == 50
+
+
 @families
 @levels
 def test_gold_answers_are_right(name: str, level: int) -> None:

@@ -22,7 +22,7 @@ from reflective.tasks.base import Task, Trace, gym_item, gym_module
 from reflective.tasks.writing import Outcome, Scribe, checked_trace, slip, verdict
 from reflective.types import Problem
 
-VALUES = {1: (4, 200), 2: (50, 500), 3: (150, 960)}  # level: values from, to
+VALUES = {1: (4, 500), 2: (50, 900), 3: (300, 1360)}  # level: values from, to
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)  # enough for numbers below 37 * 37
 SEEN_AT_ONCE = (2, 5)  # primes that are tried only where they divide
 
@@ -31,7 +31,7 @@ class PrimeFactorization(Task):
     name = "prime_factorization"
     description = "write a number as a product of primes"
     levels: ClassVar = {level: f"numbers from {least} to {most}" for level, (least, most) in VALUES.items()}
-    test_share = 0.3  # of some 1000 numbers
+    test_share = 0.3  # of some 1350 numbers
 
     def draw(self, rng: random.Random, level: int) -> Problem:
         item = gym_item(_dataset(level), rng)

@@ -1,7 +1,7 @@
 """The game of 24: an expression for 24 that uses each of four numbers exactly once.
 
-For the trace see `chains`. There are only 530 hands of numbers up to 10 that a chain brings to 24, so half of them are
-kept for testing. The levels are thirds of the hands, by the number of chains that solve them.
+For the trace see `chains`. There are only 1,280 hands of numbers up to 13 that a chain brings to 24, so three in ten
+are kept for testing. The levels are thirds of the hands, by the number of chains that solve them.
 
 The package draws by trial, at some 7 a second, and always gives the numbers in an order in which they can be joined
 from left to right. Here they are shuffled.
@@ -19,7 +19,7 @@ from reflective.tasks.chains import chains, expression, search_trace
 from reflective.types import Problem
 
 TARGET = 24
-LARGEST = 10  # reasoning_gym, Puzzle24Config
+LARGEST = 13  # as with playing cards; reasoning_gym stops at 10 by default
 SIGNS = ("+", "-", "*", "/")
 
 
@@ -27,7 +27,7 @@ class Puzzle24(Task):
     name = "puzzle24"
     description = "make 24 of four numbers"
     levels: ClassVar = {1: "hands with many solutions", 2: "with several solutions", 3: "with few solutions"}
-    test_share = 0.5
+    test_share = 0.3
 
     def draw(self, rng: random.Random, level: int) -> Problem:
         hand = rng.choice(hands(level))
