@@ -105,6 +105,15 @@ def draw(logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | Non
     return torch.where(total.isfinite() & (total > 0), tokens, BROKEN), logprob
 
 
+def drawn(
+    logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | None = None
+) -> tuple[list[int], list[float]]:
+    """`draw`, brought to the CPU: the one wait for the device in a step, for tokens and log-probabilities together."""
+    tokens, logprobs = draw(logits, rows, uniform, seen)
+    both = torch.stack([tokens.double(), logprobs.double()]).tolist()
+    return [int(token) for token in both[0]], both[1]
+
+
 def _penalize(logits: Tensor, penalty: Tensor, seen: Tensor) -> Tensor:
     """Divide positive and multiply negative logits of seen tokens (Keskar et al. 2019, section 4.1)."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
