@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from reflective.engines.torch.hf import DecodePlan, HFBackbone
 from reflective.engines.torch.kv import KVMemory, Parked, ParkingLot
 from reflective.engines.torch.memory import available_memory, is_out_of_memory
 from reflective.engines.torch.native import NativeBackbone, can_run_native
-from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, uniforms
+from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness, uniforms
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.engines.torch.sequence import Running
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
@@ -41,11 +41,23 @@ KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys an
 PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
 
 
+class Drawn(NamedTuple):
+    """What was drawn for some rows; the last two are empty unless they are kept."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    certainties: list[float] = []
+    confidences: list[float] = []
+
+
 class TorchEngine(Engine):
     """Writes scored trajectories with a Hugging Face causal LM and an SPRM head.
 
     `model` and `head` are taken as they are; without a head and a rule, trajectories carry no steps. The model's
     projections may be re-laid (values unchanged), so don't train through it while the engine lives.
+
+    `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
+    (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons.
     """
 
     def __init__(
@@ -61,6 +73,7 @@ class TorchEngine(Engine):
         calibration: Any = None,
         max_rows: int = MAX_ROWS,
         catch_features: bool = False,
+        keep_confidences: bool = False,
         fuse: bool = True,
         compiled: bool = True,
     ) -> None:
@@ -86,7 +99,7 @@ class TorchEngine(Engine):
         self._kv: KVMemory | None = None
         self._parking = ParkingLot(0)
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
-        self._catch_features = catch_features
+        self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self._features: dict[int, list[Tensor]] = {}
         self._settings: SamplingRows | None = None
         self._seen: Tensor | None = None
@@ -183,8 +196,8 @@ class TorchEngine(Engine):
             self._finish(sequence, "cancelled", events)
         self._retry_when_full(lambda: self._admit(events))
         if self._scheduler.running:
-            tokens, logprobs, features = self._retry_when_full(self._write)
-            self._advance(0, tokens, logprobs, features, events)
+            tokens, features = self._retry_when_full(self._write)
+            self._advance(0, tokens, features, events)
         self._events = []
         return events
 
@@ -275,6 +288,8 @@ class TorchEngine(Engine):
             len(parent.token_ids) + request.max_tokens,
             token_ids=list(parent.token_ids),
             logprobs=list(parent.logprobs),
+            certainties=list(parent.certainties),
+            confidences=list(parent.confidences),
             step_positions=list(parent.step_positions),
             step_logits=list(parent.step_logits),
             emitted=len(parent.token_ids),
@@ -297,7 +312,7 @@ class TorchEngine(Engine):
                 if fresh:
                     logits, feature = self._prefill_group(group, first_row)
                     self._load_rows(first_row)
-                    tokens, logprobs = self._draw_first(first_row, logits)
+                    tokens = self._draw_first(first_row, logits)
                 else:
                     self._resume(group[0], first_row)
                     self._load_rows(first_row)
@@ -306,7 +321,7 @@ class TorchEngine(Engine):
                 self._settings = None
                 raise
             if fresh:
-                self._advance(first_row, tokens, logprobs, feature.expand(len(group), -1), events)
+                self._advance(first_row, tokens, feature.expand(len(group), -1), events)
 
     def _prefill_group(self, group: list[Running], first_row: int) -> tuple[Tensor, Tensor]:
         """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H)."""
@@ -413,28 +428,43 @@ class TorchEngine(Engine):
 
     # ---- decode, draw, score
 
-    def _write(self) -> tuple[list[int], list[float], Tensor]:
-        """A token for each running row, its log-probability, and the features (B, H) that gave it."""
+    def _write(self) -> tuple[Drawn, Tensor]:
+        """A token for each running row, and the features (B, H) that gave it."""
         running = self._scheduler.running
         if self._settings is None:
-            self._settings = SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
+            self._settings = self._settings_of(running)
         plan = DecodePlan(
             [s.token_ids[-1] for s in running], [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running]
         )
+        if self._keep_confidences:  # they need all logits
+            logits, features = self._backbone.decode(plan, self._memory)
+            places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
+            uniform = self._uniform[: len(running)].gather(1, places).squeeze(1)
+            return self._draw(0, logits, self._settings, uniform), features
         seen = self._seen[: len(running)] if self._seen is not None else None
         tokens, logprobs, features = self._backbone.write(plan, self._memory, self._settings, self._uniform, seen)
         self._refuse_broken(tokens, running)
-        return tokens, logprobs, features
+        return Drawn(tokens, logprobs), features
 
-    def _draw_first(self, first: int, logits: Tensor) -> tuple[list[int], list[float]]:
-        """Draw the first token of each row from `first` on, with its log-probability; changes no trajectory."""
+    def _draw_first(self, first: int, logits: Tensor) -> Drawn:
+        """Draw the first token of each row from `first` on, from the logits (1, V) of their prompt."""
         running = self._scheduler.running[first:]
-        settings = SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
         uniform = self._uniform[first : first + len(running), len(running[0].prompt_ids)]
+        return self._draw(first, logits.expand(len(running), -1), self._settings_of(running), uniform)
+
+    def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> Drawn:
+        """Draw a token for each row from `first` on, by logits (B, V) and numbers (B,); changes no trajectory."""
+        running = self._scheduler.running[first:]
         seen = self._seen[first : first + len(running)] if self._seen is not None else None
-        tokens, logprobs = drawn(logits.expand(len(running), -1), settings, uniform, seen)
+        tokens, logprobs = drawn(logits, settings, uniform, seen)
         self._refuse_broken(tokens, running)
-        return tokens, logprobs
+        if not self._keep_confidences:
+            return Drawn(tokens, logprobs)
+        certainties, confidences = sureness(logits)
+        return Drawn(tokens, logprobs, certainties.tolist(), confidences.tolist())
+
+    def _settings_of(self, running: Sequence[Running]) -> SamplingRows:
+        return SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
 
     def _refuse_broken(self, tokens: Sequence[int], running: Sequence[Running]) -> None:
         if BROKEN in tokens:
@@ -443,16 +473,14 @@ class TorchEngine(Engine):
                 "a trajectory: its weights overflow or are damaged. Try --dtype float32."
             )
 
-    def _advance(
-        self, first: int, tokens: list[int], logprobs: list[float], features: Tensor, events: list[Event]
-    ) -> None:
+    def _advance(self, first: int, drawn: Drawn, features: Tensor, events: list[Event]) -> None:
         """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
         running = self._scheduler.running[first:]
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
         telling: list[int] = []  # indices of the rows whose text is due
         think_end = self.rule.think_end_id if self.rule is not None else -1
-        for i, (sequence, token, logprob) in enumerate(zip(running, tokens, logprobs, strict=True)):
+        for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
@@ -464,8 +492,11 @@ class TorchEngine(Engine):
                 ended.append((i, reason))
             elif step_ended or len(ids) - sequence.emitted >= TEXT_INTERVAL:
                 telling.append(i)
+        for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
+            sequence.certainties.append(certainty)
+            sequence.confidences.append(confidence)
         if self._seen is not None:
-            self._seen[list(range(first, first + len(running))), tokens] = True
+            self._seen[list(range(first, first + len(running))), drawn.tokens] = True
         if scored:
             self._score(scored, running, features, events)
         for i in telling:
@@ -529,6 +560,8 @@ class TorchEngine(Engine):
             score=aggregate(sequence.step_logits, self.aggregation),
             finish_reason=reason,
             token_logprobs=tuple(sequence.logprobs),
+            token_certainties=tuple(sequence.certainties),
+            token_confidences=tuple(sequence.confidences),
             seed=sequence.request.seed,
         )
 

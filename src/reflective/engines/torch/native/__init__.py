@@ -35,10 +35,11 @@ MAX_HEAD_SIZE = 256  # decode.c
 HEAD_SIZE_MULTIPLE = 16  # two registers of eight numbers
 
 
+WEIGHTS = ("input_norm", "qkv", "qkv_bias", "qk_norm", "out", "post_norm", "gate_up", "down")  # of a FusedLayer
+
+
 class _Layer(ctypes.Structure):
-    _fields_ = [
-        (name, c_void_p) for name in ("input_norm", "qkv", "qkv_bias", "qk_norm", "out", "post_norm", "gate_up", "down")
-    ]
+    _fields_ = [(name, c_void_p) for name in WEIGHTS]
 
 
 class _Model(ctypes.Structure):
@@ -122,7 +123,7 @@ class NativeBackbone(FusedBackbone):
         self._library = found
         # tensors whose memory the structs point into
         self._held: list[Tensor] = []
-        layers = (_Layer * self.shape.layers)(*(self._layer(layer) for layer in self._layers))
+        layers = (_Layer * self.shape.layers)(*[self._layer(layer) for layer in self._layers])
         self._hidden, self._vocabulary = self._embedding.shape[1], self._lm_head.shape[0]
         self._model = _Model(
             layers,
@@ -152,7 +153,7 @@ class NativeBackbone(FusedBackbone):
         return tensor.data_ptr()
 
     def _layer(self, layer: Any) -> _Layer:
-        return _Layer(*(self._point(getattr(layer, name)) for name, _ in _Layer._fields_))
+        return _Layer(*(self._point(getattr(layer, name)) for name in WEIGHTS))
 
     # ---- memory
 
@@ -265,7 +266,7 @@ class NativeBackbone(FusedBackbone):
             weights[3].item(),
             logits.data_ptr(),
         )
-        return logits.tolist()  # type: ignore[no-any-return]
+        return logits.tolist()
 
     def _caught(self, count: int) -> Tensor:
         return self._buffers["features"][: count * self._hidden].view(count, self._hidden)
