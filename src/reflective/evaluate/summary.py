@@ -169,15 +169,15 @@ def _figures(table: Table, by_problem: Mapping[str, Floats], bootstrap: Bootstra
     shares = {
         "chosen": table.chosen_right,
         "single": oracle[:, 0],
-        "unfinished": per_trajectory(~table.finished * 1.0),
+        "unfinished": per_trajectory((~table.finished).astype(np.float64)),
         "ungradable": np.where(
             answered.any(1), (answered & np.isnan(table.right)).sum(1) / np.maximum(answered.sum(1), 1), np.nan
         ),
     }
     others = {
         "gain": best[:, -1] - oracle[:, 0],
-        "tokens_per_trajectory": per_trajectory(table.tokens.astype(np.float64)),
-        "tokens_per_problem": table.written_tokens.astype(np.float64),
+        "tokens_per_trajectory": per_trajectory(table.tokens),
+        "tokens_per_problem": table.written_tokens,
         "seconds_per_problem": np.where(table.seconds > 0, table.seconds, np.nan),
     }
     figures = dict(zip(shares, bootstrap.means(np.stack(list(shares.values()), axis=1), share=True), strict=True))

@@ -51,14 +51,14 @@ class Table:
     right: Floats  # (P, N)
     closed: Bools  # (P, N)
     finished: Bools  # (P, N)
-    tokens: Ints  # (P, N)
+    tokens: Floats  # (P, N)
     group: Ints  # (P, N)
     scores: Mapping[str, Floats]  # name -> (P, N)
     chosen_right: Floats  # (P,)
     confidence: Floats  # (P,)
     seconds: Floats  # (P,)
     prompt_tokens: Ints  # (P,)
-    written_tokens: Ints  # (P,)
+    written_tokens: Floats  # (P,)
     model: str = ""
     strategy: str = ""
 
@@ -114,7 +114,7 @@ class _Rows:
 
     def add(self, record: Record) -> None:
         self.model, self.strategy = record.model, record.strategy
-        number = record.extra.get("number")
+        number, counted = record.extra.get("number"), record.extra.get("tokens_known", True)
         self.heads.append(
             (
                 number if isinstance(number, int) else len(self.heads),
@@ -125,11 +125,11 @@ class _Rows:
                 _float(record.confidence),
                 record.timing.total_s,
                 record.usage.prompt_tokens,
-                record.usage.completion_tokens,
+                record.usage.completion_tokens if counted else float("nan"),
             )
         )
         groups = answer_groups(record)
-        cells = [_cells(t, group) for t, group in zip(record.trajectories, groups, strict=True)]
+        cells = [_cells(t, group, counted) for t, group in zip(record.trajectories, groups, strict=True)]
         self.cells.append(np.array(cells, dtype=np.float64).reshape(len(cells), 5 + len(SCORES)))
 
     def table(self) -> Table:
@@ -152,14 +152,14 @@ class _Rows:
             right=full[:, :, 0],
             closed=full[:, :, 1] == 1.0,
             finished=full[:, :, 2] == 1.0,
-            tokens=np.nan_to_num(full[:, :, 3]).astype(np.int64),
+            tokens=full[:, :, 3],
             group=np.where(present, np.nan_to_num(full[:, :, 4], nan=-1.0), -1.0).astype(np.int64),
             scores={name: full[:, :, 5 + i] for i, name in enumerate(SCORES)},
             chosen_right=np.array(columns[4], dtype=np.float64),
             confidence=np.array(columns[5], dtype=np.float64),
             seconds=np.array(columns[6], dtype=np.float64),
             prompt_tokens=np.array(columns[7], dtype=np.int64),
-            written_tokens=np.array(columns[8], dtype=np.int64),
+            written_tokens=np.array(columns[8], dtype=np.float64),
             model=self.model,
             strategy=self.strategy,
         )
@@ -170,12 +170,12 @@ def level_of(metadata: Mapping[str, Any]) -> str:
     return next((str(metadata[key]) for key in LEVEL_KEYS if metadata.get(key) is not None), "")
 
 
-def _cells(t: TrajectoryRecord, group: int | None) -> tuple[float, ...]:
+def _cells(t: TrajectoryRecord, group: int | None, counted: bool) -> tuple[float, ...]:
     return (
         _right(t.verdict),
         float(t.closed),
         float(t.finish_reason in ("think_end", "eos")),
-        float(t.tokens),
+        float(t.tokens) if counted else float("nan"),
         -1.0 if group is None else float(group),
         *(_float(getattr(t, name)) for name in SCORES),
     )

@@ -7,7 +7,10 @@ unknown figure ranks below every known one, trajectories without a verdict are l
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from reflective.evaluate.table import Bools, Floats, Table
 
@@ -61,7 +64,7 @@ class Pooled:
         self.right, self.wrong = self._counts(place, label, row, bins, table.problems)  # (P, bins) each
 
     @staticmethod
-    def _counts(place: Floats, label: Bools, row: object, bins: int, problems: int) -> tuple[Floats, Floats]:
+    def _counts(place: NDArray[Any], label: Bools, row: object, bins: int, problems: int) -> tuple[Floats, Floats]:
         base = 0 if row is None else np.asarray(row) * bins
         cell, size = place + base, bins * problems
         right = np.bincount(cell[label], minlength=size).reshape(problems, bins).astype(np.float64)

@@ -46,8 +46,8 @@ def _right_of_groups(table: Table) -> Floats:
     cell = (np.arange(problems)[:, None] * g + table.group)[known]
     right = np.bincount(cell, weights=table.right[known], minlength=problems * g)
     count = np.bincount(cell, minlength=problems * g)
-    mean = np.divide(right, count, out=np.full(problems * g, np.nan), where=count > 0)
-    return mean.reshape(problems, g)
+    mean: Floats = np.divide(right, count, out=np.full(problems * g, np.nan), where=count > 0).reshape(problems, g)
+    return mean
 
 
 def _block(
