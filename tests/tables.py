@@ -54,7 +54,9 @@ def random_table(seed=0, problems=40, n=8, *, ungradable=0.0) -> Table:
     rng = np.random.default_rng(seed)
     skill = rng.random((problems, 1))
     right = (rng.random((problems, n)) < skill).astype(float)
-    score = np.round(np.clip(0.5 + 0.3 * (right - 0.5) + 0.2 * rng.standard_normal((problems, n)), 0, 1), 1)
+    score = (
+        np.round(8 * np.clip(0.5 + 0.3 * (right - 0.5) + 0.2 * rng.standard_normal((problems, n)), 0, 1)) / 8
+    )  # exact sums
     group = np.where(right == 1, 0, rng.integers(1, 4, (problems, n)))
     right[rng.random((problems, n)) < ungradable] = NAN
     return table(right.tolist(), score.tolist(), [by_first(row) for row in group.tolist()])

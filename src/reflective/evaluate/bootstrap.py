@@ -81,14 +81,17 @@ class Bootstrap:
         used = (known & (b > 0)).sum(0)
         return self._intervals(_ratio(a.sum(0), b.sum(0)), drawn, used.tolist())
 
-    def statistic(self, point: float, resampled: Callable[[Floats], Floats], problems: int) -> Interval:
-        """A figure whose value in resamples `resampled` gives, (R, P) -> (R,).
+    def statistics(
+        self, points: Sequence[float], resampled: Callable[[Floats], Sequence[Floats]], problems: int
+    ) -> list[Interval]:
+        """Figures whose values in resamples `resampled` gives, (R, P) -> M times (R,).
 
-        It may be computed in bins there: the interval is moved by what the bins change in the point itself.
+        They may be computed in bins there: an interval is moved by what the bins change in the point itself.
         """
-        drawn = np.concatenate([resampled(counts) for counts in self.blocks()])
-        moved = drawn + (point - float(resampled(np.ones((1, self.problems)))[0]))
-        return self._intervals(np.array([point]), moved[:, None], [problems])[0]
+        drawn = np.concatenate([np.stack(resampled(counts), axis=1) for counts in self.blocks()])  # (R, M)
+        binned = np.stack(resampled(np.ones((1, self.problems))), axis=1)
+        exact = np.array(points)
+        return self._intervals(exact, drawn + (exact - binned), [problems] * len(points))
 
     def _intervals(self, points: Floats, drawn: Floats, problems: Sequence[int]) -> list[Interval]:
         low = high = np.full(len(points), np.nan)

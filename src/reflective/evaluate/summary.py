@@ -184,7 +184,7 @@ def _figures(table: Table, by_problem: Mapping[str, Floats], bootstrap: Bootstra
     figures |= dict(zip(others, bootstrap.means(np.stack(list(others.values()), axis=1)), strict=True))
     for name, reliability in _reliabilities(table).items():
         samples = int((reliability.count.sum(1) > 0).sum())
-        figures[f"ece_{name}"] = bootstrap.statistic(reliability.error, reliability.resampled, samples)
+        figures[f"ece_{name}"] = bootstrap.statistics([reliability.error], reliability.resampled, samples)[0]
     return figures
 
 
@@ -211,12 +211,8 @@ def _ranking(table: Table, bootstrap: Bootstrap) -> dict[str, dict[str, Interval
         within = bootstrap.means(np.stack([area, precision], axis=1))
         pooled = Pooled(table, figure)
         used = int((table.present & ~np.isnan(table.right)).any(1).sum())
-        rows[name] = {
-            "auc_within": within[0],
-            "auc": bootstrap.statistic(pooled.area, lambda c, p=pooled: p.resampled(c)[0], used),  # type: ignore[misc]
-            "ap_within": within[1],
-            "ap": bootstrap.statistic(pooled.precision, lambda c, p=pooled: p.resampled(c)[1], used),  # type: ignore[misc]
-        }
+        overall = bootstrap.statistics([pooled.area, pooled.precision], pooled.resampled, used)
+        rows[name] = {"auc_within": within[0], "auc": overall[0], "ap_within": within[1], "ap": overall[1]}
     return rows
 
 

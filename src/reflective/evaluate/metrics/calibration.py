@@ -41,17 +41,11 @@ class Reliability:
     @property
     def error(self) -> float:
         """The ECE; NaN without samples."""
-        return float(self.resampled(np.ones((1, len(self.count))))[0])
+        return float(self.resampled(np.ones((1, len(self.count))))[0][0])
 
-    def resampled(self, counts: Floats) -> Floats:
+    def resampled(self, counts: Floats) -> tuple[Floats]:
         """The ECE where problem p is taken counts[r, p] times; (R, P) -> (R,)."""
         gap = np.abs(counts @ (self.stated - self.right)).sum(1)
         samples = (counts @ self.count).sum(1)
         out: Floats = np.divide(gap, samples, out=np.full(len(counts), np.nan), where=samples > 0)
-        return out
-
-    def rates(self, counts: Floats) -> Floats:
-        """The share of right ones in each bin where problem p is taken counts[r, p] times; (R, P) -> (R, BINS)."""
-        right, count = counts @ self.right, counts @ self.count
-        out: Floats = np.divide(right, count, out=np.full(right.shape, np.nan), where=count > 0)
-        return out
+        return (out,)

@@ -19,6 +19,7 @@ from reflective.evaluate.table import Floats, Ints, Table
 DRAWS = 100  # subsets of each size and problem: an error of at most 0.05 for a problem, 0.05/√P for their mean
 CELLS = 2_000_000  # of a block of problems, to bound memory
 NUDGE = 1e-9  # of a weight: breaks ties and nothing else
+EARLY = 1e-3  # of a score, as far as ties go
 
 
 def votes_at_k(table: Table, ks: Sequence[int], *, draws: int = DRAWS, seed: int = 0) -> Mapping[str, Floats]:
@@ -63,21 +64,25 @@ def _block(
     votes = np.zeros((r * draws, g))
     weight = np.zeros((r * draws, g))
     best = np.zeros((r * draws, g))  # (1 + S) / 2 of the best member, 0 where none is scored
+    early = np.zeros((r * draws, g))  # (n - i) / n of the first member i, so that the first answer ranks highest
     line = np.arange(r * draws)
     judgeable = ~np.isnan(table.right[rows]).all(1)
     out = {name: np.full((r, len(ks)), np.nan) for name in ("majority", "weighted")}
     for j in range(max(ks)):
         drawn = order[:, :, min(j, n - 1)]  # (R, D)
         voter = (group[row, drawn] >= 0).ravel() & (j < n)
+        index = drawn.ravel()[voter]
         at = line[voter], group[row, drawn].ravel()[voter]
         s = score[row, drawn].ravel()[voter]
         votes[at] += 1.0
         weight[at] += np.nan_to_num(s)
         best[at] = np.maximum(best[at], np.where(np.isnan(s), 0.0, (1.0 + s) / 2))
+        early[at] = np.maximum(early[at], 1.0 - index / n)
         if j + 1 in ks:
             column = list(ks).index(j + 1)
-            majority = votes + best / 2  # a vote more always wins
-            weighted = np.where(weight.any(1, keepdims=True), weight + NUDGE * best, majority)
+            rank = best + early * EARLY  # breaks ties: the best score, then the first
+            majority = votes + rank / 4  # a vote more always wins
+            weighted = np.where(weight.any(1, keepdims=True), weight + NUDGE * rank, majority)
             for name, tally in (("majority", majority), ("weighted", weighted)):
                 out[name][:, column] = _value(tally, votes, group_right, judgeable, r, draws)
     return out
