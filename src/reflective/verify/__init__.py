@@ -24,7 +24,7 @@ from reflective.verify.expression import grade_expression
 from reflective.verify.extract import answer_part, extract_answer
 from reflective.verify.math import grade_math, unreadable
 
-__all__ = ["GRADERS", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
+__all__ = ["GRADERS", "WITHOUT_GOLD", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
 
 DEFAULT_TIME_LIMIT_S = 5.0
 
@@ -44,7 +44,7 @@ GRADERS: Mapping[str, Grader] = MappingProxyType(
         "factors": grade_factors,
     }
 )
-_WITHOUT_GOLD = frozenset({"expression"})  # kinds whose metadata say what is right
+WITHOUT_GOLD = frozenset({"expression"})  # kinds whose metadata say what is right
 
 
 def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Verdict:
@@ -52,7 +52,7 @@ def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT
     grader = GRADERS.get(problem.kind)
     if grader is None:
         raise InputError(_unknown_kind(problem.kind))
-    if problem.kind not in _WITHOUT_GOLD and not (problem.answer or "").strip():
+    if problem.kind not in WITHOUT_GOLD and not (problem.answer or "").strip():
         return Verdict("ungradable", "the problem has no gold answer")
     if answer is None or not answer.strip():
         return Verdict("wrong", "no final answer")
@@ -72,7 +72,7 @@ def self_check(
     """
     faults = []
     for problem in problems:
-        if problem.kind in _WITHOUT_GOLD and problem.answer is None:
+        if problem.kind in WITHOUT_GOLD and problem.answer is None:
             continue
         verdict = grade(problem, problem.answer, time_limit_s=time_limit_s)
         if verdict.kind == "right" and problem.kind == "math" and problem.answer is not None:
