@@ -118,7 +118,7 @@ def wilson(right: float, n: int) -> tuple[float, float]:
         return float("nan"), float("nan")
     centre = (right + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * float(np.sqrt(right * (1 - right) / n + Z * Z / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if right == 0.0 else max(0.0, centre - half), 1.0 if right == 1.0 else min(1.0, centre + half)
 
 
 def _widened(interval: Interval) -> Interval:

@@ -58,7 +58,7 @@ class Summary:
     `figures`: of the run as a whole. `curves`: the share of right answers of each strategy at each k, `oracle` being
     pass@k. `selection`: the same, given that a right one is among the k. `ranking`: AUC and average precision of each
     selector, over all trajectories and within problems. `families` and `levels`: the strategies at the largest budget.
-    `values` are the last points of the curves problem by problem, (P,) each, for paired tests.
+    `values` are the last points of the curves and a single sample, problem by problem, (P,) each.
     """
 
     problems: int
@@ -101,7 +101,9 @@ def summarise(table: Table, *, seed: int = 0, resamples: int = RESAMPLES, draws:
     bootstrap = Bootstrap(table.problems, resamples=resamples, seed=seed)
     ks = budgets(table.budget)
     by_problem = accuracy_by_problem(table, ks, seed=seed, draws=draws)
-    values = {name: value[:, -1] for name, value in by_problem.items() if value.shape[1]}
+    values = {name: value[:, -1] for name, value in by_problem.items()}
+    if values:
+        values = {"single": by_problem["oracle"][:, 0], **values}
     return Summary(
         problems=table.problems,
         trajectories=table.trajectories,

@@ -26,9 +26,14 @@ class Reliability:
 
     @classmethod
     def of(cls, stated: Floats, right: Floats) -> Reliability:
-        """From probabilities and outcomes, (P,) or (P, N); pairs with a NaN are left out."""
-        p, y = (a.reshape(len(a), -1) for a in (stated, right))
+        """From probabilities and outcomes, (P,) or (P, N); pairs with a NaN are left out.
+
+        Figures that leave 0..1 are no probabilities (scores of others may be anything): then nothing is counted.
+        """
+        p, y = (a.reshape(len(a), -1 if a.size else 0) for a in (stated, right))
         known = ~np.isnan(p) & ~np.isnan(y)
+        if known.any() and not (p[known].min() >= 0.0 and p[known].max() <= 1.0):
+            known = np.zeros_like(known)
         row = np.nonzero(known)[0]
         place = np.minimum((p[known] * BINS).astype(np.int64), BINS - 1)
         cell, size = row * BINS + place, len(p) * BINS

@@ -1,10 +1,11 @@
 """Votes among k trajectories: the expectation over subsets, from a fixed number of random ones.
 
 P problems, N trajectories, G distinct answers, D draws, K budgets. A draw is a random order of a problem's
-trajectories, its first k are the subset of size k; so every k sees the same draws, and so do both votes. At k = n there
-is one subset, and the value is exact. The rules are those of `reflective.search`: a trajectory without an answer casts
-no vote; of equally strong answers the one whose best member scores higher wins, then the one that came first; where no
-voter is scored, each vote counts one; without a voter there is no answer, which is wrong.
+trajectories, its first k are the subset of size k; so every k sees the same draws, and so do both votes. At k = 1 a
+vote is a single sample, and at k = n there is one subset: these values are exact. The rules are those of
+`reflective.search`: a trajectory without an answer casts no vote; of equally strong answers the one whose best member
+scores higher wins, then the one that came first; where no voter is scored, each vote counts one; without a voter there
+is no answer, which is wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from reflective.evaluate.metrics.subsets import without_trajectories
+from reflective.evaluate.metrics.subsets import pass_at_k, without_trajectories
 from reflective.evaluate.table import Floats, Ints, Table
 
 DRAWS = 100  # subsets of each size and problem: an error of at most 0.05 for a problem, 0.05/√P for their mean
@@ -36,7 +37,10 @@ def votes_at_k(table: Table, ks: Sequence[int], *, draws: int = DRAWS, seed: int
         values = _block(table, rows, group_right[rows], ks, draws, rng)
         for name, value in values.items():
             out[name][rows] = value
-    return {name: without_trajectories(table, values) for name, values in out.items()}
+    if 1 in ks:
+        for value in out.values():
+            value[:, list(ks).index(1)] = pass_at_k(table, [1])[:, 0]
+    return {name: without_trajectories(table, value) for name, value in out.items()}
 
 
 def _right_of_groups(table: Table) -> Floats:
@@ -63,7 +67,7 @@ def _block(
     row = np.arange(r)[:, None]
     votes = np.zeros((r * draws, g))
     weight = np.zeros((r * draws, g))
-    best = np.zeros((r * draws, g))  # (1 + S) / 2 of the best member, 0 where none is scored
+    best = np.zeros((r * draws, g))  # σ(S) of the best member, 0 where none is scored
     early = np.zeros((r * draws, g))  # (n - i) / n of the first member i, so that the first answer ranks highest
     line = np.arange(r * draws)
     judgeable = ~np.isnan(table.right[rows]).all(1)
@@ -76,7 +80,7 @@ def _block(
         s = score[row, drawn].ravel()[voter]
         votes[at] += 1.0
         weight[at] += np.nan_to_num(s)
-        best[at] = np.maximum(best[at], np.where(np.isnan(s), 0.0, (1.0 + s) / 2))
+        best[at] = np.maximum(best[at], np.where(np.isnan(s), 0.0, 1.0 / (1.0 + np.exp(-np.clip(s, -30, 30)))))
         early[at] = np.maximum(early[at], 1.0 - index / n)
         if j + 1 in ks:
             column = list(ks).index(j + 1)
@@ -90,7 +94,7 @@ def _block(
 
 def _value(tally: Floats, votes: Floats, group_right: Floats, judgeable: object, r: int, draws: int) -> Floats:
     """The mean over draws of whether the winner is right, among those that can be judged; (R,)."""
-    tally = np.where(votes > 0, tally, -1.0)
+    tally = np.where(votes > 0, tally, -np.inf)
     winner = tally.argmax(1).reshape(r, draws)
     value = group_right[np.arange(r)[:, None], winner]  # (R, D)
     value = np.where(votes.any(1).reshape(r, draws), value, np.where(np.asarray(judgeable)[:, None], 0.0, np.nan))

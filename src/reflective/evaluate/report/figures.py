@@ -156,14 +156,16 @@ def _columns(points: Sequence[Interval]) -> tuple[tuple[float, ...], tuple[float
 
 def _histogram(run: Run) -> Figure:
     score, right = run.table.scores["score"], run.table.right
-    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+    known = score[~np.isnan(score)]
+    share = not len(known) or bool(known.min() >= 0.0 and known.max() <= 1.0)  # scores of others may be anything
+    edges = np.linspace(*((0.0, 1.0) if share else (known.min(), known.max())), HISTOGRAM_BINS + 1)
     series = []
     for id, value in (("right", 1.0), ("wrong", 0.0)):
         chosen = score[(right == value) & ~np.isnan(score)]
         if len(chosen):
-            count, _ = np.histogram(np.clip(chosen, 0.0, 1.0), edges)
-            share = tuple(float(c) / len(chosen) for c in count)
-            series.append(Series(id, f"{id} ({len(chosen):,})", tuple(float(e) for e in edges[:-1]), share))
+            count, _ = np.histogram(chosen, edges)
+            heights = tuple(float(c) / len(chosen) for c in count)
+            series.append(Series(id, f"{id} ({len(chosen):,})", tuple(float(e) for e in edges[:-1]), heights))
     return Figure(
         "histogram",
         run.name,
@@ -174,7 +176,7 @@ def _histogram(run: Run) -> Figure:
         "share",
         tuple(series),
         unit_y=False,
-        unit_x=True,
+        unit_x=share,
     )
 
 

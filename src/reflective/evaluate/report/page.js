@@ -55,6 +55,7 @@
     const xs = known(shown.flatMap((s) => s.x)), ys = known(shown.flatMap((s) => [...s.y, ...s.low, ...s.high]));
     let [x0, x1] = xs.length ? [Math.min(...xs), Math.max(...xs)] : [0, 1];
     if (fig.unit_x) [x0, x1] = [0, 1];
+    if (fig.kind === "histogram" && !fig.unit_x && shown[0].x.length > 1) x1 += shown[0].x[1] - shown[0].x[0];
     if (fig.kind === "bars") [x0, x1] = [-0.5, fig.categories.length - 0.5];
     let [y0, y1] = fig.unit_y ? [0, 1] : [0, (ys.length ? Math.max(...ys) : 1) * 1.08 || 1];
     if (fig.unit_y && fig.kind === "line" && !fig.diagonal && ys.length) {
@@ -192,9 +193,9 @@
     };
     if (fig.series.length > 1) {
       for (const s of fig.series) {
-        const button = el("button", { type: "button", "aria-pressed": s.on, onclick: () => {
+        const button = el("button", { type: "button", "aria-pressed": String(s.on), onclick: () => {
           s.on = !s.on;
-          button.setAttribute("aria-pressed", s.on);
+          button.setAttribute("aria-pressed", String(s.on));
           draw();
         } }, el("i", { style: `background:${s.color}` }), s.name);
         legend.append(button);
@@ -244,7 +245,7 @@
     $("f-count").textContent = `${found.length.toLocaleString("en")} problems${of}`;
     const rows = found.slice(0, shownRows).map((p) => {
       const total = p.trajectories.length || 1;
-      const button = el("button", { type: "button", title: `${p.rights} of ${p.trajectories.length} trajectories are right`, "aria-current": p === current, onclick: () => { current = p; show(p); list(); } },
+      const button = el("button", { type: "button", title: `${p.rights} of ${p.trajectories.length} trajectories are right`, "aria-current": String(p === current), onclick: () => { current = p; show(p); list(); } },
         mark(p.right), el("span", { class: "t" }, p.text.replace(/\s+/g, " ").slice(0, 160)),
         el("span", { class: "tally" }, el("i", { style: `width:${(100 * p.rights) / total}%` })));
       return el("li", {}, button);
@@ -260,9 +261,12 @@
       if (body.childNodes.length) return;
       const think = el("div", { class: "think" });
       for (const [text, v] of t.steps) {
-        think.append(el("span", { class: "step", style: `background:rgb(${scoreColor(v)} / var(--step))`, title: `step score ${v}` }, text, el("sup", {}, v.toFixed(2))));
+        // the empty lines between steps belong to none of them
+        const lead = text.match(/^\s*/)[0];
+        if (think.childNodes.length && lead) think.append("\n");
+        think.append(el("span", { class: "step", style: `background:rgb(${scoreColor(v)} / var(--step))`, title: `step score ${v}` }, text.slice(lead.length).trimEnd(), el("sup", {}, v.toFixed(2))));
       }
-      think.append(t.rest);
+      think.append(t.steps.length ? t.rest.trimEnd() : t.rest);
       body.append(think);
       if (t.answer_text.trim()) body.append(el("div", { class: "said" }, t.answer_text.trim()));
       if (t.reason) body.append(el("div", { class: "small" }, t.reason));

@@ -117,7 +117,8 @@ def _histogram(axes: Any, figure: Figure) -> None:
     for i, s in enumerate(figure.series):
         width = s.x[1] - s.x[0] if len(s.x) > 1 else 1.0
         axes.bar(s.x, s.y, width, align="edge", color=_color(s, i), alpha=0.55, label=_safe(s.name))
-    axes.set_xlim(0, 1)
+    if figure.unit_x:
+        axes.set_xlim(0, 1)
 
 
 def _color(s: Series, i: int) -> str:
