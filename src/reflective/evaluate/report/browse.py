@@ -23,7 +23,8 @@ def problems_to_show(run: Run, budget_bytes: int, *, seed: int = 0) -> list[dict
     sizes = {record.key: _size(record) for record in read_records(run.folder / RECORDS)}
     order = list(sizes)
     random.Random(seed).shuffle(order)
-    chosen, spent = set(), 0
+    chosen: set[str] = set()
+    spent = 0
     for key in order:
         if chosen and spent + sizes[key] > budget_bytes:
             break

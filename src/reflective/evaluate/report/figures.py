@@ -158,7 +158,8 @@ def _histogram(run: Run) -> Figure:
     score, right = run.table.scores["score"], run.table.right
     known = score[~np.isnan(score)]
     share = not len(known) or bool(known.min() >= 0.0 and known.max() <= 1.0)  # scores of others may be anything
-    edges = np.linspace(*((0.0, 1.0) if share else (known.min(), known.max())), HISTOGRAM_BINS + 1)
+    low, high = (0.0, 1.0) if share else (float(known.min()), float(known.max()))
+    edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
     series = []
     for id, value in (("right", 1.0), ("wrong", 0.0)):
         chosen = score[(right == value) & ~np.isnan(score)]
