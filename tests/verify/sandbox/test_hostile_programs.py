@@ -1,5 +1,7 @@
 """Programs that try to get out, to take everything, or to stay: in bubblewrap, and by the kernel's own means."""
 
+# ruff: noqa: E501  (programs in strings)
+
 from __future__ import annotations
 
 import os
