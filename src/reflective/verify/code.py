@@ -118,9 +118,10 @@ def _grade_call(sandbox: Sandbox, metadata: Mapping[str, Any], answer: str) -> V
 
 def _grade_check(sandbox: Sandbox, metadata: Mapping[str, Any], answer: str) -> Verdict:
     """The test program asks, the tested one answers, in two sandboxes; this passes the lines on."""
-    payload = {"source": str(metadata.get("check") or ""), "entries": _entries(metadata)}
-    if not payload["source"].strip():
+    source = str(metadata.get("check") or "")
+    if not source.strip():
         raise TestsFailed("there is no test program")
+    payload = {"source": source, "entries": _entries(metadata)}
     limits = _limits(metadata, CHECK_TIME_LIMIT_S)
     left = limits.wall_s
     with ExitStack() as stack:

@@ -58,9 +58,12 @@ def readable_paths() -> list[str]:
     return [path for path in dict.fromkeys(inside) if os.path.exists(path) and not path.startswith("/usr/")]
 
 
-def command(bwrap: str, limits: Limits, seccomp: int | None, program: Sequence[str]) -> list[str]:
-    """The whole command; `seccomp` is the number of an open file that holds the filter."""
-    words = [bwrap, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+def options(limits: Limits, seccomp: int | None) -> list[str]:
+    """bubblewrap's options; `seccomp` is the number of an open file that holds the filter.
+
+    They go through a file (`--args`), since a program can read the command line of what started it.
+    """
+    words = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     words += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     if os.geteuid() == 0:
         words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -83,7 +86,7 @@ def command(bwrap: str, limits: Limits, seccomp: int | None, program: Sequence[s
     words += ["--remount-ro", "/", "--remount-ro", "/dev"]  # both are in memory, and else without a limit
     if seccomp is not None:
         words += ["--seccomp", str(seccomp)]
-    return [*words, "--", *program]
+    return words
 
 
 def _parents(paths: Sequence[str]) -> list[str]:

@@ -249,7 +249,8 @@ class Process:
             self._scratch = tempfile.TemporaryDirectory(prefix="scratch-", ignore_cleanup_errors=True)
             return program
         calls = self._open(seccomp.program()) if seccomp.supported() else None
-        return bubblewrap.command(self._bwrap, self.limits, calls, program)
+        options = self._open("\0".join(bubblewrap.options(self.limits, calls)).encode() + b"\0")
+        return [self._bwrap, "--args", str(options), "--", *program]
 
     def _open(self, data: bytes) -> int:
         file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
