@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from reflective import __version__
+from reflective.evaluate.manifest import versions
 from reflective.evaluate.paired import Comparison
 from reflective.evaluate.report.browse import problems_to_show
 from reflective.evaluate.report.figures import figures
@@ -46,7 +46,7 @@ def page(runs: Sequence[Run], *, title: str = "", text_budget: int = TEXT_BUDGET
         style=_part("page.css"),
         script=_part("page.js"),
         data=embedded(data),
-        version=__version__,
+        version=versions().get("reflective", ""),
     )
 
 
