@@ -211,6 +211,15 @@ def _trajectory(data: Mapping[str, Any]) -> TrajectoryRecord:
     return TrajectoryRecord(**known)
 
 
+def finite(value: Any) -> Any:
+    """A JSON value with null in place of NaN and infinities, which JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -> Iterator[Record]:
     """The records of a file, in order. A last line that was cut off is left out; `notes` is told.
 

@@ -7,7 +7,6 @@ as JSON in which no `<` is left, and the script puts it in place as text.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -22,6 +21,7 @@ from reflective.evaluate.report.figures import figures
 from reflective.evaluate.report.gather import Run, paired_tests
 from reflective.evaluate.report.words import MAIN, ROWS, budgets_shown, cell, label, plain
 from reflective.evaluate.selectors import LABELS
+from reflective.records import finite
 from reflective.render import GREEN, RED, YELLOW
 
 TEXT_BUDGET_BYTES = 12_000_000  # of problems and trajectories that can be opened on a page, all runs together
@@ -54,15 +54,6 @@ def embedded(data: Any) -> str:
     """JSON that can stand in a script element: nothing in it can end the element or begin another."""
     text = json.dumps(finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def finite(value: Any) -> Any:
-    """The same, with null in place of NaN and infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _part(name: str) -> str:
