@@ -19,7 +19,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 BY_SHAPE = ("scores_cost", "reference_way", "hf_generate", "vllm_cpu", "floor", "prefill")
-ONCE = ("startup",)
+ONCE = ("startup", "evaluate_speed")
 
 
 def main() -> int:
@@ -82,7 +82,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         for check in checks:
             mark = {True: "reached", False: "**not reached**", None: ""}[check["reached"]]
             want = f"{check['want']} {mark}".strip()
-            shape = line["setting"]["shape"] if line["benchmark"] != "startup" else ""
+            shape = "" if line["benchmark"] in ONCE else line["setting"]["shape"]
             row = (line["benchmark"], shape, sides, f"{check['name']}: {check['value']}", spread, want)
             rows.append("| " + " | ".join(row) + " |")
     return "\n".join(rows)

@@ -26,7 +26,7 @@ SOURCE = REPOSITORY / "src" / "reflective"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 PARSE_ONLY = "<!-- test: parse -->"
 LANGUAGES = ("bash", "console", "python")
-NEEDS_MODEL = ("solve", "score", "info", "train")
+NEEDS_MODEL = ("solve", "score", "info", "train", "eval", "report")
 OTHER_PROGRAMS = ("make", "python", "pip", "git", "cat", "echo")
 
 # nothing but white space may stand between the marker and its block
@@ -129,8 +129,9 @@ def check_command(command: list[str], where: str) -> None:
 
 def parse_reflective(arguments: list[str], where: str) -> None:
     """Arguments that the command line takes."""
-    from reflective.cli import _parser
+    from reflective.cli import _parser, join_command
 
+    arguments = join_command(arguments)
     parser, _ = _parser(arguments)
     message, code = io.StringIO(), 0
     try:

@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "errors": set(),
     "types": {"errors", "render"},  # render draws what str() and a notebook show, when they are asked to
     "render": {"types"},
-    "records": {*_GROUND, "records"},
+    "confidence": set(),
+    "records": {*_GROUND, "confidence", "records"},
     "sprm": {*_GROUND, "sprm"},
     "verify": {*_GROUND, "verify"},
     "tasks": {*_GROUND, "verify", "tasks"},
@@ -42,6 +43,7 @@ WITHOUT_TORCH = (
     "errors.py",
     "types.py",
     "records.py",
+    "confidence.py",
     "render.py",
     "verify",
     "tasks",

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+from reflective.confidence import confidence_of, self_certainty_of
 from reflective.errors import InputError, ReflectiveError
 from reflective.types import FinishReason, Problem, Solution, Step, Timing, Trajectory, Usage, Verdict, VerdictKind
 
@@ -26,7 +27,12 @@ RECORD_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryRecord:
-    """What is kept of a trajectory. `tokens` counts the sampled ones; the texts are empty where they were left out."""
+    """What is kept of a trajectory. `tokens` counts the sampled ones; the texts are empty where they were left out.
+
+    `step_ends` are the places in `thinking` behind each step. `group` is the number of its answer among the problem's
+    distinct answers (`reflective.search.votes`), where they have been compared. `self_certainty` and `confidence_…` are
+    those of `reflective.confidence`.
+    """
 
     index: int
     seed: int
@@ -40,6 +46,13 @@ class TrajectoryRecord:
     mean_logprob: float | None = None
     thinking: str = ""
     answer_text: str = ""
+    step_ends: tuple[int, ...] = ()
+    group: int | None = None
+    self_certainty: float | None = None
+    confidence_mean: float | None = None
+    confidence_lowest_group: float | None = None
+    confidence_bottom10: float | None = None
+    confidence_tail: float | None = None
 
     @property
     def step_scores(self) -> tuple[float, ...]:
@@ -54,6 +67,7 @@ class TrajectoryRecord:
     @classmethod
     def of(cls, trajectory: Trajectory, verdict: Verdict | None = None, *, texts: bool = True) -> TrajectoryRecord:
         """The record of a trajectory."""
+        confidence = confidence_of(trajectory.token_confidences)
         return cls(
             index=trajectory.index,
             seed=trajectory.seed,
@@ -67,7 +81,25 @@ class TrajectoryRecord:
             mean_logprob=trajectory.mean_logprob,
             thinking=trajectory.thinking if texts else "",
             answer_text=trajectory.answer_text if texts else "",
+            step_ends=_step_ends(trajectory) if texts else (),
+            self_certainty=self_certainty_of(trajectory.token_certainties),
+            confidence_mean=confidence.mean if confidence else None,
+            confidence_lowest_group=confidence.lowest_group if confidence else None,
+            confidence_bottom10=confidence.bottom10 if confidence else None,
+            confidence_tail=confidence.tail if confidence else None,
         )
+
+
+def _step_ends(trajectory: Trajectory) -> tuple[int, ...]:
+    """Where the steps' texts end in the thinking; nothing where one of them is not found."""
+    ends, start = [], 0
+    for step in trajectory.steps:
+        found = trajectory.thinking.find(step.text, start) if step.text else -1
+        if found < 0:
+            return ()
+        start = found + len(step.text)
+        ends.append(start)
+    return tuple(ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +206,18 @@ def _trajectory(data: Mapping[str, Any]) -> TrajectoryRecord:
     known = _known(TrajectoryRecord, data)
     known["step_logits"] = tuple(float(s) for s in data["step_logits"])
     known["step_positions"] = tuple(data["step_positions"])
+    known["step_ends"] = tuple(data.get("step_ends", ()))
     known["verdict"] = _verdict(data.get("verdict"))
     return TrajectoryRecord(**known)
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with null in place of NaN and infinities, which JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -> Iterator[Record]:

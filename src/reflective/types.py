@@ -58,7 +58,8 @@ class Trajectory:
     `answer_text` the text behind it, `answer` the final answer found in `answer_text` (None: there is none).
     `score` is the aggregate of the step scores; None when no step was scored, which ranks below every number.
     `token_logprobs[i]` is the model's log-probability (temperature 1, no filter) of `token_ids[i]`, where the engine
-    keeps them.
+    keeps them. So are `token_certainties` (self-certainty) and `token_confidences` (DeepConf), which need the whole
+    distribution; they are empty where it was not looked at (see `reflective.confidence`).
     """
 
     index: int
@@ -71,6 +72,8 @@ class Trajectory:
     answer: str | None = None
     token_logprobs: tuple[float, ...] | None = None
     seed: int = 0
+    token_certainties: tuple[float, ...] = ()
+    token_confidences: tuple[float, ...] = ()
 
     @property
     def tokens(self) -> int:

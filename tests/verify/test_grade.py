@@ -11,7 +11,7 @@ import pytest
 from reflective import verify
 from reflective.errors import InputError
 from reflective.types import Problem, Verdict
-from reflective.verify import GRADERS, extract_answer, grade, self_check
+from reflective.verify import GRADERS, WITHOUT_GOLD, extract_answer, grade, self_check
 
 
 @pytest.mark.parametrize("kind", sorted(GRADERS))
@@ -21,7 +21,7 @@ def test_no_final_answer_is_wrong(kind: str, answer: str | None) -> None:
     assert grade(problem, answer) == Verdict("wrong", "no final answer")
 
 
-@pytest.mark.parametrize("kind", sorted(set(GRADERS) - {"expression"}))
+@pytest.mark.parametrize("kind", sorted(set(GRADERS) - WITHOUT_GOLD))
 @pytest.mark.parametrize("gold", [None, "", " "])
 def test_no_gold_answer_is_ungradable(kind: str, gold: str | None) -> None:
     assert grade(Problem("", gold, kind=kind), "5").kind == "ungradable"

@@ -25,6 +25,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("reflective.cli.import_", "turn a checkpoint of the reference into ours"),
     "tasks": ("reflective.cli.tasks", "list, show and sample the problem families"),
     "train": ("reflective.cli.train", "train a small model, or a head for your own"),
+    "eval": ("reflective.cli.eval", "run a benchmark: sample, score, grade and record"),
+    "eval merge": ("reflective.cli.eval_merge", "join the shards of a run"),
+    "eval regrade": ("reflective.cli.eval_regrade", "grade the answers of a run again"),
+    "eval import": ("reflective.cli.eval_import", "turn generations and scores of others into a run"),
+    "eval export": ("reflective.cli.eval_export", "write a run in the formats of others"),
+    "report": ("reflective.cli.report", "show runs: a page, Markdown, plots, figures"),
 }
 
 DESCRIPTION = "Reasoning that scores its own steps: one pass that writes, scores and selects."
@@ -51,7 +57,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = join_command(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an answer in any script, on any terminal
@@ -78,6 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def one_line(message: object) -> str:
     """A message without line breaks."""
     return " ".join(str(message).split())
+
+
+def join_command(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with a command of two words ("eval merge") as one."""
+    command = " ".join(words[:2])
+    return [command, *words[2:]] if " " in command and command in COMMANDS else list(words)
 
 
 def _parser(arguments: Sequence[str]) -> tuple[Parser, ModuleType | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from typing import Any
 
@@ -59,15 +58,9 @@ def read_problem(argument: str) -> str:
 
 def print_json(data: Any, *, indent: int | None = None) -> None:
     """One JSON value on stdout; JSON has no NaN and no infinity, so these are null."""
-    print(json.dumps(_finite(data), ensure_ascii=False, indent=indent, allow_nan=False))
+    from reflective.records import finite
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    print(json.dumps(finite(data), ensure_ascii=False, indent=indent, allow_nan=False))
 
 
 def say(message: str) -> None:

@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
 from reflective.errors import ContextError, InputError
@@ -35,13 +36,16 @@ class Scripted:
     """One trajectory: its text behind the prompt's `<think>`, and a logit a step (missing ones are 0).
 
     `endless` goes on with filler after the text until the budget is used up. `logprob` is given to every token; None
-    is an engine that does not keep them.
+    is an engine that does not keep them. `certainties` and `confidences` are given to the tokens round and round; empty
+    is an engine that does not look at the whole distribution.
     """
 
     text: str
     logits: Sequence[float] = ()
     endless: bool = False
     logprob: float | None = -1.0
+    certainties: Sequence[float] = ()
+    confidences: Sequence[float] = ()
 
 
 Script = Sequence[Scripted] | Callable[[str, int, int], Scripted]
@@ -231,6 +235,8 @@ class ScriptedEngine(Engine):
             finish_reason=reason,
             token_logprobs=None if row.scripted.logprob is None else (row.scripted.logprob,) * len(row.ids),
             seed=row.request.seed,
+            token_certainties=tuple(islice(cycle(row.scripted.certainties), len(row.ids))),
+            token_confidences=tuple(islice(cycle(row.scripted.confidences), len(row.ids))),
         )
         self._finished[row.id] = row
         events.append(Finished(row.id, trajectory))

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Generic, Protocol, TypeVar
 
-from reflective.types import Problem, Trajectory
+from reflective.types import Problem
 
 MAX_COMPARISONS = 100  # questions to the grader for one vote
 COMPARISON_TIME_LIMIT_S = 1.0
@@ -22,14 +23,28 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,40}|\d{1,3}(?:,\d{3}){1,12})(?:\.\d{0,40})?(
 Same = Callable[[str, str], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Ballot:
-    """One answer and the trajectories that gave it, by index."""
-
-    members: tuple[Trajectory, ...]
+class Voter(Protocol):
+    """What a vote needs of a trajectory or of its record."""
 
     @property
-    def voice(self) -> Trajectory:
+    def index(self) -> int: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def answer(self) -> str | None: ...
+
+
+AnyVoter = TypeVar("AnyVoter", bound=Voter)
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot(Generic[AnyVoter]):
+    """One answer and the trajectories that gave it, by index."""
+
+    members: tuple[AnyVoter, ...]
+
+    @property
+    def voice(self) -> AnyVoter:
         """The member that speaks for the answer: the best score, then the lowest index."""
         return max(self.members, key=lambda t: (-1.0 if t.score is None else t.score, -t.index))
 
@@ -45,10 +60,10 @@ class Ballot:
         return sum(t.score for t in self.members if t.score is not None)
 
 
-def ballots(trajectories: Sequence[Trajectory], problem: Problem) -> list[Ballot]:
+def ballots(trajectories: Sequence[AnyVoter], problem: Problem) -> list[Ballot[AnyVoter]]:
     """The distinct answers, in the order of their first trajectory. A trajectory without an answer casts no vote."""
     voters = sorted((t for t in trajectories if t.answer is not None), key=lambda t: t.index)
-    groups: dict[str | Fraction, list[Trajectory]] = {}
+    groups: dict[str | Fraction, list[AnyVoter]] = {}
     for t in voters:
         groups.setdefault(_key(t.answer or ""), []).append(t)
     merged = _merge(list(groups.items()), problem) if problem.kind == "math" else list(groups.values())
@@ -64,9 +79,9 @@ def _key(answer: str) -> str | Fraction:
     return text
 
 
-def _merge(groups: list[tuple[str | Fraction, list[Trajectory]]], problem: Problem) -> list[list[Trajectory]]:
+def _merge(groups: list[tuple[str | Fraction, list[AnyVoter]]], problem: Problem) -> list[list[AnyVoter]]:
     """Join groups whose answers the grader takes for each other. Two different plain numbers are never asked about."""
-    merged: list[tuple[str | Fraction, list[Trajectory]]] = []
+    merged: list[tuple[str | Fraction, list[AnyVoter]]] = []
     asked = 0
     for key, members in groups:
         home = None

@@ -1,7 +1,8 @@
-"""The problem families: endless problems in plain English with gold answers, and traces that solve them.
+"""Problem sets: generated families, endless and with traces that solve them, and benchmarks from elsewhere.
 
-`get_task(name)` gives one family, `mixture` interleaves several. Questions are those of the package `reasoning_gym`
-(extra `tasks`), which is imported when the first problem is drawn.
+`load_problems(name)` gives the problems of either, or of a file of yours. `get_task(name)` gives one family, `mixture`
+interleaves several; their questions are those of the package `reasoning_gym` (extra `tasks`), which is imported when
+the first problem is drawn. `get_benchmark(name)` gives one benchmark, from the hub or from a file.
 """
 
 from __future__ import annotations
@@ -12,9 +13,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from reflective.errors import InputError
 from reflective.tasks.base import Segment, Split, Task, Trace
+from reflective.tasks.benchmarks import BENCHMARKS, Benchmark, get_benchmark, load_problems
 from reflective.types import Problem
 
-__all__ = ["TASKS", "Segment", "Split", "Task", "Trace", "get_task", "mixture"]
+__all__ = [
+    "BENCHMARKS",
+    "TASKS",
+    "Benchmark",
+    "Segment",
+    "Split",
+    "Task",
+    "Trace",
+    "get_benchmark",
+    "get_task",
+    "load_problems",
+    "mixture",
+]
 
 _CLASSES = {
     "countdown": "Countdown",

@@ -4,9 +4,10 @@
     answer = extract_answer(part, problem.kind)
     verdict = grade(problem, answer)          # right, wrong or ungradable, with the reason
 
-A problem's kind names its grader. A grader never evaluates or runs what a model wrote, never raises, and ends within
-the time limit, in any thread. What it can't decide it calls ungradable, which is not wrong: such a trajectory is left
-out of training and counted apart in evaluation.
+A problem's kind names its grader. A grader never evaluates what a model wrote, never raises, and ends within the time
+limit, in any thread; only "code" runs what a model wrote, in the sandbox and for as long as its tests may take. What it
+can't decide it calls ungradable, which is not wrong: such a trajectory is left out of training and counted apart in
+evaluation.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Protocol
 from reflective.errors import InputError
 from reflective.types import Problem, Verdict
 from reflective.verify.choice import grade_choice
+from reflective.verify.code import grade_code
 from reflective.verify.exact import grade_exact, grade_factors
 from reflective.verify.expression import grade_expression
 from reflective.verify.extract import answer_part, extract_answer
 from reflective.verify.math import grade_math, unreadable
 
-__all__ = ["GRADERS", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
+__all__ = ["GRADERS", "WITHOUT_GOLD", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
 
 DEFAULT_TIME_LIMIT_S = 5.0
 
@@ -39,12 +41,13 @@ GRADERS: Mapping[str, Grader] = MappingProxyType(
     {
         "math": grade_math,
         "choice": grade_choice,
+        "code": grade_code,
         "expression": grade_expression,
         "exact": grade_exact,
         "factors": grade_factors,
     }
 )
-_WITHOUT_GOLD = frozenset({"expression"})  # kinds whose metadata say what is right
+WITHOUT_GOLD = frozenset({"code", "expression"})  # kinds whose metadata say what is right
 
 
 def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Verdict:
@@ -52,7 +55,7 @@ def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT
     grader = GRADERS.get(problem.kind)
     if grader is None:
         raise InputError(_unknown_kind(problem.kind))
-    if problem.kind not in _WITHOUT_GOLD and not (problem.answer or "").strip():
+    if problem.kind not in WITHOUT_GOLD and not (problem.answer or "").strip():
         return Verdict("ungradable", "the problem has no gold answer")
     if answer is None or not answer.strip():
         return Verdict("wrong", "no final answer")
@@ -72,7 +75,7 @@ def self_check(
     """
     faults = []
     for problem in problems:
-        if problem.kind in _WITHOUT_GOLD and problem.answer is None:
+        if problem.kind in WITHOUT_GOLD and problem.answer is None:
             continue
         verdict = grade(problem, problem.answer, time_limit_s=time_limit_s)
         if verdict.kind == "right" and problem.kind == "math" and problem.answer is not None:

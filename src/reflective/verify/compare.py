@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from reflective.verify import atoms, values
 from reflective.verify.formula import Malformed, Unsupported, variables
+from reflective.verify.helpers import SHARED, HelperFailure, HelperTimeout
 from reflective.verify.notation import Atom, Group, Relation, Value, Words, read
 from reflective.verify.relations import is_equation, is_name, less, names_each, region
-from reflective.verify.sandbox import SHARED, SandboxFailure, SandboxTimeout
 from reflective.verify.text import to_latex
 from reflective.verify.units import canonical_unit
 
@@ -204,9 +204,9 @@ class Comparison:
     def symbolic(self, gold: str, answer: str) -> str | None:
         try:
             result = SHARED.call("equivalent", gold, answer, time_limit_s=self.time_left())
-        except SandboxTimeout as error:
+        except HelperTimeout as error:
             raise Undecided(f"no verdict within {self.time_limit_s:g} s") from error
-        except SandboxFailure as error:
+        except HelperFailure as error:
             raise Undecided(f"math-verify failed: {error}") from error
         if result == "gold unreadable":
             raise Undecided("the gold answer can't be read")

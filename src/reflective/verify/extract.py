@@ -10,6 +10,8 @@ are in it. In the answer part, the first of these that there is:
  3. what the kind allows: for "math" the whole text if it is one short formula, else the last $...$ or number; for
     "choice" the last letter in bold or in parentheses; for "expression" the last line that is arithmetic; for the
     others the text itself, if it is one line.
+
+A program (kind "code") is the last fenced block of Python (`fences.py`); none of the above applies to it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from reflective.verify.choice import stated_letters
+from reflective.verify.fences import stated_program
 from reflective.verify.text import strip_delimiters
 
 MAX_LINE_CHARS = 600  # of a line that is taken for an answer as it stands
@@ -69,6 +72,8 @@ def answer_part(response: str) -> str | None:
 
 def extract_answer(answer_text: str, kind: str = "math") -> str | None:
     """The final answer stated in an answer part (see `answer_part`), or None."""
+    if kind == "code":
+        return stated_program(answer_text)
     found, cut_off = _boxes(answer_text)
     if cut_off:
         return None

@@ -1,7 +1,7 @@
 """Kind "math": is this the same mathematical answer as the gold one?
 
 Numbers and elementary formulas are compared here, exactly or with 50 digits, in microseconds to a few milliseconds;
-what they can't write goes to math-verify in the sandbox. The rules, where usage differs:
+what they can't write goes to math-verify in a helper process. The rules, where usage differs:
 
  * Brackets belong to the answer: (1, 2], (1, 2), {1, 2} and the bare list 1, 2 differ. A bare list is a set of answers
    and equals {..}, in any order; tuples and intervals keep theirs.
@@ -25,8 +25,8 @@ from reflective.verify import atoms, values
 from reflective.verify.compare import Comparison, Undecided
 from reflective.verify.extract import last_boxed
 from reflective.verify.formula import Malformed, Unsupported, variables
+from reflective.verify.helpers import SHARED, HelperFailure, HelperTimeout
 from reflective.verify.notation import Atom, Group, Relation, Value, read
-from reflective.verify.sandbox import SHARED, SandboxFailure, SandboxTimeout
 from reflective.verify.text import MAX_ANSWER_CHARS, to_latex
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
@@ -67,7 +67,7 @@ def unreadable(gold: str, *, time_limit_s: float) -> str | None:
             except Malformed as error:
                 if atoms.based_number(atom) is None:
                     return str(error)
-    except (Malformed, Unsupported, ArithmeticError, SandboxFailure, SandboxTimeout) as error:
+    except (Malformed, Unsupported, ArithmeticError, HelperFailure, HelperTimeout) as error:
         return str(error)
     return None
 

@@ -1,6 +1,6 @@
 """Equivalence through math-verify, for notation that our own formulas do not read: integrals, sums, set algebra.
 
-Runs inside the sandbox only: what is computed here may take for ever. math-verify's own time limits are signals,
+Runs inside a helper process only: what is computed here may take for ever. math-verify's own time limits are signals,
 which work in a main thread only, so they are off.
 """
 

@@ -1,4 +1,4 @@
-"""The sandbox: time limits in any thread, failures that stay inside, helpers that do not outlive their use."""
+"""The helpers: time limits in any thread, failures that stay inside, helpers that do not outlive their use."""
 
 from __future__ import annotations
 
@@ -16,66 +16,66 @@ import pytest
 
 from reflective.types import Problem
 from reflective.verify import grade
-from reflective.verify.sandbox import Sandbox, SandboxFailure, SandboxTimeout
+from reflective.verify.helpers import HelperFailure, Helpers, HelperTimeout
 
 INTEGRAL = "\\int_0^1 x \\, dx"
 ENDLESS = "\\sum_{k=1}^{10^{9}} k^{k}"
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox(helpers=2)
+def helpers() -> Iterator[Helpers]:
+    made = Helpers(helpers=2)
     yield made
     made.close()
 
 
-def test_a_call_returns_the_functions_result(sandbox: Sandbox) -> None:
-    assert sandbox.call("equivalent", "\\frac12", INTEGRAL, time_limit_s=30.0) == "right"
-    assert sandbox.call("equivalent", "\\frac13", INTEGRAL, time_limit_s=30.0) == "wrong"
-    assert sandbox.call("readable", "\\frac{", time_limit_s=30.0) is False
+def test_a_call_returns_the_functions_result(helpers: Helpers) -> None:
+    assert helpers.call("equivalent", "\\frac12", INTEGRAL, time_limit_s=30.0) == "right"
+    assert helpers.call("equivalent", "\\frac13", INTEGRAL, time_limit_s=30.0) == "wrong"
+    assert helpers.call("readable", "\\frac{", time_limit_s=30.0) is False
 
 
-def test_the_time_limit_holds_in_a_thread_and_the_next_call_works(sandbox: Sandbox) -> None:
-    sandbox.call("readable", "1", time_limit_s=30.0)  # started: what follows is the limit alone
+def test_the_time_limit_holds_in_a_thread_and_the_next_call_works(helpers: Helpers) -> None:
+    helpers.call("readable", "1", time_limit_s=30.0)  # started: what follows is the limit alone
     seen: list[object] = []
 
     def call() -> None:
         start = time.monotonic()
         try:
-            sandbox.call("equivalent", "5", ENDLESS, time_limit_s=0.5)
-        except SandboxTimeout:
+            helpers.call("equivalent", "5", ENDLESS, time_limit_s=0.5)
+        except HelperTimeout:
             seen.append(time.monotonic() - start)
 
     thread = threading.Thread(target=call)
     thread.start()
     thread.join(60.0)
     assert len(seen) == 1 and isinstance(seen[0], float) and 0.4 < seen[0] < 10.0
-    assert sandbox.call("equivalent", "\\frac12", INTEGRAL, time_limit_s=30.0) == "right"
+    assert helpers.call("equivalent", "\\frac12", INTEGRAL, time_limit_s=30.0) == "right"
 
 
-def test_an_exception_is_reported_and_the_helper_is_kept(sandbox: Sandbox) -> None:
-    with pytest.raises(SandboxFailure, match="KeyError"):
-        sandbox.call("system", "exit 1", time_limit_s=30.0)
-    helper = sandbox._idle[-1]
+def test_an_exception_is_reported_and_the_helper_is_kept(helpers: Helpers) -> None:
+    with pytest.raises(HelperFailure, match="KeyError"):
+        helpers.call("system", "exit 1", time_limit_s=30.0)
+    helper = helpers._idle[-1]
     assert helper.alive
-    sandbox.call("readable", "1", time_limit_s=30.0)
-    assert sandbox._idle[-1] is helper
+    helpers.call("readable", "1", time_limit_s=30.0)
+    assert helpers._idle[-1] is helper
 
 
-def test_a_helper_that_dies_is_replaced(sandbox: Sandbox) -> None:
-    sandbox.call("readable", "1", time_limit_s=30.0)
-    for helper in sandbox._idle:
+def test_a_helper_that_dies_is_replaced(helpers: Helpers) -> None:
+    helpers.call("readable", "1", time_limit_s=30.0)
+    for helper in helpers._idle:
         helper.process.kill()
         helper.process.wait()
-    assert sandbox.call("readable", "1", time_limit_s=30.0) is True
+    assert helpers.call("readable", "1", time_limit_s=30.0) is True
 
 
-def test_many_threads_share_the_helpers(sandbox: Sandbox) -> None:
+def test_many_threads_share_the_helpers(helpers: Helpers) -> None:
     pairs = [("\\frac12", "right"), ("\\frac13", "wrong")] * 20
     with ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(sandbox.call, "equivalent", gold, INTEGRAL, time_limit_s=60.0) for gold, _ in pairs]
+        calls = [pool.submit(helpers.call, "equivalent", gold, INTEGRAL, time_limit_s=60.0) for gold, _ in pairs]
         assert [call.result() for call in calls] == [expected for _, expected in pairs]
-    assert 1 <= len(sandbox._idle) <= 2
+    assert 1 <= len(helpers._idle) <= 2
 
 
 def test_grading_in_threads_gives_the_verdicts_of_one_thread() -> None:
@@ -112,7 +112,7 @@ assert right()
 def test_no_helper_outlives_its_caller() -> None:
     code = """
 import os
-from reflective.verify.sandbox import SHARED
+from reflective.verify.helpers import SHARED
 SHARED.call("readable", "1", time_limit_s=30.0)
 print(SHARED._idle[0].process.pid, flush=True)
 os.kill(os.getpid(), 9)

@@ -27,18 +27,18 @@ MEMORY_LIMIT_BYTES = 3 * 2**30
 START_LIMIT_S = 60.0  # importing SymPy on a busy machine; does not count as the call's time
 GRACE_S = 2.0  # a helper whose caller is gone ends this long after its time limit
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from reflective.verify.sandbox import serve; serve()"
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from reflective.verify.helpers import serve; serve()"
 
 
-class SandboxTimeout(Exception):
+class HelperTimeout(Exception):
     """The time limit passed; the helper was killed."""
 
 
-class SandboxFailure(Exception):
+class HelperFailure(Exception):
     """The function raised, ran out of memory or took its process down."""
 
 
-class Sandbox:
+class Helpers:
     """A few helper processes, shared by all threads."""
 
     def __init__(self, helpers: int | None = None) -> None:
@@ -57,7 +57,7 @@ class Sandbox:
             try:
                 result = helper.call(function, arguments, time_limit_s)
             except BaseException as error:
-                if isinstance(error, SandboxFailure) and helper.alive:
+                if isinstance(error, HelperFailure) and helper.alive:
                     self._keep(helper)
                 else:
                     helper.kill()
@@ -115,7 +115,7 @@ class _Helper:
         request = {"function": function, "arguments": arguments, "time_limit_s": time_limit_s}
         answer = self._exchange(json.dumps(request).encode() + b"\n", time_limit_s)
         if "error" in answer:
-            raise SandboxFailure(answer["error"])
+            raise HelperFailure(answer["error"])
         return answer["result"]
 
     def _exchange(self, request: bytes, time_limit_s: float) -> dict[str, Any]:
@@ -139,9 +139,9 @@ class _Helper:
         finally:
             timer.cancel()
         if expired.is_set():
-            raise SandboxTimeout(f"no result within {time_limit_s:g} s")
+            raise HelperTimeout(f"no result within {time_limit_s:g} s")
         if not line.endswith(b"\n"):
-            raise SandboxFailure("the helper process died")
+            raise HelperFailure("the helper process died")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -207,7 +207,7 @@ def _alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-SHARED = Sandbox()
+SHARED = Helpers()
 atexit.register(SHARED.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=SHARED.after_fork)

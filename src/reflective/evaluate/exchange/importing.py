@@ -1,0 +1,273 @@
+"""Generations, scores and verdicts that other tools wrote, as a run of ours: so that our metrics judge their selectors.
+
+A line of the file is a problem with lists of responses, scores and verdicts, or one response; lines of the same problem
+are joined. Which field is which is said by a `Mapping`; a dot goes into an object ("output.score_lst"). A score may be
+a number, larger being better, or a list of step scores in 0..1, which are aggregated as ours are. Where no verdicts are
+given, the answers are extracted and graded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from reflective.errors import InputError
+from reflective.evaluate.grading import Grade, has_ended, with_groups
+from reflective.evaluate.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
+from reflective.records import Record, RecordWriter, TrajectoryRecord
+from reflective.sprm.aggregate import DEFAULT_AGGREGATION, aggregate
+from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
+from reflective.verify import GRADERS, answer_part, extract_answer
+from reflective.verify import grade as grade_answer
+
+STEP_CLIP = 1e-12  # a step score of 0 or 1 has no finite logit
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """The names of their fields; an empty one is not there."""
+
+    problem: str = "problem"
+    answer: str = "answer"
+    responses: str = "responses"
+    scores: str = "scores"
+    correct: str = ""
+    id: str = ""
+    tokens: str = ""
+    family: str = ""
+
+    def replaced(self, given: dict[str, str]) -> Mapping:
+        """With some fields named otherwise. Raises `InputError` for one that is none of ours."""
+        known = [f.name for f in fields(self)]
+        for name in given:
+            if name not in known:
+                raise InputError(f"unknown field {name!r}. Known: {', '.join(known)}.")
+        return Mapping(**{**{name: getattr(self, name) for name in known}, **given})
+
+
+PRESETS = MappingProxyType(
+    {
+        "plain": Mapping(),
+        # test/inference.py of the reference: {"prompt", "answer", "output": {"solution_lst", "score_lst"}}
+        "reference": Mapping("prompt", "answer", "output.solution_lst", "output.score_lst"),
+        # samples_*.jsonl of lm-evaluation-harness
+        "lm-eval": Mapping("arguments.gen_args_0.arg_0", "target", "resps", "", "exact_match", "doc_id"),
+    }
+)
+
+
+def import_run(
+    source: Path,
+    out: Path,
+    mapping: Mapping,
+    *,
+    kind: str = "math",
+    model: str = "imported",
+    grade: Grade = grade_answer,
+) -> int:
+    """Write a run folder from a file of JSON lines; the number of problems. Raises `InputError` with the line."""
+    if kind not in GRADERS:
+        raise InputError(f"unknown kind {kind!r}. Known: {', '.join(GRADERS)}.")
+    if (out / MANIFEST).exists() or (out / RECORDS).exists():
+        raise InputError(f"'{out}' already holds a run. Name another --output.")
+    groups: dict[str, _Group] = {}
+    for where, row in _rows(source):
+        _take(groups, row, mapping, kind, where)
+    if not groups:
+        raise InputError(f"'{source}' holds no responses.")
+    problems = [group.problem for group in groups.values()]
+    most = max(len(group.responses) for group in groups.values())
+    write_manifest(
+        out,
+        Manifest(
+            benchmark={"name": source.name},
+            model=model,
+            strategy="best_of_n",
+            effort=most,
+            seed=0,
+            settings={},
+            problems=len(problems),
+            digest=digest_of(problems),
+            versions=versions(),
+            history=(f"imported from {source.name}",),
+        ),
+    )
+    with RecordWriter(out / RECORDS, resume=False) as writer:
+        for number, group in enumerate(groups.values()):
+            writer.write(_record(group, number, model, grade))
+    return len(groups)
+
+
+@dataclass(slots=True)
+class _Response:
+    text: str
+    score: Any
+    correct: Any
+    tokens: Any
+
+
+@dataclass(slots=True)
+class _Group:
+    """A problem and its responses so far."""
+
+    problem: Problem
+    responses: list[_Response]
+
+
+def _rows(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with source.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                where = f"{source}:{number}"
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise InputError(f"{where}: not JSON: {error}.") from error
+                if not isinstance(row, dict):
+                    raise InputError(f"{where}: a JSON object is expected, got {type(row).__name__}.")
+                yield where, row
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't read '{source}': {error}.") from error
+
+
+def _field(row: dict[str, Any], name: str) -> Any:
+    """The value of a field, None where it is not there; a dot goes into an object."""
+    value: Any = row
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _take(groups: dict[str, _Group], row: dict[str, Any], mapping: Mapping, kind: str, where: str) -> None:
+    text = _field(row, mapping.problem)
+    if isinstance(text, list):  # a chat: what the user said
+        text = "\n\n".join(str(m.get("content", "")) for m in text if isinstance(m, dict) and m.get("role") == "user")
+    responses = _flat(_field(row, mapping.responses))
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}: no problem text in {mapping.problem!r}. Name the field with problem=….")
+    if not responses or not all(isinstance(r, str) for r in responses):
+        raise InputError(f"{where}: no response texts in {mapping.responses!r}. Name the field with responses=….")
+    gold = _field(row, mapping.answer)
+    if isinstance(gold, dict):  # {"target": …} in the reference's parquet files
+        gold = gold.get("target")
+    given = _field(row, mapping.id)
+    key = str(given) if given is not None else text
+    group = groups.get(key)
+    if group is None:
+        answer = None if gold is None else str(gold)
+        problem = Problem(
+            text,
+            answer,
+            id="" if given is None else str(given),
+            family=str(_field(row, mapping.family) or ""),
+            kind=kind,
+        )
+        group = groups[key] = _Group(problem, [])
+    columns = [
+        _column(_field(row, name), len(responses), what, where)
+        for what, name in (("scores", mapping.scores), ("correct", mapping.correct), ("tokens", mapping.tokens))
+    ]
+    group.responses += [_Response(*cells) for cells in zip(responses, *columns, strict=True)]
+
+
+def _flat(value: Any) -> list[Any]:
+    """A list of responses from a response, a list, or a list of lists."""
+    if isinstance(value, list):
+        return [item for part in value for item in (part if isinstance(part, list) else [part])]
+    return [] if value is None else [value]
+
+
+def _column(value: Any, count: int, what: str, where: str) -> list[Any]:
+    """One value a response. A single one is of a single response; of several, nobody knows whose it is."""
+    if value is None:
+        return [None] * count
+    if not isinstance(value, list):
+        return [value] if count == 1 else [None] * count
+    if count == 1 and what == "scores" and value and all(isinstance(v, int | float) for v in value) and len(value) > 1:
+        return [value]  # the step scores of the one response
+    if len(value) != count:
+        raise InputError(f"{where}: {len(value)} {what} for {count} responses; there must be one for each.")
+    return value
+
+
+def _record(group: _Group, number: int, model: str, grade: Grade) -> Record:
+    trajectories = tuple(_trajectory(i, response, group.problem, grade) for i, response in enumerate(group.responses))
+    closed = [t for t in trajectories if t.closed]
+    best = max(closed, key=lambda t: (t.score is not None, t.score or 0.0, -t.index), default=None)
+    known = all(isinstance(r.tokens, int) for r in group.responses)
+    return with_groups(
+        Record(
+            problem=group.problem,
+            model=model,
+            strategy="best_of_n",
+            effort=len(trajectories),
+            seed=0,
+            selected=None if best is None else best.index,
+            answer=None if best is None else best.answer,
+            confidence=None,
+            trajectories=trajectories,
+            usage=Usage(0, sum(t.tokens for t in trajectories)),
+            timing=Timing(0.0),
+            verdict=Verdict("wrong", "no finished response") if best is None else best.verdict,
+            extra={"number": number, "imported": True, "tokens_known": known},
+        )
+    )
+
+
+def _trajectory(index: int, response: _Response, problem: Problem, grade: Grade) -> TrajectoryRecord:
+    thinking, part = _parts(response.text)
+    answer = extract_answer(part, problem.kind) if part else None
+    reason: FinishReason = "length" if part is None else "eos"
+    logits, score = _score(response.score)
+    t = TrajectoryRecord(
+        index=index,
+        seed=0,
+        tokens=response.tokens if isinstance(response.tokens, int) else 0,
+        finish_reason=reason,
+        score=score,
+        step_logits=logits,
+        step_positions=tuple(range(len(logits))),
+        answer=answer,
+        thinking=thinking,
+        answer_text=part or "",
+    )
+    verdict = _verdict(response.correct)
+    if verdict is None and has_ended(t):
+        verdict = grade(problem, answer)
+    return replace(t, verdict=verdict)
+
+
+def _parts(text: str) -> tuple[str, str | None]:
+    """Thinking and answer text; the answer is None where a thinking was begun and not closed."""
+    if "<think>" not in text and "</think>" not in text:
+        return "", text
+    part = answer_part(text)
+    thinking = text.partition("</think>")[0].removeprefix("<think>")
+    return thinking, part
+
+
+def _score(value: Any) -> tuple[tuple[float, ...], float | None]:
+    """Step logits and the trajectory's score."""
+    if isinstance(value, list):
+        steps = [float(v) for v in value]
+        if not all(0.0 <= v <= 1.0 for v in steps):
+            raise InputError("step scores must lie in 0..1. Map only trajectory scores, or turn logits into scores.")
+        clipped = [min(max(v, STEP_CLIP), 1.0 - STEP_CLIP) for v in steps]
+        logits = tuple(math.log(v / (1.0 - v)) for v in clipped)
+        return logits, aggregate(logits, DEFAULT_AGGREGATION)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return (), float(value)
+    return (), None
+
+
+def _verdict(value: Any) -> Verdict | None:
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return Verdict("right" if value else "wrong", "as imported")
+    return None

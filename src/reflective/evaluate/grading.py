@@ -1,0 +1,85 @@
+"""From a solution to its record: every final answer graded once, equal answers grouped.
+
+A trajectory whose thinking was closed but not continued to an answer, and one that a strategy stopped, have no verdict:
+nobody knows what they would have answered. One that ran out of tokens has no final answer, which is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from reflective.records import Record, TrajectoryRecord
+from reflective.search.votes import ballots
+from reflective.types import Problem, Solution, Trajectory, Verdict
+from reflective.verify import extract_answer, grade
+
+Grade = Callable[[Problem, str | None], Verdict]
+
+
+def record_of(solution: Solution, number: int, *, grade: Grade = grade, texts: bool = True) -> Record:
+    """The graded record of a solution; `number` is the problem's place in its run."""
+    graded = _Once(solution.problem, grade)
+    verdicts = [graded(t.answer) if has_ended(t) else None for t in solution.trajectories]
+    record = Record.of(
+        solution, graded(solution.answer), verdicts, texts=texts, extra={"number": number} if number >= 0 else None
+    )
+    return with_groups(record)
+
+
+def regraded(record: Record, *, grade: Grade = grade, extract: bool = False) -> Record:
+    """The record with new verdicts; `extract` also looks for the final answers again, where the texts were kept.
+
+    The chosen answer stays that of the chosen trajectory; nothing is generated and no choice is made anew.
+    """
+    graded = _Once(record.problem, grade)
+    trajectories = []
+    for t in record.trajectories:
+        if extract and t.answer_text.strip():
+            t = replace(t, answer=extract_answer(t.answer_text, record.problem.kind))
+        trajectories.append(replace(t, group=None, verdict=graded(t.answer) if has_ended(t) else None))
+    answer = record.answer
+    if extract:
+        answer = next((t.answer for t in trajectories if t.index == record.selected and t.answer_text.strip()), answer)
+    return with_groups(replace(record, answer=answer, trajectories=tuple(trajectories), verdict=graded(answer)))
+
+
+def has_ended(t: Trajectory | TrajectoryRecord) -> bool:
+    """Whether a trajectory came to the end of what it would have said, be it out of tokens."""
+    if t.answer is not None or t.answer_text.strip():
+        return True
+    return t.finish_reason not in ("think_end", "cancelled")
+
+
+def with_groups(record: Record) -> Record:
+    """The record with its trajectories' answers numbered."""
+    groups = _compare(record)
+    numbered = tuple(replace(t, group=groups.get(t.index)) for t in record.trajectories)
+    return replace(record, trajectories=numbered)
+
+
+def answer_groups(record: Record) -> list[int | None]:
+    """The number of each trajectory's answer; they are compared where that has not been done."""
+    if any(t.group is None and t.answer is not None for t in record.trajectories):
+        groups = _compare(record)
+        return [groups.get(t.index) for t in record.trajectories]
+    return [t.group for t in record.trajectories]
+
+
+def _compare(record: Record) -> dict[int, int]:
+    """Index of a trajectory -> number of its answer, by the definition that votes are counted with."""
+    votes = ballots(record.trajectories, record.problem)
+    return {member.index: number for number, ballot in enumerate(votes) for member in ballot.members}
+
+
+class _Once:
+    """Grades each distinct answer of a problem once."""
+
+    def __init__(self, problem: Problem, grade: Grade) -> None:
+        self._problem, self._grade = problem, grade
+        self._known: dict[str | None, Verdict] = {}
+
+    def __call__(self, answer: str | None) -> Verdict:
+        if answer not in self._known:
+            self._known[answer] = self._grade(self._problem, answer)
+        return self._known[answer]

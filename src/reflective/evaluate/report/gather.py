@@ -1,0 +1,71 @@
+"""What a report is about: runs with their tables and summaries, and the tests between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reflective.errors import InputError
+from reflective.evaluate.manifest import RECORDS, Manifest, read_manifest
+from reflective.evaluate.paired import Comparison, common, compare
+from reflective.evaluate.summary import Summary, accuracy_by_problem, summarise
+from reflective.evaluate.table import Table
+from reflective.records import read_records
+
+TESTED = ("chosen", "single", "best_of_n", "majority", "weighted", "oracle")
+"""What two runs are compared by: the answers that each gave, and each strategy at the largest k that both have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A run folder, read once. The trajectories' texts stay on the disk."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+    table: Table
+    summary: Summary
+    notes: tuple[str, ...] = ()
+
+
+def gather(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
+    """Read and summarise runs. Raises `InputError` where a folder is no run or holds no record."""
+    names = _names(folders)
+    runs = []
+    for folder, name in zip(folders, names, strict=True):
+        manifest, notes = read_manifest(folder), list[str]()
+        table = Table.of(read_records(folder / RECORDS, notes))
+        if not table.problems:
+            raise InputError(f"'{folder}' holds no record yet. Let reflective eval solve a problem first.")
+        i, n = manifest.shard
+        expected = len(range(i - 1, manifest.problems, n))
+        if table.problems < expected:
+            notes.append(f"{table.problems:,} of {expected:,} problems are there; the run is unfinished")
+        runs.append(Run(name, folder, manifest, table, summarise(table, seed=seed), tuple(notes)))
+    return runs
+
+
+def paired_tests(a: Run, b: Run, *, seed: int = 0) -> dict[str, Comparison]:
+    """A minus B on the problems that both have: the chosen answers, and each strategy at the k that both have."""
+    ours, theirs = common(a.table, b.table)
+    tests = {"chosen": compare(ours.chosen_right, theirs.chosen_right, seed=seed)}
+    k = min(ours.budget, theirs.budget)
+    if k:
+        left, right = (accuracy_by_problem(t, [1, k], seed=seed) for t in (ours, theirs))
+        tests["single"] = compare(left["oracle"][:, 0], right["oracle"][:, 0], seed=seed)
+        for name in TESTED:
+            if name in left and name in right:
+                tests[name] = compare(left[name][:, -1], right[name][:, -1], seed=seed)
+    return tests
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, with as many of the folders above as it takes to tell them apart."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("the same run is named twice.")
+    for depth in range(1, 20):
+        names = ["/".join(folder.resolve().parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder.resolve()) for folder in folders]

@@ -1,0 +1,202 @@
+"""Run a benchmark: any engine, any strategy, many problems in flight, records appended as they come.
+
+    solve -> grade -> write -> tell
+
+Solving fills the engine; grading and writing go on beside it in a thread of their own. A trajectory is a function of
+the model, its problem and its seed, so a run that was killed and started again holds what an uninterrupted one holds.
+Ctrl-C stops what is being written, keeps every solved problem, and raises KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reflective.engines.base import Engine
+from reflective.errors import InputError
+from reflective.evaluate.bootstrap import wilson
+from reflective.evaluate.grading import Grade, record_of
+from reflective.evaluate.manifest import RECORDS, Manifest, claim, digest_of, versions
+from reflective.records import Record, RecordWriter, read_records
+from reflective.search import BestOfN, Settings, Strategy, solve_many
+from reflective.types import Problem, Solution
+from reflective.verify import grade as grade_answer
+
+if TYPE_CHECKING:
+    from reflective.search.attempt import Calibrated
+
+UNGRADED_AT_MOST = 256  # solutions that wait for the grader before the engine waits, too
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands. `right` and `graded` count the run's own answers; `seconds_left` is NaN at first."""
+
+    done: int
+    total: int
+    right: int
+    graded: int
+    seconds: float
+    seconds_left: float
+
+    @property
+    def accuracy(self) -> tuple[float, float, float]:
+        """The share of right answers so far with its 95 % Wilson interval; NaN before the first."""
+        if not self.graded:
+            return float("nan"), float("nan"), float("nan")
+        share = self.right / self.graded
+        return (share, *wilson(share, self.graded))
+
+
+Tell = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of an engine: `effort` trajectories a problem, spent by `strategy`.
+
+    `benchmark` describes where the problems come from, for the manifest. `shard` (i, n) takes every n-th problem from
+    the i-th on. `texts=False` leaves the thinkings out of the records.
+    """
+
+    effort: int
+    strategy: Strategy
+    settings: Settings
+    benchmark: Mapping[str, Any]
+    shard: tuple[int, int] = (1, 1)
+    texts: bool = True
+
+    def __post_init__(self) -> None:
+        i, n = self.shard
+        if not 1 <= i <= n:
+            raise InputError(f"shard is {i}/{n}; it must be one of 1/{max(n, 1)} to {max(n, 1)}/{max(n, 1)}.")
+
+    def manifest(self, engine: Engine, problems: Sequence[Problem]) -> Manifest:
+        """What the run folder says of this run."""
+        s = self.settings
+        return Manifest(
+            benchmark=self.benchmark,
+            model=engine.name,
+            strategy=self.strategy.name,
+            effort=self.effort,
+            seed=s.seed,
+            settings={
+                **asdict(s.sampling),
+                "max_tokens": s.max_tokens,
+                "answer_tokens": s.answer_tokens,
+                "answers": getattr(self.strategy, "answers", "all") if isinstance(self.strategy, BestOfN) else "all",
+                "texts": self.texts,
+            },
+            problems=len(problems),
+            digest=digest_of(problems),
+            shard=self.shard,
+            versions=versions(),
+        )
+
+
+def run_benchmark(
+    engine: Engine,
+    problems: Sequence[Problem],
+    plan: Plan,
+    folder: Path,
+    *,
+    calibration: Calibrated | None = None,
+    grade: Grade = grade_answer,
+    tell: Tell | None = None,
+    notes: list[str] | None = None,
+) -> Path:
+    """Solve, grade and record every problem of the plan's shard that is not yet recorded; the path of the records.
+
+    Raises `InputError` where the folder holds another run, and what the engine or the disk raises; what was solved
+    before is recorded in any case.
+    """
+    problems = with_own_keys(problems)
+    claim(folder, plan.manifest(engine, problems))
+    i, n = plan.shard
+    numbers = {_key(problem): number for number, problem in enumerate(problems)}
+    mine = problems[i - 1 :: n]
+    with RecordWriter(folder / RECORDS) as writer:
+        if notes is not None:
+            notes += writer.notes
+        waiting = [problem for problem in mine if _key(problem) not in writer.done]
+        meter = _Meter(len(mine), len(waiting), _counts(folder / RECORDS), tell)
+
+        def keep(problem: Problem, solution: Solution) -> None:
+            record = record_of(solution, numbers[_key(problem)], grade=grade, texts=plan.texts)
+            writer.write(record)
+            meter.add(record)
+
+        solutions = solve_many(
+            engine,
+            waiting,
+            plan.effort,
+            strategy=plan.strategy,
+            settings=plan.settings,
+            calibration=calibration,
+        )
+        _beside(solutions, keep)
+    return folder / RECORDS
+
+
+def _beside(solutions: Iterator[tuple[Problem, Solution]], keep: Callable[[Problem, Solution], None]) -> None:
+    """Call `keep` with each solution in another thread, in order; what has been solved is kept whatever happens."""
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="grading") as grader:
+        for problem, solution in solutions:
+            pending.append(grader.submit(keep, problem, solution))
+            while pending and (pending[0].done() or len(pending) > UNGRADED_AT_MOST):
+                pending.popleft().result()
+        while pending:
+            pending.popleft().result()
+
+
+class _Meter:
+    """Counts what is recorded and tells it; used by one thread."""
+
+    def __init__(self, total: int, waiting: int, before: tuple[int, int], tell: Tell | None) -> None:
+        self._total, self._waiting, self._tell = total, waiting, tell
+        self._right, self._graded = before
+        self._new = 0
+        self._began = time.monotonic()
+        self._report()
+
+    def add(self, record: Record) -> None:
+        self._new += 1
+        right = record.verdict.right if record.verdict else None
+        self._right += right is True
+        self._graded += right is not None
+        self._report()
+
+    def _report(self) -> None:
+        if self._tell is None:
+            return
+        spent = time.monotonic() - self._began
+        left = spent / self._new * (self._waiting - self._new) if self._new else float("nan")
+        done = self._total - self._waiting + self._new
+        self._tell(Progress(done, self._total, self._right, self._graded, spent, left))
+
+
+def with_own_keys(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems, where several have the same id (or none and the same text) numbered apart."""
+    seen: dict[str, int] = {}
+    apart = []
+    for problem in problems:
+        key = _key(problem)
+        seen[key] = seen.get(key, 0) + 1
+        apart.append(problem if seen[key] == 1 else replace(problem, id=f"{key}#{seen[key]}"))
+    return apart
+
+
+def _key(problem: Problem) -> str:
+    return problem.id or problem.text
+
+
+def _counts(path: Path) -> tuple[int, int]:
+    """Right and graded answers that are there already."""
+    verdicts = [record.verdict.right for record in read_records(path) if record.verdict is not None]
+    return sum(v is True for v in verdicts), sum(v is not None for v in verdicts)

@@ -1,0 +1,52 @@
+"""Questions and gold answers in the forms in which files hold them.
+
+A gold answer may be a number, a text, a list of answers, or stand at the end of a worked solution: behind "####", in a
+box. A question may be a text or a list of chat messages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reflective.verify.extract import last_boxed
+from reflective.verify.text import strip_delimiters
+
+HASHES = "####"
+
+
+def gold_answer(value: Any) -> str:
+    """The final answer alone. Raises `ValueError` where `value` holds none."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"a gold answer is a number or a text, got {value!r}")
+    if isinstance(value, int | float):
+        return _plain(value)
+    if isinstance(value, str):
+        text = value.rpartition(HASHES)[2] if HASHES in value else value
+        if "boxed" in text or "fbox" in text:
+            text = last_boxed(text) or ""
+        if not text.strip():
+            raise ValueError("the gold answer is empty")
+        return text.strip()
+    if isinstance(value, Sequence):
+        answers = [strip_delimiters(gold_answer(item)) for item in value]
+        if not answers:
+            raise ValueError("the gold answer is an empty list")
+        return answers[0] if len(answers) == 1 else ", ".join(answers)
+    raise ValueError(f"a gold answer is a number or a text, got {type(value).__name__}")
+
+
+def _plain(value: int | float) -> str:
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else json.dumps(value)
+
+
+def question_text(value: Any) -> str:
+    """A question's text: as it is, or the last message of the user. Raises `ValueError` where there is none."""
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        spoken = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role", "user") == "user"]
+        if spoken and isinstance(spoken[-1], str) and spoken[-1].strip():
+            return str(spoken[-1]).strip()
+    raise ValueError("the question is no text and no list of messages")

@@ -1,0 +1,37 @@
+"""The program in an answer: what stands between the fences of a Markdown code block."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+LANGUAGES = ("", "python", "python3", "py")
+
+
+def _programs(text: str) -> Iterator[str]:
+    """The fenced blocks of Python in `text`, in order; other languages are left out, an unclosed block too."""
+    opened: str | None = None
+    lines: list[str] = []
+    for line in text.splitlines():
+        mark = line.strip()
+        if opened is None:
+            if mark.startswith("```") and "`" not in mark[3:]:
+                opened, lines = mark[3:].strip().lower(), []
+        elif mark == "```":
+            if opened in LANGUAGES:
+                yield "\n".join(lines)
+            opened = None
+        else:
+            lines.append(line)
+
+
+def stated_program(text: str) -> str | None:
+    """The last fenced block of Python in an answer; the whole text where it has no fence and is a program itself."""
+    blocks = [block for block in _programs(text) if block.strip()]
+    if blocks or "```" in text:
+        return blocks[-1] if blocks else None
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return text if text.strip() else None

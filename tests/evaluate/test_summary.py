@@ -1,0 +1,77 @@
+"""The summary: figures by hand, undefined ones as NaN, and everything as JSON."""
+
+import json
+import math
+
+import pytest
+
+from reflective.cli.common import print_json
+from reflective.evaluate.selectors import LABELS, SELECTORS
+from reflective.evaluate.summary import summarise
+from reflective.evaluate.table import SCORES
+from tables import random_table, table
+
+
+def test_figures_by_hand():
+    t = table([[1, 0], [1, 1]], [[0.9, 0.1], [0.4, 0.6]], confidence=[0.8, 0.6], chosen=[1, 0])
+    s = summarise(t)
+    assert (s.problems, s.trajectories, s.budget) == (2, 4, 2)
+    assert s.figures["chosen"].value == 0.5 and s.figures["single"].value == 0.75
+    assert s.curves["oracle"].last.value == s.curves["best_of_n"].last.value == 1.0
+    assert s.figures["gain"].value == 0.25
+    assert s.figures["tokens_per_trajectory"].value == 10.0 and s.figures["seconds_per_problem"].value == 1.0
+    assert s.figures["ece_confidence"].value == pytest.approx((0.2 + 0.6) / 2)
+    assert s.selection["best_of_n"].last.value == 1.0
+    assert s.ranking["best_of_n"]["auc_within"].value == 1.0 and s.ranking["best_of_n"]["auc_within"].problems == 1
+
+
+def test_selection_is_judged_where_a_right_one_is_there():
+    t = table([[1, 0], [0, 0]], [[0.1, 0.9], [0.5, 0.6]])
+    s = summarise(t)
+    assert s.curves["best_of_n"].last.value == 0.0 and s.curves["oracle"].last.value == 0.5
+    assert s.selection["best_of_n"].last.value == 0.0 and s.selection["best_of_n"].points[0].value == 1.0
+
+
+def test_what_is_not_known_is_nan_and_null_and_never_zero_or_one(capsys):
+    s = summarise(table([[None, None], [None, None]], confidence=None, chosen=[None, None]))
+    assert math.isnan(s.figures["chosen"].value) and math.isnan(s.curves["oracle"].last.value)
+    assert s.ranking == {} and "best_of_n" not in s.curves
+    print_json(s.to_json())
+    data = json.loads(capsys.readouterr().out)
+    assert data["figures"]["chosen"]["value"] is None and data["accuracy"]["oracle"]["value"] == [None, None]
+
+
+def test_no_problem_and_no_trajectory_are_no_error():
+    empty = summarise(table([]))
+    assert empty.problems == 0 and empty.curves == {} and math.isnan(empty.figures["chosen"].value)
+    none = summarise(table([[], []], chosen=[0, 0]))
+    assert none.budget == 0 and none.figures["chosen"].value == 0.0
+
+
+def test_ungradable_answers_are_a_figure_of_their_own():
+    t = table([[1, None], [0, 1]], [[0.1, 0.9], [0.2, 0.8]], [[0, 1], [0, 1]])
+    s = summarise(t)
+    assert s.figures["ungradable"].value == 0.25
+    assert s.curves["best_of_n"].last.value == 1.0  # the first problem's choice can't be judged, the second's is right
+
+
+def test_training_free_selectors_stand_beside_the_score():
+    t = random_table(0)
+    for name in SCORES:
+        t.scores[name][:] = t.right + 0.0
+    s = summarise(t, resamples=50, draws=10)
+    assert set(SELECTORS) <= set(s.curves) <= set(LABELS)
+    for name in SELECTORS:
+        assert s.curves[name].last.value == s.curves["oracle"].last.value and s.ranking[name]["auc"].value == 1.0
+
+
+def test_families_are_judged_apart():
+    t = table([[1, 1], [0, 0], [1, 1]], [[0.5, 0.5]] * 3, families=["a", "b", "a"])
+    s = summarise(t)
+    assert s.families["a"]["best_of_n"].value == 1.0 and s.families["b"]["best_of_n"].value == 0.0
+    assert s.families["a"]["single"].problems == 2
+
+
+def test_the_same_table_gives_the_same_figures():
+    t = random_table(4, ungradable=0.05)
+    assert summarise(t, resamples=100).to_json() == summarise(t, resamples=100).to_json()
