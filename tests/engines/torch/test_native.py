@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
+import weakref
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from engines.torch.runs import GREEDY, hf_greedy, make_engine, prompts, reference, write
+from engines.torch.runs import GREEDY, count_calls, hf_greedy, make_engine, prompts, reference, write
 from reflective.engines.base import Request, Sampling
 from reflective.engines.torch import native
 from reflective.engines.torch.fused import FusedBackbone
@@ -260,3 +262,38 @@ def test_a_library_that_does_not_load_is_not_used(monkeypatch, error):
 
 def test_the_generic_way_can_be_asked_for():
     assert type(make_engine("qwen3", fuse=False)._backbone) is HFBackbone
+
+
+def test_the_memory_of_keys_and_values_is_let_go():
+    backbone = NativeBackbone(tiny_model("qwen3"))
+    kv, _ = filled(backbone, [5])
+    held = weakref.ref(kv)
+    del kv
+    gc.collect()
+    assert held() is None
+    again, _ = filled(backbone, [7])  # and other memory at the same place is not taken for it
+    assert backbone.decode(DecodePlan([1], [7]), again)[0].isfinite().all()
+
+
+def test_keys_that_rows_have_in_common_are_read_once_and_change_no_bit():
+    backbone = NativeBackbone(tiny_model("qwen3"))
+    kv, _ = filled(backbone, [37])
+    wide = KVMemory(backbone.shape, 20, 256)
+    for row in range(20):
+        wide.restore(kv.park(0, 37), row)
+    tokens, positions = [*range(20)], [37] * 20
+    alone, features = (t.clone() for t in backbone.decode(DecodePlan(tokens, positions), wide))
+    wide.data[:, :, 1:, :, :32] = torch.nan  # read in row 0 alone: whole groups of 16 positions
+    shared, shared_features = backbone.decode(DecodePlan(tokens, positions, [(0, 37)] * 20), wide)
+    assert torch.equal(alone, shared)
+    assert torch.equal(features, shared_features)
+
+
+def test_the_engine_says_which_rows_begin_alike():
+    engine = make_engine("qwen3")
+    plans = count_calls(engine._backbone, "write")
+    (other,) = prompts(4)
+    write(engine, [Request(p, seed=i, max_tokens=3, until="eos") for i, p in enumerate([PROMPT, other, PROMPT])])
+    assert [plan.common for plan, *_ in plans[:1]] == [[(0, 9), (0, 9), (2, 4)]]  # those of one prompt enter together
+    write(engine, [Request(p, seed=i, max_tokens=3, until="eos") for i, p in enumerate([PROMPT, other])])
+    assert not plans[-1][0].common

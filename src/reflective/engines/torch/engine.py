@@ -102,6 +102,7 @@ class TorchEngine(Engine):
         self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self._features: dict[int, list[Tensor]] = {}
         self._settings: SamplingRows | None = None
+        self._common: list[tuple[int, int]] = []  # of the same rows as the settings
         self._seen: Tensor | None = None
         self._uniform = torch.empty(0, 0)
 
@@ -432,9 +433,11 @@ class TorchEngine(Engine):
         """A token for each running row, and the features (B, H) that gave it."""
         running = self._scheduler.running
         if self._settings is None:
-            self._settings = self._settings_of(running)
+            self._settings, self._common = self._settings_of(running), _common_prompts(running)
         plan = DecodePlan(
-            [s.token_ids[-1] for s in running], [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running]
+            [s.token_ids[-1] for s in running],
+            [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running],
+            self._common,
         )
         if self._keep_confidences:  # they need all logits
             logits, features = self._backbone.decode(plan, self._memory)
@@ -587,6 +590,13 @@ class TorchEngine(Engine):
                     raise
                 self._scheduler.preempt(rows // 2)
                 self._settings = None
+
+
+def _common_prompts(running: Sequence[Running]) -> list[tuple[int, int]]:
+    """For each row the first row with the same prompt, and the prompt's length; empty where no prompt is shared."""
+    first: dict[tuple[int, ...], int] = {}
+    found = [(first.setdefault(s.prompt_ids, row), len(s.prompt_ids)) for row, s in enumerate(running)]
+    return found if len(first) < len(running) else []
 
 
 def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[tuple[float, float]]:

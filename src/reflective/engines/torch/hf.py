@@ -33,6 +33,8 @@ class DecodePlan:
 
     tokens: Sequence[int]  # (B,), the last sampled token of each row
     positions: Sequence[int]  # (B,), where it goes
+    # (B,) or empty: a row that begins with the same positions, and how many; reading them there spares memory traffic
+    common: Sequence[tuple[int, int]] = ()
 
     def tensors(self, kv: KVMemory) -> PlanTensors:
         """The same, as a pass through the model needs it."""

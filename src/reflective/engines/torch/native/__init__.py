@@ -13,9 +13,10 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from collections.abc import Sequence
-from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, addressof, byref, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.sampling import SamplingRows
 from reflective.sprm.head import SPRMHead
 
-ABI = 1  # of decode.c; a library of another one is not used
+ABI = 2  # of decode.c; a library of another one is not used
 PANEL = 16  # columns that lie side by side (decode.c)
 CHUNK = 128  # tokens of the vocabulary that are summed together (decode.c)
 PREFILL_COLUMNS = 64  # positions of a prompt in one pass: what the second-level cache holds
@@ -40,6 +41,10 @@ WEIGHTS = ("input_norm", "qkv", "qkv_bias", "qk_norm", "out", "post_norm", "gate
 
 class _Layer(ctypes.Structure):
     _fields_ = [(name, c_void_p) for name in WEIGHTS]
+
+
+if TYPE_CHECKING:
+    _Integers = ctypes.Array[c_int64]
 
 
 class _Model(ctypes.Structure):
@@ -64,7 +69,7 @@ class _Memory(ctypes.Structure):
 
 class _Columns(ctypes.Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("tokens", "rows", "positions")),
+        *((name, c_void_p) for name in ("tokens", "rows", "positions", "common_rows", "common")),
         *((name, c_int32) for name in ("count", "shared_rows", "logits_from")),
     ]
 
@@ -143,7 +148,10 @@ class NativeBackbone(FusedBackbone):
         self._buffers: dict[str, Tensor] = {}
         self._work = _Work()
         self._memory = _Memory()
-        self._memory_of: KVMemory | None = None
+        self._memory_of: ref[KVMemory] | None = None
+        self._prepared = (0, 0, 0, 0)
+        self._inverse_of: SamplingRows | None = None
+        self._inverse = torch.empty(0)  # 1 / temperature of each column, of `_inverse_of`
 
     def _point(self, tensor: Tensor | None) -> int | None:
         if tensor is None:
@@ -159,13 +167,13 @@ class NativeBackbone(FusedBackbone):
 
     def _prepare(self, kv: KVMemory, columns: int, logits: int) -> None:
         """Point at the KV memory, and make room for so many columns, with logits for so many of them."""
-        if self._memory_of is not kv:
+        if self._memory_of is None or self._memory_of() is not kv:
             cosine, sine = self._angles(kv)
             self._memory = _Memory(kv.data.data_ptr(), cosine.data_ptr(), sine.data_ptr(), kv.rows, kv.length)
-            self._memory_of = kv
-        panels, threads = -(-columns // PANEL), torch.get_num_threads()
-        inner = panels * PANEL
-        drawn = -(-logits // PANEL) * PANEL
+            self._memory_of = ref(kv)
+        inner, drawn, threads = -(-columns // PANEL) * PANEL, -(-logits // PANEL) * PANEL, torch.get_num_threads()
+        if self._prepared == (inner, drawn, threads, kv.length):
+            return
         chunks = -(-self._vocabulary // CHUNK)
         heads = self._query_heads * self.shape.head_size
         room = {
@@ -188,6 +196,7 @@ class NativeBackbone(FusedBackbone):
                 setattr(self._work, name, held.data_ptr())
         self._work.normed_size = inner * self._hidden
         self._work.threads = threads
+        self._prepared = (inner, drawn, threads, kv.length)
 
     def _run(self, columns: _Columns, draw: _Draw | None = None) -> None:
         self._library.reflective_forward(
@@ -207,8 +216,9 @@ class NativeBackbone(FusedBackbone):
             count, last = len(chunk), begin + PREFILL_COLUMNS >= len(ids)
             panels = -(-count // PANEL)
             self._prepare(kv, count, PANEL)
-            table = torch.tensor([list(chunk), [row] * count, list(range(begin, begin + count))])  # (3, C)
-            self._run(_columns(table, shared_rows=True, logits_from=panels - 1 if last else panels))
+            tokens, rows, positions = _integers(chunk), _integers([row] * count), _integers(range(begin, begin + count))
+            wanted = panels - 1 if last else panels
+            self._run(_columns(tokens, rows, positions, shared_rows=True, logits_from=wanted))
         logits = self._buffers["logits"][: self._vocabulary * PANEL].view(self._vocabulary, PANEL)
         features = self._buffers["features"][: count * self._hidden].view(count, self._hidden)
         return logits[:, (count - 1) % PANEL].clone(), features[-1].clone()
@@ -217,8 +227,9 @@ class NativeBackbone(FusedBackbone):
         """One token for each of the first B rows: logits (B, V) and features (B, H), valid until the next pass."""
         count = len(plan.tokens)
         self._prepare(kv, count, count)
-        table = torch.tensor([plan.tokens, range(count), plan.positions])  # (3, B)
-        self._run(_columns(table))
+        tokens, rows, positions = _integers(plan.tokens), _integers(range(count)), _integers(plan.positions)
+        common = _common(plan)  # held here: the struct only points
+        self._run(_columns(tokens, rows, positions, *common))
         panels = -(-count // PANEL)
         logits = self._buffers["logits"][: panels * PANEL * self._vocabulary].view(panels, self._vocabulary, PANEL)
         return logits.transpose(1, 2).reshape(-1, self._vocabulary)[:count], self._caught(count)
@@ -231,32 +242,35 @@ class NativeBackbone(FusedBackbone):
             return super().write(plan, kv, settings, uniform, seen)
         count, stride = len(plan.tokens), uniform.stride(0)
         self._prepare(kv, count, count)
-        places = [row * stride + position + 1 for row, position in enumerate(plan.positions)]
-        table = torch.tensor([plan.tokens, range(count), plan.positions, places])  # (4, B)
-        inverse = torch.ones(-(-count // PANEL) * PANEL)
-        torch.reciprocal(settings.temperature.squeeze(1), out=inverse[:count])
-        tokens, logprobs = torch.empty(count, dtype=torch.int64), torch.empty(count, dtype=torch.float64)
+        tokens, rows, positions = _integers(plan.tokens), _integers(range(count)), _integers(plan.positions)
+        places = _integers([row * stride + position + 1 for row, position in enumerate(plan.positions)])
+        if self._inverse_of is not settings:
+            self._inverse = torch.ones(-(-count // PANEL) * PANEL)
+            torch.reciprocal(settings.temperature.squeeze(1), out=self._inverse[:count])
+            self._inverse_of = settings
+        drawn, logprobs = (c_int64 * count)(), (c_double * count)()
         draw = _Draw(
             uniform.data_ptr(),
-            inverse.data_ptr(),
+            self._inverse.data_ptr(),
             settings.greedy.data_ptr(),
-            tokens.data_ptr(),
-            logprobs.data_ptr(),
-            table[3].data_ptr(),
+            addressof(drawn),
+            addressof(logprobs),
+            addressof(places),
             settings.tempered,
         )
-        self._run(_columns(table), draw)
-        return tokens.tolist(), logprobs.tolist(), self._caught(count)
+        common = _common(plan)  # held here: the struct only points
+        self._run(_columns(tokens, rows, positions, *common), draw)
+        return list(drawn), list(logprobs), self._caught(count)
 
     def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
         """As `HFBackbone.score`."""
         weights = (head.hidden.weight, head.hidden.bias, head.output.weight, head.output.bias)
         if any(w.dtype != torch.float32 or w.device.type != "cpu" or not w.is_contiguous() for w in weights):
             return super().score(head, features, rows)
-        chosen, logits = torch.tensor(rows), torch.empty(len(rows), dtype=torch.float64)
+        chosen, logits = _integers(rows), (c_double * len(rows))()
         self._library.reflective_head(
             features.data_ptr(),
-            chosen.data_ptr(),
+            addressof(chosen),
             len(rows),
             self._hidden,
             head.hidden.out_features,
@@ -264,15 +278,35 @@ class NativeBackbone(FusedBackbone):
             weights[1].data_ptr(),
             weights[2].data_ptr(),
             weights[3].item(),
-            logits.data_ptr(),
+            addressof(logits),
         )
-        return logits.tolist()
+        return list(logits)
 
     def _caught(self, count: int) -> Tensor:
         return self._buffers["features"][: count * self._hidden].view(count, self._hidden)
 
 
-def _columns(table: Tensor, *, shared_rows: bool = False, logits_from: int = 0) -> _Columns:
-    """Tokens, rows and positions from the rows of an int64 table (3 or more, C), which must outlive the result."""
-    start, step = table.data_ptr(), table.shape[1] * table.element_size()
-    return _Columns(start, start + step, start + 2 * step, table.shape[1], shared_rows, logits_from)
+def _integers(values: Sequence[int]) -> _Integers:
+    return (c_int64 * len(values))(*values)
+
+
+def _common(plan: DecodePlan) -> tuple[_Integers, _Integers] | tuple[None, None]:
+    if not plan.common:
+        return None, None
+    return _integers([row for row, _ in plan.common]), _integers([length for _, length in plan.common])
+
+
+def _columns(
+    tokens: _Integers,
+    rows: _Integers,
+    positions: _Integers,
+    common_rows: _Integers | None = None,
+    common: _Integers | None = None,
+    *,
+    shared_rows: bool = False,
+    logits_from: int = 0,
+) -> _Columns:
+    """Points at the arrays, which must outlive it."""
+    arrays = (tokens, rows, positions, common_rows, common)
+    pointers = [addressof(array) if array is not None else None for array in arrays]
+    return _Columns(*pointers, len(tokens), shared_rows, logits_from)

@@ -12,8 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ABI 1              /* raised with every change of a struct below; native.py checks it */
+#define ABI 2              /* raised with every change of a struct below; native.py checks it */
 #define PANEL 16           /* columns side by side */
+#define LINE 16            /* numbers in a line of the cache */
 #define DEPTH 1024         /* entries of a column that stay in the cache while the rows of a matrix pass by */
 #define CHUNK 128          /* tokens of the vocabulary that are summed together */
 #define MAX_HEAD_SIZE 256
@@ -50,6 +51,8 @@ typedef struct {
     const int64_t *tokens;    /* (C) */
     const int64_t *rows;      /* (C), the row of the memory that a column belongs to */
     const int64_t *positions; /* (C), its place there */
+    const int64_t *common_rows; /* (C) or null: a row with the same first positions, read in place of the own one */
+    const int64_t *common;    /* (C), how many */
     int32_t count;            /* C */
     int32_t shared_rows;      /* whether several columns belong to one row: a prompt */
     int32_t logits_from;      /* the first panel whose logits are wanted; P for none */
@@ -74,9 +77,9 @@ typedef struct {
 static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks);
 
 #ifdef __clang__
-#define SHUFFLE(x, mask, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
+#define SHUFFLE(x, y, mask, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
 #else
-#define SHUFFLE(x, mask, ...) __builtin_shuffle(x, (mask){__VA_ARGS__})
+#define SHUFFLE(x, y, mask, ...) __builtin_shuffle(x, y, (mask){__VA_ARGS__})
 #endif
 
 #define LANES 4

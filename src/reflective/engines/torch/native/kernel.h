@@ -46,34 +46,65 @@ static inline __attribute__((always_inline)) VECTOR NAME(exp)(VECTOR x)
 static inline __attribute__((always_inline)) float NAME(sum)(VECTOR x)
 {
 #if LANES == 8
-    x += SHUFFLE(x, MASK, 4, 5, 6, 7, 0, 1, 2, 3);
-    x += SHUFFLE(x, MASK, 2, 3, 0, 1, 6, 7, 4, 5);
-    x += SHUFFLE(x, MASK, 1, 0, 3, 2, 5, 4, 7, 6);
+    x += SHUFFLE(x, x, MASK, 4, 5, 6, 7, 0, 1, 2, 3);
+    x += SHUFFLE(x, x, MASK, 2, 3, 0, 1, 6, 7, 4, 5);
+    x += SHUFFLE(x, x, MASK, 1, 0, 3, 2, 5, 4, 7, 6);
 #else
-    x += SHUFFLE(x, MASK, 2, 3, 0, 1);
-    x += SHUFFLE(x, MASK, 1, 0, 3, 2);
+    x += SHUFFLE(x, x, MASK, 2, 3, 0, 1);
+    x += SHUFFLE(x, x, MASK, 1, 0, 3, 2);
 #endif
     return x[0];
 }
 
-/* acc (rows, 16) += w (rows, size) · x (size, 16). The loops over rows and parts unroll: acc stays in registers. */
+/* The sums of as many registers as each has lanes, side by side: pairs of lanes are added where two registers meet. */
+static inline __attribute__((always_inline)) VECTOR NAME(sums)(const VECTOR *x)
+{
+#if LANES == 8
+    VECTOR pair[4], half[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        pair[i] = SHUFFLE(x[2 * i], x[2 * i + 1], MASK, 0, 8, 2, 10, 4, 12, 6, 14) +
+                  SHUFFLE(x[2 * i], x[2 * i + 1], MASK, 1, 9, 3, 11, 5, 13, 7, 15);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        half[i] = SHUFFLE(pair[2 * i], pair[2 * i + 1], MASK, 0, 1, 8, 9, 4, 5, 12, 13) +
+                  SHUFFLE(pair[2 * i], pair[2 * i + 1], MASK, 2, 3, 10, 11, 6, 7, 14, 15);
+    return SHUFFLE(half[0], half[1], MASK, 0, 1, 2, 3, 8, 9, 10, 11) +
+           SHUFFLE(half[0], half[1], MASK, 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+    VECTOR pair[2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        pair[i] = SHUFFLE(x[2 * i], x[2 * i + 1], MASK, 0, 4, 2, 6) + SHUFFLE(x[2 * i], x[2 * i + 1], MASK, 1, 5, 3, 7);
+    return SHUFFLE(pair[0], pair[1], MASK, 0, 1, 4, 5) + SHUFFLE(pair[0], pair[1], MASK, 2, 3, 6, 7);
+#endif
+}
+
+/* acc (rows, 16) += w (rows, size) · x (size, 16). The loops over rows and parts unroll: acc stays in registers. Where
+   `ahead` is given, what lies so many weights further on is fetched meanwhile. */
 static inline __attribute__((always_inline)) void NAME(tile)(
-    const int rows, const float *const *w, const float *x, int size, float *restrict acc)
+    const int rows, const float *const *w, const float *x, int size, size_t ahead, float *restrict acc)
 {
     VECTOR sum[TILE][PARTS];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < PARTS; v++) sum[r][v] = (VECTOR){0};
-    for (int k = 0; k < size; k++) {
-        VECTOR column[PARTS];
-#pragma GCC unroll 4
-        for (int v = 0; v < PARTS; v++) column[v] = FROM(x + (size_t)k * PANEL + v * LANES);
+    for (int k = 0; k < size;) {
+        const int stop = size - k > LINE ? k + LINE : size;
+        if (ahead)
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            const float weight = w[r][k];
+            for (int r = 0; r < rows; r++) __builtin_prefetch(w[r] + k + ahead);
+        for (; k < stop; k++) {
+            VECTOR column[PARTS];
 #pragma GCC unroll 4
-            for (int v = 0; v < PARTS; v++) sum[r][v] += weight * column[v];
+            for (int v = 0; v < PARTS; v++) column[v] = FROM(x + (size_t)k * PANEL + v * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                const float weight = w[r][k];
+#pragma GCC unroll 4
+                for (int v = 0; v < PARTS; v++) sum[r][v] += weight * column[v];
+            }
         }
     }
 #pragma GCC unroll 8
@@ -99,9 +130,9 @@ static void NAME(product)(
                     for (int r = 0; r < rows; r++)
                         for (int c = 0; c < PANEL; c++) out[r * PANEL + c] = bias ? bias[m + r] : 0.0f;
                 if (rows == TILE)
-                    NAME(tile)(TILE, row, in, size, out);
+                    NAME(tile)(TILE, row, in, size, p ? 0 : (size_t)TILE * K, out);
                 else
-                    NAME(tile)(1, row, in, size, out);
+                    NAME(tile)(1, row, in, size, 0, out);
             }
             m += rows;
         }
@@ -122,9 +153,9 @@ static void NAME(gated_product)(const float *w, const float *x, float *y, int fi
         for (int p = 0; p < P; p++) {
             float acc[TILE * PANEL] = {0};
             if (pairs == PAIRS)
-                NAME(tile)(2 * PAIRS, row, x + (size_t)p * K * PANEL, K, acc);
+                NAME(tile)(2 * PAIRS, row, x + (size_t)p * K * PANEL, K, p ? 0 : (size_t)PAIRS * K, acc);
             else
-                NAME(tile)(2, row, x + (size_t)p * K * PANEL, K, acc);
+                NAME(tile)(2, row, x + (size_t)p * K * PANEL, K, 0, acc);
             float *out = y + ((size_t)p * I + m) * PANEL;
             for (int i = 0; i < pairs * PANEL; i += LANES) /* silu(g) · u = g / (1 + e^-g) · u */
                 AT(out + i) = FROM(acc + i) / (1.0f + NAME(exp)(-FROM(acc + i))) * FROM(acc + pairs * PANEL + i);
@@ -158,17 +189,18 @@ static void NAME(norm)(const float *x, const float *weight, float eps, float *y,
 static void NAME(rotated_head)(
     const float *from, const float *weight, float eps, const float *cosine, const float *sine, float *to, int D)
 {
-    float head[MAX_HEAD_SIZE], scale = 1.0f;
+    float head[MAX_HEAD_SIZE];
     for (int d = 0; d < D; d++) head[d] = from[d * PANEL];
     if (weight) {
-        float sum = 0.0f;
-        for (int d = 0; d < D; d++) sum += head[d] * head[d];
-        scale = 1.0f / sqrtf(sum / D + eps);
-        for (int d = 0; d < D; d++) head[d] *= scale * weight[d];
+        VECTOR square = {0};
+        for (int d = 0; d < D; d += LANES) square += FROM(head + d) * FROM(head + d);
+        const float scale = 1.0f / sqrtf(NAME(sum)(square) / D + eps);
+        for (int d = 0; d < D; d += LANES) AT(head + d) = FROM(head + d) * scale * FROM(weight + d);
     }
-    for (int d = 0; d < D / 2; d++) { /* the sine's first half carries the minus of rotate_half */
-        to[d] = head[d] * cosine[d] + head[d + D / 2] * sine[d];
-        to[d + D / 2] = head[d + D / 2] * cosine[d + D / 2] + head[d] * sine[d + D / 2];
+    for (int d = 0; d < D / 2; d += LANES) { /* the sine's first half carries the minus of rotate_half */
+        const VECTOR first = FROM(head + d), second = FROM(head + d + D / 2);
+        AT(to + d) = first * FROM(cosine + d) + second * FROM(sine + d);
+        AT(to + d + D / 2) = second * FROM(cosine + d + D / 2) + first * FROM(sine + d + D / 2);
     }
 }
 
@@ -190,47 +222,74 @@ static void NAME(remember)(const Model *m, const Memory *kv, const Columns *in, 
     for (int d = 0; d < D; d++) value[d] = column[((size_t)(Q + m->groups + g) * D + d) * PANEL];
 }
 
-/* softmax(q·kᵀ / √D) of one head: the unnormalised weights into `scores` (seen), and their sum. */
-static float NAME(weigh)(const float *query, const float *keys, float *scores, int64_t seen, int D)
+/* q·k, spread over a register. */
+static inline __attribute__((always_inline)) VECTOR NAME(dot)(const float *query, const float *key, int D)
+{
+    VECTOR even = {0}, odd = {0};
+    for (int d = 0; d < D; d += 2 * LANES) {
+        even += FROM(query + d) * FROM(key + d);
+        odd += FROM(query + d + LANES) * FROM(key + d + LANES);
+    }
+    return even + odd;
+}
+
+/* softmax(q·kᵀ / √D) of one head: the unnormalised weights into `scores` (seen), and their sum. The first `common` of
+   the keys are read where other columns have read them. */
+static float NAME(weigh)(const float *query, const float *common_keys, int64_t common, const float *keys, float *scores,
+                         int64_t seen, int D)
 {
     VECTOR peaks = (VECTOR){0} - INFINITY, sums = {0};
     int64_t t = 0;
-    for (; t < seen; t++) {
-        VECTOR even = {0}, odd = {0};
-        for (int d = 0; d < D; d += 2 * LANES) {
-            even += FROM(query + d) * FROM(keys + t * D + d);
-            odd += FROM(query + d + LANES) * FROM(keys + t * D + d + LANES);
-        }
-        scores[t] = NAME(sum)(even + odd);
+    for (; t + LANES <= seen; t += LANES) {
+        VECTOR dot[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES; i++) dot[i] = NAME(dot)(query, (t < common ? common_keys : keys) + (t + i) * D, D);
+        const VECTOR score = NAME(sums)(dot);
+        AT(scores + t) = score;
+        peaks = NAME(larger)(score, peaks);
     }
     float peak = -INFINITY, total = 0.0f;
-    for (t = 0; t + LANES <= seen; t += LANES) peaks = NAME(larger)(FROM(scores + t), peaks);
+    for (; t < seen; t++) {
+        scores[t] = NAME(sum)(NAME(dot)(query, keys + t * D, D));
+        peak = scores[t] > peak ? scores[t] : peak;
+    }
     for (int v = 0; v < LANES; v++) peak = peaks[v] > peak ? peaks[v] : peak;
-    for (; t < seen; t++) peak = scores[t] > peak ? scores[t] : peak;
     for (t = 0; t + LANES <= seen; t += LANES) sums += AT(scores + t) = NAME(exp)(FROM(scores + t) - peak);
     for (; t < seen; t++) total += scores[t] = NAME(exp)((VECTOR){0} + scores[t] - peak)[0];
     return total + NAME(sum)(sums);
 }
 
-/* out (parts registers of a head) = Σ_t scores[t] · values[t], two positions at a time. */
+/* even, odd (parts registers of a head each) += Σ_t scores[t] · values[t] for t from `first` (even) up to `last`. */
 static inline __attribute__((always_inline)) void NAME(mix)(
-    const int parts, const float *scores, const float *values, int64_t seen, int D, VECTOR *out)
+    const int parts, const float *scores, const float *values, int64_t first, int64_t last, int D, VECTOR *even, VECTOR *odd)
 {
-    VECTOR even[4], odd[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < parts; v++) even[v] = odd[v] = (VECTOR){0};
-    int64_t t = 0;
-    for (; t + 1 < seen; t += 2)
+    int64_t t = first;
+    for (; t + 1 < last; t += 2)
 #pragma GCC unroll 4
         for (int v = 0; v < parts; v++) {
             even[v] += scores[t] * FROM(values + t * D + v * LANES);
             odd[v] += scores[t + 1] * FROM(values + (t + 1) * D + v * LANES);
         }
-    if (t < seen)
+    if (t < last)
 #pragma GCC unroll 4
         for (int v = 0; v < parts; v++) even[v] += scores[t] * FROM(values + t * D + v * LANES);
+}
+
+/* Σ_t scores[t] · values[t] for `parts` registers of a head, times `scale`, into a column of `to`. */
+static inline __attribute__((always_inline)) void NAME(mix_all)(
+    const int parts, const float *scores, const float *common_values, int64_t common, const float *values, int64_t seen,
+    int D, float scale, float *to)
+{
+    VECTOR even[4], odd[4];
 #pragma GCC unroll 4
-    for (int v = 0; v < parts; v++) out[v] = even[v] + odd[v];
+    for (int v = 0; v < parts; v++) even[v] = odd[v] = (VECTOR){0};
+    NAME(mix)(parts, scores, common_values, 0, common, D, even, odd);
+    NAME(mix)(parts, scores, values, common, seen, D, even, odd);
+#pragma GCC unroll 4
+    for (int v = 0; v < parts; v++) {
+        even[v] = (even[v] + odd[v]) * scale;
+        for (int i = 0; i < LANES; i++) to[(v * LANES + i) * PANEL] = even[v][i];
+    }
 }
 
 /* softmax(q·kᵀ / √D) · v of column c for the query heads of group g, into out (P, Q·D, 16). */
@@ -240,6 +299,10 @@ static void NAME(attend)(const Model *m, const Memory *kv, const Columns *in, co
     const int D = m->size, Q = m->queries, shared = Q / m->groups, heads = Q + 2 * m->groups;
     const int64_t position = in->positions[c], row = in->rows[c], seen = position + 1;
     const float *keys = NAME(place)(m, kv, layer, 0, row, g), *values = NAME(place)(m, kv, layer, 1, row, g);
+    const int64_t other = in->common_rows ? in->common_rows[c] : row;
+    /* whole registers of it, so that sums run in the same order whether it is shared or not */
+    const int64_t common = in->common_rows ? in->common[c] / PANEL * PANEL : 0;
+    const float *common_keys = NAME(place)(m, kv, layer, 0, other, g), *common_values = NAME(place)(m, kv, layer, 1, other, g);
     const float scaling = 1.0f / sqrtf((float)D);
     for (int head = g * shared; head < (g + 1) * shared; head++) {
         const float *column = qkv + ((size_t)(c / PANEL) * heads + head) * D * PANEL + c % PANEL;
@@ -247,17 +310,14 @@ static void NAME(attend)(const Model *m, const Memory *kv, const Columns *in, co
         float query[MAX_HEAD_SIZE];
         NAME(rotated_head)(column, weight, m->eps, kv->cosine + position * D, kv->sine + position * D, query, D);
         for (int d = 0; d < D; d += LANES) AT(query + d) *= scaling;
-        const float total = NAME(weigh)(query, keys, scores, seen, D);
+        const float scale = 1.0f / NAME(weigh)(query, common_keys, common, keys, scores, seen, D);
+        float *to = out + ((size_t)(c / PANEL) * Q + head) * D * PANEL + c % PANEL;
         for (int first = 0; first < D;) {
             const int parts = D - first >= 4 * LANES ? 4 : 2;
-            VECTOR mixed[4];
             if (parts == 4)
-                NAME(mix)(4, scores, values + first, seen, D, mixed);
+                NAME(mix_all)(4, scores, common_values + first, common, values + first, seen, D, scale, to + first * PANEL);
             else
-                NAME(mix)(2, scores, values + first, seen, D, mixed);
-            float *to = out + ((size_t)(c / PANEL) * Q * D + (size_t)head * D + first) * PANEL + c % PANEL;
-            for (int v = 0; v < parts; v++)
-                for (int i = 0; i < LANES; i++) to[(v * LANES + i) * PANEL] = mixed[v][i] / total;
+                NAME(mix_all)(2, scores, common_values + first, common, values + first, seen, D, scale, to + first * PANEL);
             first += parts * LANES;
         }
     }
@@ -320,12 +380,13 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
                           heads * D, H, P);
 #pragma omp barrier
             for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
-                NAME(remember)(m, kv, in, work->qkv, l, i / m->groups, i % m->groups);
+                NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
             if (in->shared_rows) { /* columns of one row see each other's keys */
 #pragma omp barrier
             }
+            /* columns side by side, so that what they have in common is read once */
             for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
-                NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i / m->groups, i % m->groups);
+                NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C);
 #pragma omp barrier
             NAME(product)(w->out, work->attended, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, QD, P);
 #pragma omp barrier
