@@ -116,8 +116,7 @@ while True:
     [
         "x = 'a' * (4 << 30)",
         "x = []\nwhile True: x.append(bytearray(8 << 20))",
-        "import os\nfor _ in range(8):\n    if os.fork() == 0:\n        x = bytearray(300 << 20)\n        import time; time.sleep(15)\n"
-        "import time; time.sleep(15)",
+        "import os\nfor _ in range(8):\n    if os.fork() == 0:\n        x = bytearray(300 << 20)\n        import time; time.sleep(15)\nimport time; time.sleep(15)",
         "import mmap\nx = [mmap.mmap(-1, 200 << 20) for _ in range(40)]\nfor m in x: m.write(bytes(200 << 20))",
     ],
     ids=["one piece", "many pieces", "many processes", "shared"],
