@@ -83,9 +83,12 @@ def _list(args: argparse.Namespace) -> int:
     from reflective.tasks import BENCHMARKS, TASKS
 
     if args.json:
-        families = {name: {"description": t.description, "levels": dict(t.levels)} for name, t in TASKS.items()}
-        benchmarks = {name: {"description": b.description, **_origin(b)} for name, b in BENCHMARKS.items()}
-        print_json({**families, **benchmarks})
+        listed: dict[str, Any] = {}
+        for name, task in TASKS.items():
+            listed[name] = {"description": task.description, "levels": {str(k): v for k, v in task.levels.items()}}
+        for name, benchmark in BENCHMARKS.items():
+            listed[name] = {"description": benchmark.description, **_origin(benchmark)}
+        print_json(listed)
         return DONE
     width = max(map(len, (*TASKS, *BENCHMARKS)))
     for name, task in TASKS.items():
