@@ -383,9 +383,11 @@ def test_a_weak_sandbox_is_refused_unless_one_insists(monkeypatch: pytest.Monkey
         monkeypatch.delenv(package.INSIST, raising=False)
         with pytest.raises(SandboxError, match="bubblewrap is not installed.*apt install bubblewrap"):
             Sandbox.find()
-        assert Sandbox.find(insist=True).bwrap is None
+        with pytest.warns(RuntimeWarning, match="weak sandbox: bubblewrap is not installed"):
+            assert Sandbox.find(insist=True).bwrap is None
         monkeypatch.setenv(package.INSIST, "1")
-        assert Sandbox.find().weakness.startswith("bubblewrap is not installed")
+        with pytest.warns(RuntimeWarning, match="weak sandbox"):
+            assert Sandbox.find().weakness.startswith("bubblewrap is not installed")
     finally:
         package._best.cache_clear()
 
