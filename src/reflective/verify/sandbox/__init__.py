@@ -34,7 +34,8 @@ from typing import Any
 
 from reflective.verify.sandbox import bubblewrap
 from reflective.verify.sandbox.limits import Limits
-from reflective.verify.sandbox.process import Ended, Outcome, Process, SandboxError
+from reflective.verify.sandbox.process import Ended, Outcome, Process
+from reflective.verify.sandbox.start import SandboxError
 
 __all__ = ["INSIST", "Ended", "Limits", "Outcome", "Process", "Sandbox", "SandboxError"]
 
