@@ -24,6 +24,7 @@ from reflective.evaluate.grading import Grade, record_of
 from reflective.evaluate.manifest import RECORDS, Manifest, claim, digest_of, versions
 from reflective.records import Record, RecordWriter, read_records
 from reflective.search import BestOfN, Settings, Strategy, solve_many
+from reflective.search.many import ROWS_IN_FLIGHT
 from reflective.types import Problem, Solution
 from reflective.verify import grade as grade_answer
 
@@ -91,6 +92,8 @@ class Plan:
                 "answer_tokens": s.answer_tokens,
                 "answers": getattr(self.strategy, "answers", "all") if isinstance(self.strategy, BestOfN) else "all",
                 "texts": self.texts,
+                "engine": type(engine).__name__,
+                "dtype": str(getattr(getattr(engine, "model", None), "dtype", "")),
             },
             problems=len(problems),
             digest=digest_of(problems),
@@ -138,6 +141,7 @@ def run_benchmark(
             strategy=plan.strategy,
             settings=plan.settings,
             calibration=calibration,
+            in_flight=max(ROWS_IN_FLIGHT, getattr(engine, "max_rows", 0)),  # so that the engine is always full
         )
         _beside(solutions, keep)
     return folder / RECORDS
