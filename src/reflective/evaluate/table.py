@@ -41,9 +41,10 @@ class Table:
     """The columns. `right` is 1, 0 or NaN; `group` the number of the answer among the problem's answers, -1 for none.
 
     `chosen_right`, `confidence`, `seconds`, `prompt_tokens` and `written_tokens` are of the problem: the verdict of the
-    answer that the run's own strategy gave, the probability that it stated, and what it cost. In a `complete` table every
-    trajectory came to its answer or to its end. Where only chosen ones did, their verdicts are no fair sample, and nothing
-    can be said of other choices.
+    answer that the run's own strategy gave, the probability that it stated, and what it cost.
+
+    In a `complete` table every trajectory came to its answer or to its end. Where only chosen ones did, their verdicts
+    are no fair sample, and nothing can be said of other choices.
     """
 
     keys: tuple[str, ...]
