@@ -60,15 +60,20 @@ class SPRMHead(nn.Module):
                 f"this head was built {'with' if self.uses_logprobs else 'without'} log-probability features; "
                 f"{'pass' if self.uses_logprobs else 'leave out'} logprob_features."
             )
-        # s = W2 · dropout(relu(W1 · h + b1)) + b2 (paper, section 3.2)
-        x = torch.relu(self.hidden(h.to(self.hidden.weight.dtype)))  # (…, H) -> (…, 2H)
-        s: Tensor = self.output(self.dropout(x)).squeeze(-1).float()  # (…, 2H) -> (…)
+        s = self.mlp(h)
         if self.logprob_weight is not None and logprob_features is not None:
             if logprob_features.shape != (*h.shape[:-1], 2):
                 want, got = (*h.shape[:-1], 2), tuple(logprob_features.shape)
                 raise ValueError(f"logprob_features must have shape {want}; got {got}.")
             # s = MLP(h) + w · c
             s = s + logprob_features.float() @ self.logprob_weight.float()  # (…, 2) @ (2,) -> (…)
+        return s
+
+    def mlp(self, h: Tensor) -> Tensor:
+        """MLP(h) (…) in float32 from hidden states (…, H): the paper's head, all of it without log-probabilities."""
+        # s = W2 · dropout(relu(W1 · h + b1)) + b2 (paper, section 3.2)
+        x = torch.relu(self.hidden(h.to(self.hidden.weight.dtype)))  # (…, H) -> (…, 2H)
+        s: Tensor = self.output(self.dropout(x)).squeeze(-1).float()  # (…, 2H) -> (…)
         return s
 
 

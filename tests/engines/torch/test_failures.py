@@ -22,7 +22,7 @@ from engines.torch.runs import (
 )
 from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch import TorchEngine
+from reflective.engines.torch import TorchEngine, hf
 from reflective.engines.torch import engine as engine_module
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
@@ -92,9 +92,10 @@ def test_a_machine_that_holds_two_rows_only_writes_all_of_them(undisturbed):
 @pytest.mark.parametrize("when", [0, 1, 4])
 def test_out_of_memory_while_drawing_takes_fewer_rows_and_gives_the_same(undisturbed, monkeypatch, when):
     engine = make_engine(max_rows=5)
-    draw = failing(engine_module.draw, lambda i, _: i == when, torch.OutOfMemoryError("full"))
+    drawn = failing(engine_module.drawn, lambda i, _: i == when, torch.OutOfMemoryError("full"))
+    monkeypatch.setattr(engine_module, "drawn", drawn)
+    monkeypatch.setattr(hf, "drawn", drawn)
     if when == 0:  # the first prompt's first token: nothing runs that could make room
-        monkeypatch.setattr(engine_module, "draw", draw)
         for request in REQUESTS:
             engine.submit(request)
         with pytest.raises(EngineError, match="out of memory"):
@@ -102,7 +103,6 @@ def test_out_of_memory_while_drawing_takes_fewer_rows_and_gives_the_same(undistu
         done = [*finished(run(engine)).values()]  # nothing is lost: the next call goes on
         assert {t.token_ids for t in done} == {t.token_ids for t in undisturbed}
     else:
-        monkeypatch.setattr(engine_module, "draw", draw)
         same(engine, undisturbed)
 
 
@@ -117,7 +117,7 @@ def test_out_of_memory_while_reading_a_prompt_takes_fewer_rows_and_gives_the_sam
 
 def test_out_of_memory_with_one_row_is_one_line():
     engine = make_engine()
-    engine._backbone.decode = failing(engine._backbone.decode, lambda *_: True, torch.OutOfMemoryError("full"))
+    engine._backbone.write = failing(engine._backbone.write, lambda *_: True, torch.OutOfMemoryError("full"))
     engine.submit(REQUESTS[0])
     with pytest.raises(EngineError, match="out of memory") as caught:
         run(engine)

@@ -80,7 +80,7 @@ def test_a_prompt_longer_than_a_chunk_gives_the_same(family, config, monkeypatch
 
 def test_a_long_prompt_is_read_in_bounded_chunks_and_right():
     config = {"max_position_embeddings": 2048}
-    engine, model = make_engine(config=config), reference(config=config)
+    engine, model = make_engine(config=config, compiled=False), reference(config=config)
     forwards = count_calls(engine._backbone, "_chunk")
     prompt = (*torch.randint(0, 250, (1100,), generator=torch.Generator().manual_seed(1)).tolist(), THINK)
     (trajectory,) = write(engine, [Request(prompt, GREEDY, max_tokens=3, until="eos")])
@@ -104,36 +104,37 @@ def test_scores_cost_no_forward(scored):
 
 
 def test_the_head_reads_rows_that_have_just_ended_a_step_and_no_others():
-    engine, read = make_engine(), []
-    engine.head.register_forward_hook(lambda _, args, __: read.append(args[0].shape))
+    engine = make_engine()
+    reads = count_calls(engine._backbone, "score")
     for request in sampled(5, max_tokens=16):
         engine.submit(request)
     quiet = 0
     while engine.busy:
-        before = len(read)
+        before = len(reads)
         scored = sum(isinstance(event, StepScored) for event in engine.step())
-        assert sum(rows for rows, _ in read[before:]) == scored
-        quiet += scored == 0
+        assert sum(len(rows) for _, _, rows in reads[before:]) == scored
+        quiet += len(reads) == before
     assert quiet, "a step of the engine in which no row ended a reasoning step runs no head"
-    assert sum(rows for rows, _ in read) > 5
+    assert sum(len(rows) for _, _, rows in reads) > 5
 
 
 def test_rows_that_are_done_leave_the_batch_and_waiting_ones_enter():
     engine = make_engine(max_rows=2)
-    plans = count_calls(engine._backbone, "decode")
+    plans = count_calls(engine._backbone, "write")
     write(engine, [Request(PROMPT, seed=s, max_tokens=n, until="eos") for s, n in enumerate([2, 6, 3, 3])])
     # each decodes one token less than it has; two rows are full as long as there is work for them
-    assert [len(plan.tokens) for plan, _ in plans] == [2, 2, 2, 2, 2]
+    assert [len(plan.tokens) for plan, *_ in plans] == [2, 2, 2, 2, 2]
 
 
 def test_rows_of_one_length_need_no_mask_and_others_see_their_own_positions_alone():
-    engine = make_engine()
+    engine = make_engine(compiled=False)
     plans = count_calls(engine._backbone, "decode")
     write(engine, sampled(2, max_tokens=3))
-    assert all(plan.visible is None for plan, _ in plans)
+    assert all(plan.tensors(kv).visible is None for plan, kv in plans)
     short, long = prompts(3, 6)
     write(engine, [*sampled(1, short, 2), *sampled(1, long, 2)])
-    assert plans[-1][0].visible.sum(-1).flatten().tolist() == [4, 7]
+    plan, kv = plans[-1]
+    assert plan.tensors(kv).visible.sum(-1).flatten().tolist() == [4, 7]
 
 
 # ---- memory

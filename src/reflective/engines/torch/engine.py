@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
 from reflective.engines.torch.fused import FusedBackbone, can_fuse
 from reflective.engines.torch.hf import DecodePlan, HFBackbone
 from reflective.engines.torch.kv import KVMemory, Parked, ParkingLot
 from reflective.engines.torch.memory import available_memory, is_out_of_memory
-from reflective.engines.torch.sampling import BROKEN, SamplingRows, draw, uniforms
+from reflective.engines.torch.native import NativeBackbone, can_run_native
+from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness, uniforms
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.engines.torch.sequence import Running
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
@@ -38,11 +41,23 @@ KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys an
 PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
 
 
+class Drawn(NamedTuple):
+    """What was drawn for some rows; the last two are empty unless they are kept."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    certainties: list[float] = []
+    confidences: list[float] = []
+
+
 class TorchEngine(Engine):
     """Writes scored trajectories with a Hugging Face causal LM and an SPRM head.
 
     `model` and `head` are taken as they are; without a head and a rule, trajectories carry no steps. The model's
     projections may be re-laid (values unchanged), so don't train through it while the engine lives.
+
+    `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
+    (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons.
     """
 
     def __init__(
@@ -58,7 +73,9 @@ class TorchEngine(Engine):
         calibration: Any = None,
         max_rows: int = MAX_ROWS,
         catch_features: bool = False,
+        keep_confidences: bool = False,
         fuse: bool = True,
+        compiled: bool = True,
     ) -> None:
         if head is not None and rule is None:
             raise CheckpointError("a head without a step rule can't score: pass rule=StepRule(...).")
@@ -69,9 +86,9 @@ class TorchEngine(Engine):
         self.scored = head is not None
         self.aggregation = aggregation
         self.model = model
-        backbone = FusedBackbone if fuse and can_fuse(model) else HFBackbone
-        self._backbone: HFBackbone = backbone(model, layer)
+        self._backbone = _backbone(model, layer, fuse=fuse, compiled=compiled)
         self._device = self._backbone.shape.device
+        self._decode = _decoder(tokenizer)
         self.context_length = _context_length(model)
         self._eos_ids = _eos_ids(model, tokenizer)
         self._ids = itertools.count()
@@ -82,7 +99,7 @@ class TorchEngine(Engine):
         self._kv: KVMemory | None = None
         self._parking = ParkingLot(0)
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
-        self._catch_features = catch_features
+        self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self._features: dict[int, list[Tensor]] = {}
         self._settings: SamplingRows | None = None
         self._seen: Tensor | None = None
@@ -179,8 +196,8 @@ class TorchEngine(Engine):
             self._finish(sequence, "cancelled", events)
         self._retry_when_full(lambda: self._admit(events))
         if self._scheduler.running:
-            tokens, logprobs, features = self._retry_when_full(self._write)
-            self._advance(0, tokens, logprobs, features, events)
+            tokens, features = self._retry_when_full(self._write)
+            self._advance(0, tokens, features, events)
         self._events = []
         return events
 
@@ -271,6 +288,8 @@ class TorchEngine(Engine):
             len(parent.token_ids) + request.max_tokens,
             token_ids=list(parent.token_ids),
             logprobs=list(parent.logprobs),
+            certainties=list(parent.certainties),
+            confidences=list(parent.confidences),
             step_positions=list(parent.step_positions),
             step_logits=list(parent.step_logits),
             emitted=len(parent.token_ids),
@@ -281,6 +300,8 @@ class TorchEngine(Engine):
 
     def _admit(self, events: list[Event]) -> None:
         """Give free rows to waiting trajectories; fresh ones draw their first token from the prompt's logits."""
+        if not self._scheduler.admits:
+            return
         self._reserve_memory()
         while (first_row := len(self._scheduler.running)) < self._scheduler.max_rows:
             group = self._scheduler.next_group()
@@ -291,7 +312,7 @@ class TorchEngine(Engine):
                 if fresh:
                     logits, feature = self._prefill_group(group, first_row)
                     self._load_rows(first_row)
-                    tokens, logprobs = self._draw(first_row, logits.expand(len(group), -1))
+                    tokens = self._draw_first(first_row, logits)
                 else:
                     self._resume(group[0], first_row)
                     self._load_rows(first_row)
@@ -300,7 +321,7 @@ class TorchEngine(Engine):
                 self._settings = None
                 raise
             if fresh:
-                self._advance(first_row, tokens, logprobs, feature.expand(len(group), -1), events)
+                self._advance(first_row, tokens, feature.expand(len(group), -1), events)
 
     def _prefill_group(self, group: list[Running], first_row: int) -> tuple[Tensor, Tensor]:
         """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H)."""
@@ -407,89 +428,97 @@ class TorchEngine(Engine):
 
     # ---- decode, draw, score
 
-    def _decode(self) -> tuple[Tensor, Tensor]:
-        """The last sampled token of each running row through the model: logits (B, V), features (B, H)."""
-        kv, running = self._memory, self._scheduler.running
-        lengths = [sequence.length for sequence in running]
-        table = torch.tensor([[s.token_ids[-1] for s in running], lengths]).to(self._device)  # (2, B), one copy
-        tokens, positions = table[0], table[1]
-        longest = max(lengths) + 1
-        visible = None
-        if min(lengths) + 1 < longest:
-            visible = (torch.arange(longest, device=self._device) <= positions.unsqueeze(1)).view(-1, 1, 1, longest)
-        return self._backbone.decode(DecodePlan(tokens, positions, kv.index(positions), longest, visible), kv)
+    def _write(self) -> tuple[Drawn, Tensor]:
+        """A token for each running row, and the features (B, H) that gave it."""
+        running = self._scheduler.running
+        if self._settings is None:
+            self._settings = self._settings_of(running)
+        plan = DecodePlan(
+            [s.token_ids[-1] for s in running], [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running]
+        )
+        if self._keep_confidences:  # they need all logits
+            logits, features = self._backbone.decode(plan, self._memory)
+            places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
+            uniform = self._uniform[: len(running)].gather(1, places).squeeze(1)
+            return self._draw(0, logits, self._settings, uniform), features
+        seen = self._seen[: len(running)] if self._seen is not None else None
+        tokens, logprobs, features = self._backbone.write(plan, self._memory, self._settings, self._uniform, seen)
+        self._refuse_broken(tokens, running)
+        return Drawn(tokens, logprobs), features
 
-    def _write(self) -> tuple[list[int], list[float], Tensor]:
-        """A token for each running row, its log-probability, and the features (B, H) that gave it."""
-        logits, features = self._decode()
-        return *self._draw(0, logits), features
-
-    def _draw(self, first: int, logits: Tensor) -> tuple[list[int], list[float]]:
-        """Draw a token for each row from `first` on, with its log-probability; changes no trajectory."""
+    def _draw_first(self, first: int, logits: Tensor) -> Drawn:
+        """Draw the first token of each row from `first` on, from the logits (1, V) of their prompt."""
         running = self._scheduler.running[first:]
-        settings = self._settings if first == 0 else None
-        if settings is None:
-            settings = SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
-            self._settings = settings if first == 0 else None
-        columns = torch.tensor([len(s.prompt_ids) + len(s.token_ids) for s in running], device=self._device)
-        uniform = self._uniform[first : first + len(running)].gather(1, columns.unsqueeze(1)).squeeze(1)
+        uniform = self._uniform[first : first + len(running), len(running[0].prompt_ids)]
+        return self._draw(first, logits.expand(len(running), -1), self._settings_of(running), uniform)
+
+    def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> Drawn:
+        """Draw a token for each row from `first` on, by logits (B, V) and numbers (B,); changes no trajectory."""
+        running = self._scheduler.running[first:]
         seen = self._seen[first : first + len(running)] if self._seen is not None else None
-        tokens, logprobs = draw(logits, settings, uniform, seen)
-        # the one wait for the device in a step: tokens and log-probabilities come back together
-        both = torch.stack([tokens.double(), logprobs.double()]).tolist()
-        drawn = [int(t) for t in both[0]]
-        if BROKEN in drawn:
+        tokens, logprobs = drawn(logits, settings, uniform, seen)
+        self._refuse_broken(tokens, running)
+        if not self._keep_confidences:
+            return Drawn(tokens, logprobs)
+        certainties, confidences = sureness(logits)
+        return Drawn(tokens, logprobs, certainties.tolist(), confidences.tolist())
+
+    def _settings_of(self, running: Sequence[Running]) -> SamplingRows:
+        return SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
+
+    def _refuse_broken(self, tokens: Sequence[int], running: Sequence[Running]) -> None:
+        if BROKEN in tokens:
             raise EngineError(
-                f"{self.name!r} gave NaN or infinite logits at token {len(running[drawn.index(BROKEN)].token_ids)} of "
+                f"{self.name!r} gave NaN or infinite logits at token {len(running[tokens.index(BROKEN)].token_ids)} of "
                 "a trajectory: its weights overflow or are damaged. Try --dtype float32."
             )
-        return drawn, both[1]
 
-    def _advance(
-        self, first: int, tokens: list[int], logprobs: list[float], features: Tensor, events: list[Event]
-    ) -> None:
+    def _advance(self, first: int, drawn: Drawn, features: Tensor, events: list[Event]) -> None:
         """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
         running = self._scheduler.running[first:]
-        ends: list[FinishReason | None] = []
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
+        ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
+        telling: list[int] = []  # indices of the rows whose text is due
         think_end = self.rule.think_end_id if self.rule is not None else -1
-        for i, sequence in enumerate(running):
-            token = tokens[i]
-            sequence.token_ids.append(token)
-            sequence.logprobs.append(logprobs[i])
-            if sequence.tracker is not None and sequence.tracker.push(token):
-                sequence.step_positions.append(len(sequence.token_ids) - 1)
+        for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
+            ids = sequence.token_ids
+            ids.append(token)
+            sequence.logprobs.append(logprob)
+            step_ended = sequence.tracker is not None and sequence.tracker.push(token)
+            if step_ended:
+                sequence.step_positions.append(len(ids) - 1)
                 scored.append(i)
-            ends.append(sequence.finish_after(token, think_end, self._eos_ids))
+            if reason := sequence.finish_after(token, think_end, self._eos_ids):
+                ended.append((i, reason))
+            elif step_ended or len(ids) - sequence.emitted >= TEXT_INTERVAL:
+                telling.append(i)
+        for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
+            sequence.certainties.append(certainty)
+            sequence.confidences.append(confidence)
         if self._seen is not None:
-            self._seen[list(range(first, first + len(running))), tokens] = True
+            self._seen[list(range(first, first + len(running))), drawn.tokens] = True
         if scored:
             self._score(scored, running, features, events)
-        just_scored = set(scored)
-        for i, sequence in enumerate(running):
-            due = len(sequence.token_ids) - sequence.emitted >= TEXT_INTERVAL
-            if ends[i] is not None or due or i in just_scored:
-                self._emit_text(sequence, events, flush=ends[i] is not None)
-        for i in reversed(range(len(running))):  # from the last row up, so that a move never touches a row still to go
-            reason = ends[i]
-            if reason is not None:
-                self._leave(first + i, park=reason == "think_end")
-                self._finish(running[i], reason, events)
+        for i in telling:
+            self._emit_text(running[i], events)
+        for i, reason in reversed(ended):  # from the last row up, so that a move never touches a row still to go
+            self._leave(first + i, park=reason == "think_end")
+            self._emit_text(running[i], events, flush=True)
+            self._finish(running[i], reason, events)
 
     def _score(self, scored: list[int], running: list[Running], features: Tensor, events: list[Event]) -> None:
         """s for the rows whose step has just ended, from the hidden state that drew the step token."""
-        chosen = features[scored]  # (n, H), only the rows that need it
         if self._catch_features:
-            for i, row in zip(scored, chosen.cpu(), strict=True):
+            for i, row in zip(scored, features[scored].cpu(), strict=True):  # (n, H)
                 self._features.setdefault(running[i].id, []).append(row)
         if self.head is None:
             return
-        extra = None
-        if self.head.uses_logprobs:
-            rows = [self._logprob_features(running[i].logprobs, running[i].step_positions)[-1:] for i in scored]
-            extra = torch.cat(rows)
-        for i, logit in zip(scored, self.head(chosen, extra).tolist(), strict=True):
+        weights = self.head.logprob_weight
+        for i, logit in zip(scored, self._backbone.score(self.head, features, scored), strict=True):
             sequence = running[i]
+            if weights is not None:  # s = MLP(h) + w · c
+                mean, lowest = step_logprobs(sequence.logprobs, sequence.step_positions[-2:])[-1]
+                logit += float(weights[0]) * mean + float(weights[1]) * lowest
             sequence.step_logits.append(logit)
             step = Step(sequence.step_positions[-1], logit)
             events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, step.score))
@@ -499,13 +528,13 @@ class TorchEngine(Engine):
 
     # ---- finish
 
-    def _emit_text(self, sequence: Running, events: list[Event], *, flush: bool) -> None:
+    def _emit_text(self, sequence: Running, events: list[Event], *, flush: bool = False) -> None:
         delta = sequence.take_text(self._decode_text, flush=flush)
         if delta:
             events.append(Text(sequence.id, delta))
 
     def _decode_text(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return self._decode(list(ids))
 
     def _finish(self, sequence: Running, reason: FinishReason, events: list[Event]) -> None:
         sequence.finish_reason = reason
@@ -531,6 +560,8 @@ class TorchEngine(Engine):
             score=aggregate(sequence.step_logits, self.aggregation),
             finish_reason=reason,
             token_logprobs=tuple(sequence.logprobs),
+            token_certainties=tuple(sequence.certainties),
+            token_confidences=tuple(sequence.confidences),
             seed=sequence.request.seed,
         )
 
@@ -566,6 +597,21 @@ def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[t
         rows.append((sum(step) / len(step), min(step)))
         start = position + 1
     return rows
+
+
+def _backbone(model: Any, layer: int, *, fuse: bool, compiled: bool) -> HFBackbone:
+    """The fastest way to run the model, of those that are allowed."""
+    if fuse and compiled and can_run_native(model):
+        return NativeBackbone(model, layer)
+    return FusedBackbone(model, layer) if fuse and can_fuse(model) else HFBackbone(model, layer)
+
+
+def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
+    """Token ids to text, special tokens included; around the checks of every call that `transformers` makes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
+        return partial(backend.decode, skip_special_tokens=False)
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _context_length(model: Any) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from reflective.engines.torch.hf import DecodePlan, HFBackbone, decoder_layers
+from reflective.engines.torch.hf import DecodePlan, HFBackbone, PlanTensors, decoder_layers
 from reflective.engines.torch.kv import KVMemory
 
 FUSED_MODEL_TYPES = frozenset({"qwen2", "qwen3", "llama", "mistral"})
@@ -137,22 +137,23 @@ class FusedBackbone(HFBackbone):
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """One token for each of the first B rows: logits (B, V) and features (B, H)."""
+        step = plan.tensors(kv)
         cos, sin = self._angles(kv)
-        cos, sin = cos[plan.positions], sin[plan.positions]  # (B, 1, D)
-        bias = self._bias(plan)
-        x = self._embedding[plan.tokens].t().contiguous()  # (H, B)
+        cos, sin = cos[step.positions], sin[step.positions]  # (B, 1, D)
+        bias = self._bias(step)
+        x = self._embedding[step.tokens].t().contiguous()  # (H, B)
         feature = x
         for index, layer in enumerate(self._layers):
             if index == self.feature_layer:
                 feature = x
-            x = self._attend(index, layer, x, cos, sin, bias, plan, kv)
+            x = self._attend(index, layer, x, cos, sin, bias, step, kv)
             x = self._feed_forward(layer, x)
         x = self._norm(x, self._final_norm)
         if self.feature_layer == self.shape.layers:
             feature = x
         return torch.mm(self._lm_head, x).t().contiguous(), feature.t()  # (V, B) -> (B, V)
 
-    def _bias(self, plan: DecodePlan) -> Tensor | None:
+    def _bias(self, plan: PlanTensors) -> Tensor | None:
         """0 where a row's new position sees, -inf beyond its length, (B·G, 1, T); None where all see everything."""
         if plan.visible is None:
             return None
@@ -168,7 +169,7 @@ class FusedBackbone(HFBackbone):
         cos: Tensor,
         sin: Tensor,
         bias: Tensor | None,
-        plan: DecodePlan,
+        plan: PlanTensors,
         kv: KVMemory,
     ) -> Tensor:
         """x + attention(norm(x)), (H, B) -> (H, B); stores the new keys and values."""

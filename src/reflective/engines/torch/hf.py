@@ -19,7 +19,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreT
 from transformers.masking_utils import sdpa_mask
 
 from reflective.engines.torch.kv import KVMemory, KVShape
+from reflective.engines.torch.sampling import SamplingRows, drawn
 from reflective.errors import EngineError
+from reflective.sprm.head import SPRMHead
 
 ATTENTION = "reflective"
 PREFILL_CHUNK = 512  # positions a forward; bounds the memory that a long prompt takes
@@ -27,10 +29,29 @@ PREFILL_CHUNK = 512  # positions a forward; bounds the memory that a long prompt
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """What one decoding step of the first B rows needs to know."""
+    """One decoding step of the first B rows."""
 
-    tokens: Tensor  # (B,) int64, the last sampled token of each row
-    positions: Tensor  # (B,) int64, where it goes
+    tokens: Sequence[int]  # (B,), the last sampled token of each row
+    positions: Sequence[int]  # (B,), where it goes
+
+    def tensors(self, kv: KVMemory) -> PlanTensors:
+        """The same, as a pass through the model needs it."""
+        device = kv.shape.device
+        table = torch.tensor([self.tokens, self.positions]).to(device)  # (2, B), one copy
+        tokens, positions = table[0], table[1]
+        length = max(self.positions) + 1
+        visible = None
+        if min(self.positions) + 1 < length:
+            visible = (torch.arange(length, device=device) <= positions.unsqueeze(1)).view(-1, 1, 1, length)
+        return PlanTensors(tokens, positions, kv.index(positions), length, visible)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTensors:
+    """What a pass of the first B rows reads."""
+
+    tokens: Tensor  # (B,) int64
+    positions: Tensor  # (B,) int64
     index: Tensor  # (B·2G,) int64, where the new keys and values go (KVMemory.index)
     length: int  # positions to attend to, of the longest row
     visible: Tensor | None  # (B, 1, 1, length) bool; None: every row sees all of them
@@ -39,7 +60,7 @@ class DecodePlan:
 class RowCache(Cache):
     """Hands the model's keys and values to `KVMemory` and back; for one forward."""
 
-    def __init__(self, kv: KVMemory, *, row: int = 0, start: int = 0, plan: DecodePlan | None = None) -> None:
+    def __init__(self, kv: KVMemory, *, row: int = 0, start: int = 0, plan: PlanTensors | None = None) -> None:
         self.layers: list[Any] = []
         self._kv, self._row, self._start, self._plan = kv, row, start, plan
 
@@ -231,16 +252,35 @@ class HFBackbone:
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """One token for each of the first B rows: logits (B, V) and features (B, H)."""
-        visible = plan.visible
+        step = plan.tensors(kv)
+        visible = step.visible
         if visible is None:
-            visible = torch.ones((plan.tokens.shape[0], 1, 1, plan.length), dtype=torch.bool, device=plan.tokens.device)
+            visible = torch.ones((step.tokens.shape[0], 1, 1, step.length), dtype=torch.bool, device=step.tokens.device)
         with self._feature() as caught:
             out = self.model(
-                input_ids=plan.tokens.unsqueeze(1),
+                input_ids=step.tokens.unsqueeze(1),
                 attention_mask=visible,
-                position_ids=plan.positions.unsqueeze(1),
-                past_key_values=RowCache(kv, plan=plan),
+                position_ids=step.positions.unsqueeze(1),
+                past_key_values=RowCache(kv, plan=step),
                 use_cache=True,
                 logits_to_keep=1,
             )
         return out.logits[:, -1], caught[0][:, -1]
+
+    def write(
+        self, plan: DecodePlan, kv: KVMemory, settings: SamplingRows, uniform: Tensor, seen: Tensor | None
+    ) -> tuple[list[int], list[float], Tensor]:
+        """`decode`, and the next token of each row with its log-probability; see `sampling.draw`.
+
+        `uniform` (R, T) holds the number that draws the token at each place of each row. The features (B, H) are valid
+        until the next pass.
+        """
+        logits, features = self.decode(plan, kv)
+        places = torch.tensor(plan.positions, device=uniform.device).unsqueeze(1) + 1
+        numbers = uniform[: len(plan.tokens)].gather(1, places).squeeze(1)
+        return *drawn(logits, settings, numbers, seen), features
+
+    def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
+        """MLP(h) of the chosen rows of the features (B, H), without what a head adds of log-probabilities."""
+        logits: list[float] = head.mlp(features[rows]).tolist()
+        return logits

@@ -9,6 +9,7 @@ The order of the settings is that of Hugging Face: repetition penalty, temperatu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from reflective.engines.base import Sampling
 
+CONFIDENCE_TOKENS = 20  # the likeliest tokens that a confidence looks at (DeepConf, section 3.1)
 BROKEN = -1  # stands for a token where the logits hold NaN, or no finite number at all
 
 
@@ -103,6 +105,26 @@ def draw(logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | Non
     else:
         logprob = chosen - peak.squeeze(1) - total.log()
     return torch.where(total.isfinite() & (total > 0), tokens, BROKEN), logprob
+
+
+def drawn(
+    logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | None = None
+) -> tuple[list[int], list[float]]:
+    """`draw`, brought to the CPU: the one wait for the device in a step, for tokens and log-probabilities together."""
+    tokens, logprobs = draw(logits, rows, uniform, seen)
+    both = torch.stack([tokens.double(), logprobs.double()]).tolist()
+    return [int(token) for token in both[0]], both[1]
+
+
+def sureness(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Self-certainty and confidence of each row, (B,) each, of the model's own distribution p, in nats.
+
+    KL(uniform || p) = -(1/V) Σ_j log(V p_j) (arXiv 2502.18581) and -mean of the 20 largest log p_j (arXiv 2508.15260).
+    """
+    logprobs = logits.float().log_softmax(-1)  # (B, V)
+    vocabulary = logits.shape[-1]
+    certainty = -logprobs.mean(-1) - math.log(vocabulary)
+    return certainty, -logprobs.topk(min(CONFIDENCE_TOKENS, vocabulary), -1).values.mean(-1)
 
 
 def _penalize(logits: Tensor, penalty: Tensor, seen: Tensor) -> Tensor:

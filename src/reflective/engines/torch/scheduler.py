@@ -38,6 +38,11 @@ class Scheduler:
         """How many trajectories wait for a row."""
         return len(self._waiting)
 
+    @property
+    def admits(self) -> bool:
+        """Whether a trajectory waits and a row is free."""
+        return bool(self._waiting) and len(self.running) < self.max_rows
+
     def submit(self, sequence: Running) -> None:
         """Queue at the end."""
         self._waiting.append(sequence)

@@ -30,6 +30,8 @@ class Running:
     limit: int
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    certainties: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     step_positions: list[int] = field(default_factory=list)
     step_logits: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None

@@ -1,0 +1,409 @@
+/* One forward over C columns, and the draw of the next tokens. Included once for each instruction set, with
+
+     NAME(f)   the name of f for this instruction set
+     LANES     floats in a vector register
+     TILE      rows of a weight matrix that are multiplied together
+
+   Letters: C columns, P panels of 16 columns, H hidden size, Q query heads, G KV heads, D head size, I intermediate
+   size, T positions of the memory, V vocabulary. Activations lie in panels, (P, size, 16): every operation between two
+   products runs over 16 columns side by side, and no sum ever runs across a register. */
+
+typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t NAME(mask) __attribute__((vector_size(4 * LANES), aligned(4)));
+#define VECTOR NAME(vector)
+#define MASK NAME(mask)
+#define PARTS (PANEL / LANES)
+#define AT(pointer) (*(VECTOR *)(pointer))
+#define FROM(pointer) (*(const VECTOR *)(pointer))
+
+static inline __attribute__((always_inline)) VECTOR NAME(choose)(MASK where, VECTOR yes, VECTOR no)
+{
+    return (VECTOR)((where & (MASK)yes) | (~where & (MASK)no));
+}
+
+static inline __attribute__((always_inline)) VECTOR NAME(larger)(VECTOR a, VECTOR b) { return NAME(choose)(a > b, a, b); }
+
+/* e^x, within 2 units in the last place, 0 below e^-87: 2^n · e^r with |r| <= ln(2)/2, a polynomial for e^r (Cephes, expf.c). */
+static inline __attribute__((always_inline)) VECTOR NAME(exp)(VECTOR x)
+{
+    const VECTOR least = (VECTOR){0} - 87.0f, most = (VECTOR){0} + 88.0f;
+    const MASK none = x < least;
+    x = NAME(choose)(x > most, most, x); /* a NaN stays one */
+    const VECTOR shifted = x * 1.44269504088896341f + 12582912.0f; /* 1.5 · 2^23: rounds to the nearest integer */
+    const VECTOR n = shifted - 12582912.0f;
+    const VECTOR r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    VECTOR y = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    y *= (VECTOR)(((MASK)shifted + 127) << 23); /* the low bits of `shifted` hold n */
+    return (VECTOR)(~none & (MASK)y);
+}
+
+/* The sum of a register: halves folded onto each other. */
+static inline __attribute__((always_inline)) float NAME(sum)(VECTOR x)
+{
+#if LANES == 8
+    x += SHUFFLE(x, MASK, 4, 5, 6, 7, 0, 1, 2, 3);
+    x += SHUFFLE(x, MASK, 2, 3, 0, 1, 6, 7, 4, 5);
+    x += SHUFFLE(x, MASK, 1, 0, 3, 2, 5, 4, 7, 6);
+#else
+    x += SHUFFLE(x, MASK, 2, 3, 0, 1);
+    x += SHUFFLE(x, MASK, 1, 0, 3, 2);
+#endif
+    return x[0];
+}
+
+/* acc (rows, 16) += w (rows, size) · x (size, 16). The loops over rows and parts unroll: acc stays in registers. */
+static inline __attribute__((always_inline)) void NAME(tile)(
+    const int rows, const float *const *w, const float *x, int size, float *restrict acc)
+{
+    VECTOR sum[TILE][PARTS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < PARTS; v++) sum[r][v] = (VECTOR){0};
+    for (int k = 0; k < size; k++) {
+        VECTOR column[PARTS];
+#pragma GCC unroll 4
+        for (int v = 0; v < PARTS; v++) column[v] = FROM(x + (size_t)k * PANEL + v * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            const float weight = w[r][k];
+#pragma GCC unroll 4
+            for (int v = 0; v < PARTS; v++) sum[r][v] += weight * column[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < PARTS; v++) AT(acc + r * PANEL + v * LANES) += sum[r][v];
+}
+
+/* y (P, M, 16) = w (M, K) · x (P, K, 16) for the rows first..last of w; added to y where `add`, else to the bias (M). */
+static void NAME(product)(
+    const float *w, const float *x, const float *bias, int add, float *y, int first, int last, int M, int K, int P)
+{
+    for (int begin = 0; begin < K; begin += DEPTH) {
+        const int size = K - begin < DEPTH ? K - begin : DEPTH;
+        for (int m = first; m < last;) {
+            const int rows = last - m >= TILE ? TILE : 1;
+            const float *row[TILE];
+            for (int r = 0; r < rows; r++) row[r] = w + (size_t)(m + r) * K + begin;
+            for (int p = 0; p < P; p++) {
+                float *out = y + ((size_t)p * M + m) * PANEL;
+                const float *in = x + ((size_t)p * K + begin) * PANEL;
+                if (begin == 0 && !add)
+                    for (int r = 0; r < rows; r++)
+                        for (int c = 0; c < PANEL; c++) out[r * PANEL + c] = bias ? bias[m + r] : 0.0f;
+                if (rows == TILE)
+                    NAME(tile)(TILE, row, in, size, out);
+                else
+                    NAME(tile)(1, row, in, size, out);
+            }
+            m += rows;
+        }
+    }
+}
+
+/* y (P, I, 16) = silu(gate · x) · (up · x), w (2I, K) holds gate, then up; for the rows first..last of y. */
+static void NAME(gated_product)(const float *w, const float *x, float *y, int first, int last, int I, int K, int P)
+{
+    enum { PAIRS = TILE / 2 };
+    for (int m = first; m < last;) {
+        const int pairs = last - m >= PAIRS ? PAIRS : 1;
+        const float *row[TILE];
+        for (int r = 0; r < pairs; r++) {
+            row[r] = w + (size_t)(m + r) * K;
+            row[pairs + r] = w + (size_t)(I + m + r) * K;
+        }
+        for (int p = 0; p < P; p++) {
+            float acc[TILE * PANEL] = {0};
+            if (pairs == PAIRS)
+                NAME(tile)(2 * PAIRS, row, x + (size_t)p * K * PANEL, K, acc);
+            else
+                NAME(tile)(2, row, x + (size_t)p * K * PANEL, K, acc);
+            float *out = y + ((size_t)p * I + m) * PANEL;
+            for (int i = 0; i < pairs * PANEL; i += LANES) /* silu(g) · u = g / (1 + e^-g) · u */
+                AT(out + i) = FROM(acc + i) / (1.0f + NAME(exp)(-FROM(acc + i))) * FROM(acc + pairs * PANEL + i);
+        }
+        m += pairs;
+    }
+}
+
+/* y = x / sqrt(mean(x²) + eps) · weight over the size of each column (Zhang and Sennrich 2019, eq. 4). */
+static void NAME(norm)(const float *x, const float *weight, float eps, float *y, int size, int P)
+{
+    for (int p = 0; p < P; p++, x += (size_t)size * PANEL, y += (size_t)size * PANEL) {
+        VECTOR scale[PARTS];
+#pragma GCC unroll 4
+        for (int v = 0; v < PARTS; v++) scale[v] = (VECTOR){0};
+        for (int i = 0; i < size; i++)
+#pragma GCC unroll 4
+            for (int v = 0; v < PARTS; v++)
+                scale[v] += FROM(x + i * PANEL + v * LANES) * FROM(x + i * PANEL + v * LANES);
+#pragma GCC unroll 4
+        for (int v = 0; v < PARTS; v++)
+            for (int c = 0; c < LANES; c++) scale[v][c] = 1.0f / sqrtf(scale[v][c] / size + eps);
+        for (int i = 0; i < size; i++)
+#pragma GCC unroll 4
+            for (int v = 0; v < PARTS; v++)
+                AT(y + i * PANEL + v * LANES) = FROM(x + i * PANEL + v * LANES) * scale[v] * weight[i];
+    }
+}
+
+/* One head of one column, gathered from its panel, normed where the model does, and rotated to its position. */
+static void NAME(rotated_head)(
+    const float *from, const float *weight, float eps, const float *cosine, const float *sine, float *to, int D)
+{
+    float head[MAX_HEAD_SIZE], scale = 1.0f;
+    for (int d = 0; d < D; d++) head[d] = from[d * PANEL];
+    if (weight) {
+        float sum = 0.0f;
+        for (int d = 0; d < D; d++) sum += head[d] * head[d];
+        scale = 1.0f / sqrtf(sum / D + eps);
+        for (int d = 0; d < D; d++) head[d] *= scale * weight[d];
+    }
+    for (int d = 0; d < D / 2; d++) { /* the sine's first half carries the minus of rotate_half */
+        to[d] = head[d] * cosine[d] + head[d + D / 2] * sine[d];
+        to[d + D / 2] = head[d + D / 2] * cosine[d + D / 2] + head[d] * sine[d + D / 2];
+    }
+}
+
+static inline float *NAME(place)(const Model *m, const Memory *kv, int layer, int kind, int64_t row, int group)
+{
+    return kv->data + ((((size_t)layer * 2 + kind) * kv->rows + row) * m->groups + group) * kv->length * m->size;
+}
+
+/* Store the keys and values of column c, group g, where attention will read them. */
+static void NAME(remember)(const Model *m, const Memory *kv, const Columns *in, const float *qkv, int layer, int c, int g)
+{
+    const int D = m->size, Q = m->queries, heads = Q + 2 * m->groups;
+    const float *column = qkv + (size_t)(c / PANEL) * heads * D * PANEL + c % PANEL;
+    const int64_t position = in->positions[c], row = in->rows[c];
+    const float *weight = m->layer[layer].qk_norm ? m->layer[layer].qk_norm + (size_t)(Q + g) * D : 0;
+    NAME(rotated_head)(column + (size_t)(Q + g) * D * PANEL, weight, m->eps, kv->cosine + position * D,
+                       kv->sine + position * D, NAME(place)(m, kv, layer, 0, row, g) + position * D, D);
+    float *value = NAME(place)(m, kv, layer, 1, row, g) + position * D;
+    for (int d = 0; d < D; d++) value[d] = column[((size_t)(Q + m->groups + g) * D + d) * PANEL];
+}
+
+/* softmax(q·kᵀ / √D) of one head: the unnormalised weights into `scores` (seen), and their sum. */
+static float NAME(weigh)(const float *query, const float *keys, float *scores, int64_t seen, int D)
+{
+    VECTOR peaks = (VECTOR){0} - INFINITY, sums = {0};
+    int64_t t = 0;
+    for (; t < seen; t++) {
+        VECTOR even = {0}, odd = {0};
+        for (int d = 0; d < D; d += 2 * LANES) {
+            even += FROM(query + d) * FROM(keys + t * D + d);
+            odd += FROM(query + d + LANES) * FROM(keys + t * D + d + LANES);
+        }
+        scores[t] = NAME(sum)(even + odd);
+    }
+    float peak = -INFINITY, total = 0.0f;
+    for (t = 0; t + LANES <= seen; t += LANES) peaks = NAME(larger)(FROM(scores + t), peaks);
+    for (int v = 0; v < LANES; v++) peak = peaks[v] > peak ? peaks[v] : peak;
+    for (; t < seen; t++) peak = scores[t] > peak ? scores[t] : peak;
+    for (t = 0; t + LANES <= seen; t += LANES) sums += AT(scores + t) = NAME(exp)(FROM(scores + t) - peak);
+    for (; t < seen; t++) total += scores[t] = NAME(exp)((VECTOR){0} + scores[t] - peak)[0];
+    return total + NAME(sum)(sums);
+}
+
+/* out (parts registers of a head) = Σ_t scores[t] · values[t], two positions at a time. */
+static inline __attribute__((always_inline)) void NAME(mix)(
+    const int parts, const float *scores, const float *values, int64_t seen, int D, VECTOR *out)
+{
+    VECTOR even[4], odd[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < parts; v++) even[v] = odd[v] = (VECTOR){0};
+    int64_t t = 0;
+    for (; t + 1 < seen; t += 2)
+#pragma GCC unroll 4
+        for (int v = 0; v < parts; v++) {
+            even[v] += scores[t] * FROM(values + t * D + v * LANES);
+            odd[v] += scores[t + 1] * FROM(values + (t + 1) * D + v * LANES);
+        }
+    if (t < seen)
+#pragma GCC unroll 4
+        for (int v = 0; v < parts; v++) even[v] += scores[t] * FROM(values + t * D + v * LANES);
+#pragma GCC unroll 4
+    for (int v = 0; v < parts; v++) out[v] = even[v] + odd[v];
+}
+
+/* softmax(q·kᵀ / √D) · v of column c for the query heads of group g, into out (P, Q·D, 16). */
+static void NAME(attend)(const Model *m, const Memory *kv, const Columns *in, const float *qkv, float *out, float *scores,
+                         int layer, int c, int g)
+{
+    const int D = m->size, Q = m->queries, shared = Q / m->groups, heads = Q + 2 * m->groups;
+    const int64_t position = in->positions[c], row = in->rows[c], seen = position + 1;
+    const float *keys = NAME(place)(m, kv, layer, 0, row, g), *values = NAME(place)(m, kv, layer, 1, row, g);
+    const float scaling = 1.0f / sqrtf((float)D);
+    for (int head = g * shared; head < (g + 1) * shared; head++) {
+        const float *column = qkv + ((size_t)(c / PANEL) * heads + head) * D * PANEL + c % PANEL;
+        const float *weight = m->layer[layer].qk_norm ? m->layer[layer].qk_norm + (size_t)head * D : 0;
+        float query[MAX_HEAD_SIZE];
+        NAME(rotated_head)(column, weight, m->eps, kv->cosine + position * D, kv->sine + position * D, query, D);
+        for (int d = 0; d < D; d += LANES) AT(query + d) *= scaling;
+        const float total = NAME(weigh)(query, keys, scores, seen, D);
+        for (int first = 0; first < D;) {
+            const int parts = D - first >= 4 * LANES ? 4 : 2;
+            VECTOR mixed[4];
+            if (parts == 4)
+                NAME(mix)(4, scores, values + first, seen, D, mixed);
+            else
+                NAME(mix)(2, scores, values + first, seen, D, mixed);
+            float *to = out + ((size_t)(c / PANEL) * Q * D + (size_t)head * D + first) * PANEL + c % PANEL;
+            for (int v = 0; v < parts; v++)
+                for (int i = 0; i < LANES; i++) to[(v * LANES + i) * PANEL] = mixed[v][i] / total;
+            first += parts * LANES;
+        }
+    }
+}
+
+/* The largest logit of each column in a chunk of the vocabulary. */
+static void NAME(chunk_max)(const float *logits, int count, float *peak)
+{
+    for (int v = 0; v < PANEL; v += LANES) {
+        VECTOR most = (VECTOR){0} - INFINITY;
+        for (int i = 0; i < count; i++) most = NAME(larger)(FROM(logits + i * PANEL + v), most);
+        AT(peak + v) = most;
+    }
+}
+
+/* Σ exp((x - max) / temperature) and Σ exp(x - max) of each column in a chunk of the vocabulary. */
+static void NAME(chunk_sums)(const float *logits, int count, const float *peak, const float *inverse, int tempered,
+                             float *weights, float *plain)
+{
+    for (int v = 0; v < PANEL; v += LANES) {
+        VECTOR sum = {0}, weight = {0};
+        for (int i = 0; i < count; i++) sum += NAME(exp)(FROM(logits + i * PANEL + v) - FROM(peak + v));
+        if (tempered)
+            for (int i = 0; i < count; i++)
+                weight += NAME(exp)((FROM(logits + i * PANEL + v) - FROM(peak + v)) * FROM(inverse + v));
+        AT(plain + v) = sum;
+        AT(weights + v) = tempered ? weight : sum;
+    }
+}
+
+/* The whole pass: every thread runs it, and they wait for each other where one reads what another wrote. */
+static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, Work *work, const Draw *draw)
+{
+    const int H = m->hidden, I = m->inner, D = m->size, QD = m->queries * D, heads = m->queries + 2 * m->groups;
+    const int C = in->count, P = (C + PANEL - 1) / PANEL, V = m->vocabulary, from = in->logits_from;
+    const int chunks = (V + CHUNK - 1) / CHUNK;
+#pragma omp parallel num_threads(work->threads)
+    {
+        const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+        float *normed = work->normed + (size_t)thread * work->normed_size;
+        float *scores = work->scores + (size_t)thread * kv->length;
+#define FIRST(n) ((int)((int64_t)(n) * thread / threads))
+#define LAST(n) ((int)((int64_t)(n) * (thread + 1) / threads))
+/* rows of a matrix, in whole tiles as far as they go */
+#define FIRST_ROW(n) (thread == 0 ? 0 : FIRST((n) / TILE) * TILE)
+#define LAST_ROW(n) (thread == threads - 1 ? (n) : LAST((n) / TILE) * TILE)
+        for (int i = FIRST(H); i < LAST(H); i++)
+            for (int c = 0; c < P * PANEL; c++)
+                work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] =
+                    c < C ? m->embedding[in->tokens[c] * H + i] : 0.0f;
+#pragma omp barrier
+        for (int l = 0; l < m->layers; l++) {
+            const Layer *w = &m->layer[l];
+            if (l == m->feature_layer)
+                for (int i = FIRST(H); i < LAST(H); i++)
+                    for (int c = 0; c < C; c++)
+                        work->features[(size_t)c * H + i] = work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
+            NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
+            NAME(product)(w->qkv, normed, w->qkv_bias, 0, work->qkv, FIRST_ROW(heads * D), LAST_ROW(heads * D),
+                          heads * D, H, P);
+#pragma omp barrier
+            for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
+                NAME(remember)(m, kv, in, work->qkv, l, i / m->groups, i % m->groups);
+            if (in->shared_rows) { /* columns of one row see each other's keys */
+#pragma omp barrier
+            }
+            for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
+                NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i / m->groups, i % m->groups);
+#pragma omp barrier
+            NAME(product)(w->out, work->attended, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, QD, P);
+#pragma omp barrier
+            NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
+            NAME(gated_product)(w->gate_up, normed, work->inner, FIRST_ROW(I), LAST_ROW(I), I, H, P);
+#pragma omp barrier
+            NAME(product)(w->down, work->inner, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, I, P);
+#pragma omp barrier
+        }
+        if (from < P) {
+            const int last = P - from;
+            NAME(norm)(work->x + (size_t)from * H * PANEL, m->final_norm, m->eps, normed, H, last);
+            if (m->feature_layer == m->layers && thread == 0)
+                for (int c = from * PANEL; c < C; c++)
+                    for (int i = 0; i < H; i++)
+                        work->features[(size_t)c * H + i] =
+                            normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
+            NAME(product)(m->lm_head, normed, 0, 0, work->logits, FIRST_ROW(V), LAST_ROW(V), V, H, last);
+#pragma omp barrier
+        }
+        if (draw) {
+            for (int i = FIRST(P * chunks); i < LAST(P * chunks); i++) {
+                const int begin = i % chunks * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
+                NAME(chunk_max)(work->logits + ((size_t)(i / chunks) * V + begin) * PANEL, count,
+                                work->peaks + (size_t)i * PANEL);
+            }
+#pragma omp barrier
+            for (int p = 0; p < P; p++) {
+                float peak[PANEL];
+                for (int c = 0; c < PANEL; c++) peak[c] = -INFINITY;
+                for (int i = 0; i < chunks; i++)
+                    for (int c = 0; c < PANEL; c++) {
+                        const float other = work->peaks[((size_t)p * chunks + i) * PANEL + c];
+                        peak[c] = other > peak[c] ? other : peak[c];
+                    }
+                for (int i = FIRST(chunks); i < LAST(chunks); i++) {
+                    const int begin = i * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
+                    const size_t at = ((size_t)p * chunks + i) * PANEL;
+                    NAME(chunk_sums)(work->logits + ((size_t)p * V + begin) * PANEL, count, peak,
+                                     draw->inverse_temperature + p * PANEL, draw->tempered, work->weights + at,
+                                     work->plain + at);
+                }
+            }
+#pragma omp barrier
+            for (int c = FIRST(C); c < LAST(C); c++) draw_token(m, work, draw, c, chunks);
+        }
+    }
+}
+
+/* s = W2 · relu(W1 · h + b1) + b2 for n rows of the features (design, section 1; dropout is for training). */
+static void NAME(head)(const float *features, const int64_t *rows, int n, int hidden, int inner, const float *w1,
+                       const float *b1, const float *w2, float b2, double *logits)
+{
+    for (int i = 0; i < n; i++) {
+        const float *h = features + rows[i] * hidden;
+        double s = b2;
+        for (int k = 0; k < inner; k++) {
+            const float *w = w1 + (size_t)k * hidden;
+            VECTOR part[4] = {{0}};
+            int j = 0;
+            for (; j + 4 * LANES <= hidden; j += 4 * LANES)
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; v++)
+                    part[v] += FROM(w + j + v * LANES) * FROM(h + j + v * LANES);
+            float sum = b1[k] + NAME(sum)((part[0] + part[1]) + (part[2] + part[3]));
+            for (; j < hidden; j++) sum += w[j] * h[j];
+            s += sum > 0.0f ? w2[k] * sum : 0.0f; /* w2[k] · relu(sum) */
+        }
+        logits[i] = s;
+    }
+}
+
+#undef VECTOR
+#undef MASK
+#undef AT
+#undef FROM
+#undef PARTS
+#undef FIRST
+#undef LAST
+#undef FIRST_ROW
+#undef LAST_ROW

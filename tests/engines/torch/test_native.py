@@ -1,0 +1,262 @@
+"""The compiled step computes what the framework's operators compute, for every shape, batch and number of threads."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from engines.torch.runs import GREEDY, hf_greedy, make_engine, prompts, reference, write
+from reflective.engines.base import Request, Sampling
+from reflective.engines.torch import native
+from reflective.engines.torch.fused import FusedBackbone
+from reflective.engines.torch.hf import DecodePlan, HFBackbone
+from reflective.engines.torch.kv import KVMemory
+from reflective.engines.torch.native import PREFILL_COLUMNS, NativeBackbone, can_run_native, library
+from reflective.engines.torch.sampling import SamplingRows, drawn
+from reflective.errors import EngineError
+from tiny import tiny_model
+
+pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler when the package was installed")
+
+(PROMPT,) = prompts(9)
+SAMPLED = [Request(PROMPT, seed=seed, max_tokens=12, until="eos", index=seed) for seed in range(3)]
+
+# shapes that are no multiple of the tiles of 4 and 6 rows, the panels of 16 columns or the chunks of 128 tokens
+SHAPES = {
+    "bias": ("qwen2", {}),
+    "head norms": ("qwen3", {}),
+    "plain": ("llama", {}),
+    "every head its own keys": ("qwen3", {"num_key_value_heads": 4}),
+    "one group of seven": ("qwen2", {"num_attention_heads": 7, "num_key_value_heads": 1}),
+    "odd sizes": ("qwen3", {"hidden_size": 50, "intermediate_size": 37, "vocab_size": 389}),
+    "heads of 48": ("llama", {"head_dim": 48}),
+    "heads of 128": ("qwen3", {"head_dim": 128, "num_hidden_layers": 1}),
+    "deep products": ("llama", {"intermediate_size": 2100, "num_hidden_layers": 1}),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["widest", "narrow"])
+def _instructions(request: pytest.FixtureRequest) -> Iterator[None]:
+    library().reflective_set_narrow(request.param)
+    yield
+    library().reflective_set_narrow(0)
+
+
+def filled(backbone, lengths, rows=None):
+    """Memory whose rows hold prompts of these lengths, by the backbone's own prefill."""
+    kv = KVMemory(backbone.shape, rows or len(lengths), 256)
+    vocabulary = backbone.model.config.vocab_size
+    generator = torch.Generator().manual_seed(3)
+    out = []
+    for row, length in enumerate(lengths):
+        ids = torch.randint(0, vocabulary, (length,), generator=generator).tolist()
+        out.append(backbone.prefill(ids, kv, row))
+    return kv, out
+
+
+def pair(case):
+    family, overrides = SHAPES[case]
+    return NativeBackbone(tiny_model(family, **overrides)), FusedBackbone(tiny_model(family, **overrides))
+
+
+@pytest.mark.usefixtures("_instructions")
+@pytest.mark.parametrize("case", SHAPES)
+def test_prefill_and_decode_equal_the_operators(case):
+    ours, theirs = pair(case)
+    lengths = [1, 15, 16, 17, PREFILL_COLUMNS, PREFILL_COLUMNS + 1, 150]
+    (kv, read), (other, expected) = filled(ours, lengths), filled(theirs, lengths)
+    for (logits, feature), (right, right_feature) in zip(read, expected, strict=True):
+        torch.testing.assert_close(logits, right, atol=1e-3, rtol=5e-4)
+        torch.testing.assert_close(feature, right_feature, atol=5e-4, rtol=5e-4)
+    torch.testing.assert_close(kv.data, other.data, atol=5e-4, rtol=5e-4)
+    plan = DecodePlan(list(range(len(lengths))), lengths)
+    logits, features = ours.decode(plan, kv)
+    right, right_features = theirs.decode(plan, other)
+    torch.testing.assert_close(logits, right, atol=1e-3, rtol=5e-4)
+    torch.testing.assert_close(features, right_features, atol=5e-4, rtol=5e-4)
+    torch.testing.assert_close(kv.data, other.data, atol=5e-4, rtol=5e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, -1])
+def test_the_feature_is_that_of_the_layer_asked_for(layer):
+    ours, theirs = NativeBackbone(tiny_model("qwen3"), layer), FusedBackbone(tiny_model("qwen3"), layer)
+    lengths = [5, 90]
+    (kv, read), (other, expected) = filled(ours, lengths), filled(theirs, lengths)
+    for (_, feature), (_, right) in zip(read, expected, strict=True):
+        torch.testing.assert_close(feature, right, atol=5e-4, rtol=5e-4)
+    plan = DecodePlan([1, 2], lengths)
+    torch.testing.assert_close(ours.decode(plan, kv)[1], theirs.decode(plan, other)[1], atol=5e-4, rtol=5e-4)
+
+
+def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_batch():
+    backbone = NativeBackbone(tiny_model("qwen3"))
+    lengths = [7, 3, 20, 40, 9, 2, 33, 5, 5, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    kv, _ = filled(backbone, lengths)
+    tokens = [*range(len(lengths))]
+    together, features = (t.clone() for t in backbone.decode(DecodePlan(tokens, lengths), kv))
+    alone, feature = backbone.decode(DecodePlan(tokens[:1], lengths[:1]), kv)
+    assert torch.equal(together[0], alone[0])
+    assert torch.equal(features[0], feature[0])
+    kv.move(18, 0, lengths[18] + 1)
+    moved, _ = backbone.decode(DecodePlan(tokens[18:], lengths[18:]), kv)
+    assert torch.equal(together[18], moved[0])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_the_number_of_threads_changes_no_bit(threads):
+    def run():
+        backbone = NativeBackbone(tiny_model("qwen3", hidden_size=50))
+        kv, read = filled(backbone, [7, 70, 20])
+        return torch.stack([logits for logits, _ in read]), backbone.decode(DecodePlan([1, 2, 3], [7, 70, 20]), kv)[0]
+
+    one = run()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        several = run()
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(one, several, strict=True))
+
+
+# ---- drawing
+
+ROWS = 24
+SETTINGS = {
+    "temperature 1": [Sampling()] * ROWS,
+    "greedy": [GREEDY] * ROWS,
+    "each its own": [Sampling(temperature=(0.0, 0.5, 1.0, 1.7)[i % 4]) for i in range(ROWS)],
+}
+
+
+@pytest.mark.usefixtures("_instructions")
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_tokens_are_those_that_the_operators_draw(settings):
+    backbone = NativeBackbone(tiny_model("qwen3", vocab_size=389))
+    kv, _ = filled(backbone, [5] * ROWS)
+    plan = DecodePlan([*range(ROWS)], [5] * ROWS)
+    rows = SamplingRows.of(settings, 389, torch.device("cpu"))
+    for seed in range(20):
+        uniform = torch.rand((ROWS, kv.length), generator=torch.Generator().manual_seed(seed))
+        logits = backbone.decode(plan, kv)[0].clone()
+        tokens, logprobs, features = backbone.write(plan, kv, rows, uniform, None)
+        expected, right = drawn(logits, rows, uniform[:, 6])
+        assert tokens == expected
+        assert logprobs == pytest.approx(right, abs=1e-4)
+        assert features.shape == (ROWS, 64)
+
+
+@pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+def test_the_ends_of_the_unit_interval_draw_possible_tokens(u):
+    model = tiny_model("qwen3")
+    backbone = NativeBackbone(model)
+    kv, _ = filled(backbone, [5])
+    with torch.no_grad():
+        logits = backbone.decode(DecodePlan([1], [5]), kv)[0]
+        # all but two tokens are far below what float32 can tell from 0
+        keep = logits[0].topk(2).indices.tolist()
+        model.get_output_embeddings().weight.mul_(1e4)
+    rows = SamplingRows.of([Sampling()], model.config.vocab_size, torch.device("cpu"))
+    tokens, logprobs, _ = backbone.write(DecodePlan([1], [5]), kv, rows, torch.full((1, kv.length), u), None)
+    assert tokens[0] in keep and math.isfinite(logprobs[0])
+
+
+def test_filters_and_penalties_go_through_the_operators_and_are_the_same():
+    ours, theirs = make_engine("qwen3"), make_engine("qwen3", compiled=False)
+    assert isinstance(ours._backbone, NativeBackbone) and not isinstance(theirs._backbone, NativeBackbone)
+    settings = [Sampling(top_p=0.8), Sampling(top_k=5), Sampling(repetition_penalty=1.3), Sampling(min_p=0.1)]
+    requests = [Request(PROMPT, s, seed=i, max_tokens=20, until="eos") for i, s in enumerate(settings)]
+    for a, b in zip(write(ours, requests), write(theirs, requests), strict=True):
+        assert a.token_ids == b.token_ids
+        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), GREEDY], ids=["sampled", "greedy"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_are_one_line_and_nothing_is_lost(sampling, value):
+    engine = make_engine("qwen3")
+    engine.submit(Request(PROMPT, sampling, max_tokens=10, until="eos"))
+    engine.step()
+    with torch.no_grad():
+        weight = engine.model.get_decoder().norm.weight
+        kept = weight.clone()
+        weight.fill_(value)
+    for _ in range(2):
+        with pytest.raises(EngineError, match="NaN or infinite"):
+            engine.step()
+    with torch.no_grad():
+        weight.copy_(kept)
+    expected = write(make_engine("qwen3"), [Request(PROMPT, sampling, max_tokens=10, until="eos")])
+    done = [event.trajectory for event in iter_events(engine) if hasattr(event, "trajectory")]
+    assert done[0].token_ids == expected[0].token_ids
+
+
+def iter_events(engine):
+    while engine.busy:
+        yield from engine.step()
+
+
+# ---- where it runs
+
+
+def test_the_head_is_computed_as_the_module_computes_it():
+    engine = make_engine("qwen3")
+    features = torch.randn(5, 64)
+    rows = [4, 0, 2]
+    with torch.no_grad():
+        right = engine.head.mlp(features[rows]).tolist()
+    assert engine._backbone.score(engine.head, features, rows) == pytest.approx(right, abs=1e-5)
+
+
+def test_greedy_and_scores_at_the_end_of_the_memory():
+    engine = make_engine("qwen3", config={"max_position_embeddings": 64})
+    (prompt,) = prompts(40)
+    (trajectory,) = write(engine, [Request(prompt, GREEDY, max_tokens=1000, until="eos")])
+    model = reference("qwen3", {"max_position_embeddings": 64})
+    assert trajectory.finish_reason in ("length", "eos") and trajectory.tokens <= 24
+    assert trajectory.token_ids == hf_greedy(model, prompt, trajectory.tokens)
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [("gemma", {}), ("phi3", {}), ("llama", {"head_dim": 24}), ("mistral", {"sliding_window": 8})],
+)
+def test_other_shapes_go_through_the_operators(family, overrides):
+    assert not can_run_native(tiny_model(family, **overrides))
+
+
+def test_bfloat16_goes_through_the_operators():
+    assert not can_run_native(tiny_model("qwen3").to(torch.bfloat16))
+
+
+def test_without_the_library_everything_works_as_before(monkeypatch):
+    expected = write(make_engine("qwen3"), SAMPLED)
+    monkeypatch.setattr(native, "library", lambda: None)
+    engine = make_engine("qwen3")
+    assert type(engine._backbone) is FusedBackbone
+    for ours, theirs in zip(write(engine, SAMPLED), expected, strict=True):
+        assert ours.token_ids == theirs.token_ids
+        assert [s.logit for s in ours.steps] == pytest.approx([s.logit for s in theirs.steps], abs=1e-4)
+
+
+@pytest.mark.parametrize("error", [OSError("no such symbol"), AttributeError("reflective_abi")])
+def test_a_library_that_does_not_load_is_not_used(monkeypatch, error):
+    def fail(_: str) -> ctypes.CDLL:
+        raise error
+
+    monkeypatch.setattr(native.ctypes, "CDLL", fail)
+    library.cache_clear()
+    try:
+        assert library() is None
+    finally:
+        monkeypatch.undo()
+        library.cache_clear()
+    assert library() is not None
+
+
+def test_the_generic_way_can_be_asked_for():
+    assert type(make_engine("qwen3", fuse=False)._backbone) is HFBackbone
