@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -255,3 +256,10 @@ def test_packed_tests_come_back() -> None:
 )
 def test_the_last_closed_block_of_python_is_the_program(text: str, program: str | None) -> None:
     assert extract_answer(text, "code") == program
+
+
+def test_many_threads_grade_at_once() -> None:
+    programs = ["print(sum(map(int, input().split())))", "print(0)"] * 8
+    with ThreadPoolExecutor(8) as pool:
+        kinds = list(pool.map(lambda program: verdict({**ADD, "time_limit_s": 20}, program), programs))
+    assert kinds == ["right", "wrong"] * 8

@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "score": ("reflective.cli.score", "score the steps of given responses"),
     "info": ("reflective.cli.info", "say what a model and its head are"),
     "import": ("reflective.cli.import_", "turn a checkpoint of the reference into ours"),
-    "tasks": ("reflective.cli.tasks", "list, show and sample the problem families"),
+    "tasks": ("reflective.cli.tasks", "list, show, sample and check problem sets"),
     "train": ("reflective.cli.train", "train a small model, or a head for your own"),
     "eval": ("reflective.cli.eval", "run a benchmark: sample, score, grade and record"),
     "eval merge": ("reflective.cli.eval_merge", "join the shards of a run"),

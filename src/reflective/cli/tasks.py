@@ -1,4 +1,4 @@
-"""`reflective tasks`: the problem families: list them, show one problem, sample many."""
+"""`reflective tasks`: the problem sets: list them, show one problem, sample many, check the gold answers."""
 
 from __future__ import annotations
 
@@ -6,89 +6,199 @@ import argparse
 import random
 from typing import Any
 
-from reflective.cli import DONE
-from reflective.cli.common import print_json
+from reflective.cli import DONE, FAILED
+from reflective.cli.common import print_json, say
 
-DESCRIPTION = "The problem families that come with the package: endless problems in plain English with gold answers."
+DESCRIPTION = """\
+Problem sets: generated families, endless and in plain English, and benchmarks from the Hugging Face hub or from a file
+(--file), or a file of yours by its path."""
 EXAMPLES = """\
 examples:
   reflective tasks list
   reflective tasks show countdown --level 2 --trace
   reflective tasks sample gcd -n 5 --split test > problems.jsonl
   reflective tasks sample mixture -n 100 --levels 1 2 --split train > problems.jsonl
+  reflective tasks check math500
+  reflective tasks check gsm8k --file gsm8k_test.jsonl
+  reflective tasks check my.csv --field problem=question --field answer=key --kind choice
 """
-MIXTURE = "mixture"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    listing = actions.add_parser("list", help="name every family, with its levels")
+    listing = actions.add_parser("list", help="name every family, with its levels, and every benchmark")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
 
     show = actions.add_parser("show", help="show one problem with its gold answer")
-    show.add_argument("name", help="a family")
+    show.add_argument("name", help="a family, a benchmark or a file")
     show.add_argument("--index", type=int, default=0, metavar="I", help="which problem (default: 0)")
-    show.add_argument("--level", type=int, default=2, metavar="L", help="difficulty (default: 2)")
-    show.add_argument("--trace", action="store_true", help="with a written-out solution")
+    show.add_argument("--level", type=int, default=2, metavar="L", help="of a family: difficulty (default: 2)")
+    show.add_argument("--trace", action="store_true", help="of a family: with a written-out solution")
     _add_draw_arguments(show)
 
     sample = actions.add_parser("sample", help="print problems as JSON lines")
-    sample.add_argument("name", help=f"a family, or {MIXTURE}: all of them in turn")
+    sample.add_argument("name", help="a family, a benchmark, a file, or mixture: all families in turn")
     sample.add_argument("-n", "--count", type=int, default=10, metavar="N", help="how many (default: 10)")
-    sample.add_argument("--levels", type=int, nargs="+", default=[1, 2, 3], metavar="L", help="difficulties, in turn")
+    _add_levels(sample)
     _add_draw_arguments(sample)
+
+    check = actions.add_parser("check", help="grade every gold answer against itself, report those that fail")
+    check.add_argument("name", help="a benchmark, a family or a file")
+    check.add_argument("-n", "--count", type=int, metavar="N", help="the first N (default: all; of a family: 100)")
+    _add_levels(check)
+    _add_draw_arguments(check)
+
+
+def _add_levels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--levels", type=int, nargs="+", default=[1, 2, 3], metavar="L", help="of families: difficulties, in turn"
+    )
 
 
 def _add_draw_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: test")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="of a family; default: test"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    group = parser.add_argument_group("benchmarks and files")
+    group.add_argument("--file", metavar="PATH", help="read the benchmark from this file instead of the hub")
+    group.add_argument("--revision", metavar="R", help="of the benchmark on the hub")
+    group.add_argument("--since", metavar="DAY", help="LiveCodeBench: from this day on, such as 2024-08-01")
+    group.add_argument("--until", metavar="DAY", help="LiveCodeBench: up to this day")
+    group.add_argument("--subject", action="append", default=[], metavar="S", help="only this one (may be repeated)")
+    group.add_argument(
+        "--field", action="append", default=[], metavar="NAME=PATH", help="of an own file: which field holds what"
+    )
+    group.add_argument("--kind", metavar="K", help="of an own file: who grades it (default: math)")
 
 
 def run(args: argparse.Namespace) -> int:
     """The action that is asked for."""
-    {"list": _list, "show": _show, "sample": _sample}[args.action](args)
-    return DONE
+    return {"list": _list, "show": _show, "sample": _sample, "check": _check}[args.action](args)
 
 
-def _list(args: argparse.Namespace) -> None:
-    from reflective.tasks import TASKS
+def _list(args: argparse.Namespace) -> int:
+    from reflective.tasks import BENCHMARKS, TASKS
 
     if args.json:
-        print_json({name: {"description": t.description, "levels": dict(t.levels)} for name, t in TASKS.items()})
-        return
-    width = max(map(len, TASKS))
+        listed: dict[str, Any] = {}
+        for name, task in TASKS.items():
+            listed[name] = {"description": task.description, "levels": {str(k): v for k, v in task.levels.items()}}
+        for name, benchmark in BENCHMARKS.items():
+            listed[name] = {"description": benchmark.description, **_origin(benchmark)}
+        print_json(listed)
+        return DONE
+    width = max(map(len, (*TASKS, *BENCHMARKS)))
     for name, task in TASKS.items():
         print(f"{name:<{width}}  {task.description}")
         for level, what in task.levels.items():
             print(f"{'':<{width}}    level {level}: {what}")
+    print()
+    for name, benchmark in BENCHMARKS.items():
+        size = f", {benchmark.size} problems" if benchmark.size else ""
+        print(f"{name:<{width}}  {benchmark.description}")
+        print(f"{'':<{width}}    {benchmark.kind}{size}, {benchmark.source.address}")
+    return DONE
 
 
-def _show(args: argparse.Namespace) -> None:
-    from reflective.tasks import get_task
+def _origin(benchmark: Any) -> dict[str, Any]:
+    return {
+        "kind": benchmark.kind,
+        "size": benchmark.size,
+        "dataset": benchmark.source.dataset,
+        "revision": benchmark.source.revision,
+        "pinned": benchmark.source.pinned,
+        "gated": benchmark.source.gated,
+        "prompt": benchmark.prompt,
+        "prompt_source": benchmark.prompt_source,
+    }
 
-    task = get_task(args.name)
-    problem = task.problem(args.split, args.index, args.level, args.seed)
-    trace = task.trace(problem, random.Random(args.seed)) if args.trace else None
+
+def _show(args: argparse.Namespace) -> int:
+    from reflective.errors import InputError
+    from reflective.tasks import TASKS
+
+    if args.name in TASKS and args.file is None:
+        task = TASKS[args.name]
+        problem = task.problem(args.split, args.index, args.level, args.seed)
+        trace = task.trace(problem, random.Random(args.seed)) if args.trace else None
+    else:
+        problems, trace = _load(args, None, (1, 2, 3)), None
+        if args.trace:
+            raise InputError(f"--trace: only families write solutions, and {args.name!r} is none.")
+        if not 0 <= args.index < len(problems):
+            raise InputError(f"--index is {args.index}; {args.name} has problems 0 to {len(problems) - 1}.")
+        problem = problems[args.index]
     if args.json:
         print_json(_row(problem) | ({"thinking": trace.thinking, "trace_answer": trace.answer} if trace else {}))
-        return
+        return DONE
     print(problem.text)
     if trace is not None:
         print(f"\n<think>{trace.thinking}</think>")
     print(f"\nanswer: {problem.answer}")
+    return DONE
 
 
-def _sample(args: argparse.Namespace) -> None:
+def _sample(args: argparse.Namespace) -> int:
     from reflective.errors import InputError
     from reflective.tasks import mixture
+    from reflective.tasks.benchmarks import family_names
 
     if args.count < 1:
         raise InputError(f"--count is {args.count}; it must be 1 or more.")
-    families = None if args.name == MIXTURE else [args.name]
+    families = family_names(args.name) if args.file is None else None
+    if families is None:
+        for problem in _load(args, args.count, args.levels):
+            print_json(_row(problem))
+        return DONE
     for problem in mixture(args.split, args.count, tuple(args.levels), families, args.seed):
-        print_json(_row(problem))
+        print_json(_row(problem))  # as they are drawn: a family may take long, or run out
+    return DONE
+
+
+def _check(args: argparse.Namespace) -> int:
+    from reflective.verify import self_check
+
+    problems = _load(args, args.count, args.levels)
+    unchecked = sum(problem.answer is None for problem in problems if problem.kind in ("code", "expression"))
+    faults = self_check(problems)
+    if args.json:
+        listed = [
+            {"id": p.id, "answer": p.answer, "kind": p.kind, "verdict": v.kind, "reason": v.reason} for p, v in faults
+        ]
+        print_json({"problems": len(problems), "without_solution": unchecked, "faults": listed})
+    else:
+        for problem, verdict in faults:
+            shown = " ".join((problem.answer or "(none)").split())[:80]
+            print(f"{problem.id}  {verdict.kind}: {verdict.reason}  [{shown}]")
+    without = f", {unchecked} without a solution to check" if unchecked else ""
+    say(f"{len(problems)} problems, {len(faults)} gold answers that are not right against themselves{without}")
+    return FAILED if faults else DONE
+
+
+def _load(args: argparse.Namespace, count: int | None, levels: Any) -> list[Any]:
+    from reflective.errors import InputError
+    from reflective.tasks import load_problems
+
+    pairs = [pair.partition("=") for pair in args.field]
+    if wrong := next((name for name, sign, path in pairs if not (name and sign and path)), None):
+        raise InputError(f"--field {wrong!r}: write it as NAME=PATH, such as problem=question.")
+    return load_problems(
+        args.name,
+        file=args.file,
+        split=args.split,
+        levels=tuple(levels),
+        limit=count,
+        seed=args.seed,
+        revision=args.revision,
+        fields={name: path for name, _, path in pairs} or None,
+        kind=args.kind,
+        since=args.since,
+        until=args.until,
+        subjects=args.subject,
+    )
 
 
 def _row(problem: Any) -> dict[str, Any]:

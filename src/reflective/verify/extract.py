@@ -11,6 +11,8 @@ are in it. In the answer part, the first of these that there is:
     "choice" the last letter in bold or in parentheses; for "expression" the last line that is arithmetic; for the
     others the text itself, if it is one line.
 
+For "math" and "choice", what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3.
+
 A program (kind "code") is the last fenced block of Python (`fences.py`); none of the above applies to it.
 """
 
@@ -58,6 +60,10 @@ _MATH_SPAN = re.compile(
 )
 _MAGNITUDE = re.compile(r"\s*(?:(?:hundred|thousand|million|billion|trillion|dozen|percent)\b|\\?%)")
 _NUMBER = re.compile(r"(?<![\w.])(?:(?<![\d)\]}])-\s?)?(?:\\?\$)?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s?\\?%)?(?![A-Za-z_])")
+_DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)": named, but not as the answer
+    r"(?:(?<![A-Za-z])not|n['’]t)[ \t]{1,3}(?!only)(?:[a-z]{1,20}[ \t]{1,3}){0,2}"
+    r"(?:\$[^$\n]{1,100}\$|\\\([^\n]{1,100}?\\\)|-?\d[\d,]{0,40}(?:\.\d+)?(?![\w^/\\])|[(（]?[A-J][)）]?(?![A-Za-z]))"
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().=×÷−·\[\]{}]|\\(?:times|cdot|div|frac|left|right))+")
 _BOLD_LETTER = re.compile(r"\*\*\s*[(（]?([A-J])[)）]?(?:[.:：、)][^*\n]{0,200})?\*\*")
@@ -78,6 +84,8 @@ def extract_answer(answer_text: str, kind: str = "math") -> str | None:
     if cut_off:
         return None
     if not found:
+        if kind in ("math", "choice"):
+            answer_text = _DENIED.sub(" ", answer_text)
         found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or ""
     if kind == "choice":
         found = stated_letters(found) or found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 
 LANGUAGES = ("", "python", "python3", "py")
@@ -31,7 +32,9 @@ def stated_program(text: str) -> str | None:
     if blocks or "```" in text:
         return blocks[-1] if blocks else None
     try:
-        ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python would say of a text that is none
+            ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return text if text.strip() else None

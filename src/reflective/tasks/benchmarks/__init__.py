@@ -130,7 +130,7 @@ def load_problems(
         return benchmark.problems(None if file is None else own, revision=revision, prompt=prompt, options=options)[
             :limit
         ]
-    if file is None and (families := _families(source)) is not None:
+    if file is None and (families := family_names(source)) is not None:
         return _generated(families, split, limit or GENERATED, levels, seed, prompt)
     if own.suffix or own.exists():
         from reflective.tasks.benchmarks.own import own_problems
@@ -139,7 +139,8 @@ def load_problems(
     raise InputError(_unknown(source))
 
 
-def _families(source: str) -> list[str] | None:
+def family_names(source: str) -> list[str] | None:
+    """The generated families that a name stands for; None where it is no family and not "mixture"."""
     from reflective.tasks import TASKS
 
     return list(TASKS) if source == MIXTURE else [source] if source in TASKS else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, Row, first
+from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
 from reflective.tasks.benchmarks.gold import question_text
 from reflective.tasks.benchmarks.hub import HubSource
+from reflective.tasks.benchmarks.rows import Row
 from reflective.verify.choice import stated_letters
 
 LETTERS = "ABCD"

@@ -11,8 +11,9 @@ import ast
 import json
 from typing import Any
 
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, Row, first
+from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
 from reflective.tasks.benchmarks.hub import HubSource
+from reflective.tasks.benchmarks.rows import Row
 
 PROMPT = (
     "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 
 from reflective.tasks.base import stable_hash
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, Row, first
+from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
 from reflective.tasks.benchmarks.hub import HubSource
+from reflective.tasks.benchmarks.rows import Row
 
 LETTERS = "ABCD"
 PROMPT = (

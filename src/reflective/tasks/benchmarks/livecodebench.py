@@ -15,8 +15,9 @@ import zlib
 from datetime import date
 from typing import Any
 
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, Row, first
+from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
 from reflective.tasks.benchmarks.hub import HubSource
+from reflective.tasks.benchmarks.rows import Row
 from reflective.verify.packing import pack_tests
 
 MAX_TESTS_BYTES = 512 * 2**20  # of one problem, unpacked

@@ -50,14 +50,15 @@ def own_problems(
             near = difflib.get_close_matches(name, FIELDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InputError(f"unknown field {name!r} in the mapping.{hint} Known: {', '.join(FIELDS)}.")
+    name = Path(path.name.removesuffix(".gz")).stem
     problems = []
     for index, row in enumerate(read_rows(path)):
         try:
-            problems.append(_problem(row, index, path.stem, mapping, kind, prompt or SLOT))
+            problems.append(_problem(row, index, name, mapping, kind, prompt or SLOT))
         except (ValueError, TypeError) as error:
             raise InputError(f"'{path}', row {index + 1}: {error}") from error
     if len({problem.id for problem in problems}) < len(problems):  # ids that hold within a subject only
-        return [replace(problem, id=f"{path.stem}/{index}") for index, problem in enumerate(problems)]
+        return [replace(problem, id=f"{name}/{index}") for index, problem in enumerate(problems)]
     return problems
 
 

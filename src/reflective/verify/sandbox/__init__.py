@@ -1,6 +1,6 @@
 """The sandbox: an untrusted Python program, run so that it can do nothing but compute and write what it found.
 
-    with Sandbox.find() as ... is not needed: Sandbox.find().run("print(input())", stdin=b"7\\n").stdout == b"7\\n"
+    Sandbox.find().run("print(int(input()) + 1)", stdin=b"6\\n").stdout == b"7\\n"
 
 What it promises with bubblewrap (`apt install bubblewrap`), on Linux:
 
@@ -27,13 +27,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from reflective.verify.sandbox import bubblewrap
 from reflective.verify.sandbox.limits import Limits
-from reflective.verify.sandbox.process import Ended, Outcome, Process, SandboxError
+from reflective.verify.sandbox.process import Ended, Outcome, Process
+from reflective.verify.sandbox.start import SandboxError
 
 __all__ = ["INSIST", "Ended", "Limits", "Outcome", "Process", "Sandbox", "SandboxError"]
 
@@ -56,7 +58,7 @@ class Sandbox:
         """The strongest sandbox of this machine, tried once a process.
 
         Raises `SandboxError` where there is only a weak one, unless `insist` (None: the variable
-        REFLECTIVE_WEAK_SANDBOX is 1) allows that; and where there is none at all.
+        REFLECTIVE_WEAK_SANDBOX is 1) allows that, with a warning; and where there is none at all.
         """
         best = _best()
         insist = os.environ.get(INSIST) == "1" if insist is None else insist
@@ -65,6 +67,8 @@ class Sandbox:
                 f"no sandbox that is safe for untrusted code: {best.weakness}. Install bubblewrap (apt install "
                 f"bubblewrap), or set {INSIST}=1 to run it all the same."
             )
+        if best.weakness:
+            warnings.warn(f"untrusted programs run in a weak sandbox: {best.weakness}", RuntimeWarning, stacklevel=2)
         return best
 
     def start(self, source: str, *, payload: Any = None, limits: Limits | None = None) -> Process:

@@ -1,0 +1,176 @@
+"""Rows, fields and golds in the forms in which files hold them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reflective.errors import InputError
+from reflective.tasks import load_problems
+from reflective.tasks.benchmarks.gold import gold_answer, question_text
+from reflective.tasks.benchmarks.rows import read_rows
+
+ROWS = [{"question": "1 + 1?", "key": "2"}, {"question": 'a \u2028 b, "c"?', "key": "3"}]
+OWN = {"problem": "question", "answer": "key"}
+
+
+def written(folder: Path, name: str) -> Path:
+    path = folder / name
+    if name.endswith(".parquet"):
+        pa = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pa.Table.from_pylist(ROWS), path)
+        return path
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+    text = {
+        ".jsonl": lines,
+        ".json": json.dumps(ROWS),
+        ".csv": 'question,key\n1 + 1?,2\n"a \u2028 b, ""c""?",3\n',
+        ".tsv": 'question\tkey\n1 + 1?\t2\n"a \u2028 b, ""c""?"\t3\n',
+    }[Path(name.removesuffix(".gz")).suffix]
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["p.jsonl", "p.json", "p.csv", "p.tsv", "p.parquet", "p.jsonl.gz", "p.CSV", "p.json.gz"]
+)
+def test_every_format_gives_the_same_problems(tmp_path: Path, name: str) -> None:
+    if name == "p.CSV":
+        written(tmp_path, "p.csv").rename(tmp_path / name)
+        path = tmp_path / name
+    else:
+        path = written(tmp_path, name)
+    assert [dict(row) for row in read_rows(path)] == ROWS
+    problems = load_problems(str(path), fields=OWN)
+    assert [(p.text, p.answer, p.id, p.kind) for p in problems] == [
+        ("1 + 1?", "2", "p/0", "math"),
+        ('a \u2028 b, "c"?', "3", "p/1", "math"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.jsonl", '{"question": "a"}\n{"question"\n', "p.jsonl:2 is not JSON"),
+        ("p.jsonl", "[1]\n", "row 1: an object is expected, got list"),
+        ("p.jsonl", "\n", "holds no row"),
+        ("p.json", "7", "a JSON list of objects is expected, got int"),
+        ("p.json", "{", "is not JSON"),
+        ("p.csv", "question,key\n1\n", "row 1 has another number of fields"),
+        ("p.txt", "x", "ending that is not known. Known: .jsonl"),
+        ("p.parquet", "no parquet", "can't read"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_problems(str(tmp_path / name))
+
+
+def test_json_lines_under_another_name_and_a_list_in_an_object_are_read(tmp_path: Path) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "lines.json").write_text(lines)
+    (tmp_path / "wrapped.json").write_text(json.dumps({"version": 1, "data": ROWS}))
+    assert list(read_rows(tmp_path / "lines.json")) == list(read_rows(tmp_path / "wrapped.json")) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("value", "gold"),
+    [
+        (204, "204"),
+        (27.0, "27"),
+        (0.5, "0.5"),
+        (1e30, "1e+30"),
+        ("27.0", "27.0"),
+        ("16 - 3 = 13\n#### 1,300", "1,300"),
+        ("We get $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"),
+        ("So \\boxed{3} or rather\n\\boxed{4}.", "4"),
+        (["$2$"], "2"),
+        (["$2$", "$-3$"], "2, -3"),
+        ("(1, 2]", "(1, 2]"),
+        (" x = 5 ", "x = 5"),
+    ],
+)
+def test_a_gold_answer_is_found_in_what_a_field_holds(value: Any, gold: str) -> None:
+    assert gold_answer(value) == gold
+
+
+@pytest.mark.parametrize("value", [None, True, "", "  ", "so\n####", "\\boxed{", [], {"a": 1}])
+def test_what_holds_no_gold_answer_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="gold answer"):
+        gold_answer(value)
+
+
+def test_a_question_is_a_text_or_the_users_last_message() -> None:
+    messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": " what? "}]
+    assert question_text(" what? ") == question_text(messages) == "what?"
+    for nothing in ("", [], [{"role": "system", "content": "x"}], 7, None):
+        with pytest.raises(ValueError, match="no text"):
+            question_text(nothing)
+
+
+def test_fields_are_found_by_paths(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    row = {"a.b": "dotted?", "chat": [{"q": "deep?"}], "r": {"t": ["", "7"]}, "n": 5, "topic": "sets"}
+    path.write_text(json.dumps(row))
+    (problem,) = load_problems(
+        str(path), fields={"problem": "chat.0.q", "answer": "r.t.1", "id": "n", "family": "topic"}, kind="exact"
+    )
+    assert (problem.text, problem.answer, problem.id, problem.family, problem.kind) == (
+        "deep?",
+        "7",
+        "5",
+        "sets",
+        "exact",
+    )
+    assert load_problems(str(path), fields={"problem": "a.b", "answer": "n"})[0].text == "dotted?"
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({"problem": "q"}, None, r"row 1: no problem \(looked for q; the row has question, key\)"),
+        ({"answer": "a"}, None, "row 1: no answer"),
+        ({"anwser": "key"}, None, "unknown field 'anwser'.*Did you mean 'answer'"),
+        ({"answer": "key"}, "maths", "unknown kind 'maths'. Known: math"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_refused(
+    tmp_path: Path, fields: dict[str, str], kind: str | None, message: str
+) -> None:
+    path = written(tmp_path, "p.jsonl")
+    with pytest.raises(InputError, match=message):
+        load_problems(str(path), fields=fields, kind=kind)
+
+
+def test_ids_that_repeat_are_replaced_by_places(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps({"id": i % 2, "problem": f"{i}?", "answer": i}) + "\n" for i in range(4)))
+    assert [p.id for p in load_problems(str(path))] == ["p/0", "p/1", "p/2", "p/3"]
+
+
+def test_a_prompt_goes_around_the_question_and_needs_its_place(tmp_path: Path) -> None:
+    path = written(tmp_path, "p.jsonl")
+    assert load_problems(str(path), fields=OWN, prompt="Q: {problem} A:")[0].text == "Q: 1 + 1? A:"
+    with pytest.raises(InputError, match=r"needs \{problem\} exactly once"):
+        load_problems(str(path), fields=OWN, prompt="no place")
+
+
+def test_code_of_ones_own_carries_its_tests(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    tests = [{"input": "1", "output": "2"}]
+    path.write_text(json.dumps({"problem": "Add one.", "kind": "code", "tests": tests, "time_limit_s": 2}))
+    (problem,) = load_problems(str(path))
+    assert problem.answer is None and problem.metadata == {"tests": tests, "time_limit_s": 2}
+
+
+def test_an_unknown_source_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="'mth500' is no benchmark, no family and no file. Did you mean 'math500'"):
+        load_problems("mth500")
+    with pytest.raises(InputError, match="limit is 0"):
+        load_problems("gcd", limit=0)
