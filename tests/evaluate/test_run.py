@@ -189,6 +189,17 @@ def test_a_thinking_that_was_not_continued_has_no_verdict(tmp_path):
                 assert t.verdict is None and t.answer is None
 
 
+def test_of_chosen_answers_alone_nothing_is_said_about_other_choices(tmp_path):
+    from reflective.evaluate.summary import summarise
+
+    run(tmp_path, strategy=BestOfN("selected"))
+    table = Table.of(read_records(tmp_path / RECORDS))
+    s = summarise(table)
+    right = [r.verdict.right for r in told(tmp_path).values()]
+    assert not table.complete and s.curves == s.ranking == {} and s.figures["single"].value != s.figures["single"].value
+    assert s.figures["chosen"].value == pytest.approx(sum(right) / len(right))
+
+
 def test_equal_problems_are_kept_apart_and_unsolvable_ones_are_recorded(tmp_path):
     twice = [Problem("What is 1 + 1?", "2", kind="exact")] * 2 + [
         Problem("What is 9 + 9? " + "word " * 9000, "18", id="long")

@@ -33,15 +33,20 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-tokens", type=int, metavar="N", help="of a thinking (default: 4096, or the context)")
 
 
-def load_model(args: argparse.Namespace) -> Any:
-    """The `Reflective` that the arguments ask for."""
+def load_model(args: argparse.Namespace, **engine_options: Any) -> Any:
+    """The `Reflective` that the arguments ask for; `engine_options` are the engine's own."""
     import warnings
 
     from reflective.api import Reflective
 
     warnings.simplefilter("ignore")
     return Reflective.from_pretrained(
-        args.model, engine=args.engine, device=args.device, dtype=args.dtype, threads=args.threads
+        args.model,
+        engine=args.engine,
+        device=args.device,
+        dtype=args.dtype,
+        threads=args.threads,
+        **engine_options,
     )
 
 

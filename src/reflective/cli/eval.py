@@ -44,6 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N problems")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th problem from the I-th on")
+    parser.add_argument(
+        "--confidences",
+        action="store_true",
+        help="keep how sure the model was of its tokens, so that self-certainty and DeepConf can be judged (slower)",
+    )
     parser.add_argument("--no-texts", action="store_true", help="record no thinkings and answer texts")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)  # what can't work is refused before a model is loaded
     chosen = dict(plan.benchmark)
     problems = load_problems(chosen.pop("name"), **chosen)
-    model = load_model(args)
+    model = load_model(args, **plan.engine_options)
     notes: list[str] = []
     try:
         with _Meter(args.quiet) as meter:
@@ -119,7 +124,15 @@ def _plan(args: argparse.Namespace) -> Plan:
             "max_tokens": args.max_tokens,
         }
     )
-    return Plan(effort, strategy, settings, _benchmark(args), shard(args.shard), texts=not args.no_texts)
+    return Plan(
+        effort,
+        strategy,
+        settings,
+        _benchmark(args),
+        shard(args.shard),
+        texts=not args.no_texts,
+        engine_options={"keep_confidences": True} if args.confidences else {},
+    )
 
 
 def _benchmark(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from reflective.evaluate.grading import Grade, record_of
 from reflective.evaluate.manifest import RECORDS, Manifest, claim, digest_of, versions
 from reflective.records import Record, RecordWriter, read_records
 from reflective.search import BestOfN, Settings, Strategy, solve_many
+from reflective.search.many import ROWS_IN_FLIGHT
 from reflective.types import Problem, Solution
 from reflective.verify import grade as grade_answer
 
@@ -61,7 +62,8 @@ class Plan:
     """What is asked of an engine: `effort` trajectories a problem, spent by `strategy`.
 
     `benchmark` describes where the problems come from, for the manifest. `shard` (i, n) takes every n-th problem from
-    the i-th on. `texts=False` leaves the thinkings out of the records.
+    the i-th on. `texts=False` leaves the thinkings out of the records. `engine_options` are what the engine was made
+    with, for the manifest.
     """
 
     effort: int
@@ -70,6 +72,7 @@ class Plan:
     benchmark: Mapping[str, Any]
     shard: tuple[int, int] = (1, 1)
     texts: bool = True
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         i, n = self.shard
@@ -91,6 +94,9 @@ class Plan:
                 "answer_tokens": s.answer_tokens,
                 "answers": getattr(self.strategy, "answers", "all") if isinstance(self.strategy, BestOfN) else "all",
                 "texts": self.texts,
+                **self.engine_options,
+                "engine": type(engine).__name__,
+                "dtype": str(getattr(getattr(engine, "model", None), "dtype", "")),
             },
             problems=len(problems),
             digest=digest_of(problems),
@@ -138,6 +144,7 @@ def run_benchmark(
             strategy=plan.strategy,
             settings=plan.settings,
             calibration=calibration,
+            in_flight=max(ROWS_IN_FLIGHT, getattr(engine, "max_rows", 0)),  # so that the engine is always full
         )
         _beside(solutions, keep)
     return folder / RECORDS

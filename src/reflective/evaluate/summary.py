@@ -2,6 +2,7 @@
 
 Strategies and selectors are judged at every budget k from the same trajectories: best-of-k exactly, votes from a fixed
 number of draws. An ungradable answer counts neither as right nor as wrong; how many there are is a figure of its own.
+Of a run that wrote only the chosen answers, only these are judged.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Summary:
 def summarise(table: Table, *, seed: int = 0, resamples: int = RESAMPLES, draws: int = DRAWS) -> Summary:
     """All figures of a table. The same table and seed give the same figures."""
     bootstrap = Bootstrap(table.problems, resamples=resamples, seed=seed)
-    ks = budgets(table.budget)
+    ks = budgets(table.budget) if table.complete else []
     by_problem = accuracy_by_problem(table, ks, seed=seed, draws=draws)
     values = {name: value[:, -1] for name, value in by_problem.items()}
     if values:
@@ -111,7 +112,7 @@ def summarise(table: Table, *, seed: int = 0, resamples: int = RESAMPLES, draws:
         figures=_figures(table, by_problem, bootstrap),
         curves=_curves(by_problem, ks, bootstrap),
         selection=_selection(by_problem, ks, bootstrap),
-        ranking=_ranking(table, bootstrap),
+        ranking=_ranking(table, bootstrap) if table.complete else {},
         reliability={name: _bins(rows, bootstrap) for name, rows in _reliabilities(table).items()},
         families=_by_group(table.families, values, resamples, seed),
         levels=_by_group(table.levels, values, resamples, seed),
@@ -192,10 +193,9 @@ def _figures(table: Table, by_problem: Mapping[str, Floats], bootstrap: Bootstra
 
 def _reliabilities(table: Table) -> dict[str, Reliability]:
     """Of the confidence in the given answers, and of the trajectories' scores, where there are any."""
-    found = {
-        "confidence": Reliability.of(table.confidence, table.chosen_right),
-        "score": Reliability.of(table.scores["score"], table.right),
-    }
+    found = {"confidence": Reliability.of(table.confidence, table.chosen_right)}
+    if table.complete:
+        found["score"] = Reliability.of(table.scores["score"], table.right)
     return {name: reliability for name, reliability in found.items() if reliability.count.any()}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflective.errors import InputError
-from reflective.evaluate.grading import answer_groups
+from reflective.evaluate.grading import answer_groups, has_ended
 from reflective.records import Record, TrajectoryRecord
 
 Floats = NDArray[np.float64]
@@ -42,6 +42,9 @@ class Table:
 
     `chosen_right`, `confidence`, `seconds`, `prompt_tokens` and `written_tokens` are of the problem: the verdict of the
     answer that the run's own strategy gave, the probability that it stated, and what it cost.
+
+    In a `complete` table every trajectory came to its answer or to its end. Where only chosen ones did, their verdicts
+    are no fair sample, and nothing can be said of other choices.
     """
 
     keys: tuple[str, ...]
@@ -61,6 +64,7 @@ class Table:
     written_tokens: Floats  # (P,)
     model: str = ""
     strategy: str = ""
+    complete: bool = True
 
     @property
     def problems(self) -> int:
@@ -111,6 +115,7 @@ class _Rows:
         self.heads: list[tuple[Any, ...]] = []
         self.cells: list[Floats] = []  # (n, columns) each
         self.model = self.strategy = ""
+        self.complete = True
 
     def add(self, record: Record) -> None:
         self.model, self.strategy = record.model, record.strategy
@@ -128,6 +133,7 @@ class _Rows:
                 record.usage.completion_tokens if counted else float("nan"),
             )
         )
+        self.complete = self.complete and all(has_ended(t) for t in record.trajectories)
         groups = answer_groups(record)
         cells = [_cells(t, group, counted) for t, group in zip(record.trajectories, groups, strict=True)]
         self.cells.append(np.array(cells, dtype=np.float64).reshape(len(cells), 5 + len(SCORES)))
@@ -162,6 +168,7 @@ class _Rows:
             written_tokens=np.array(columns[8], dtype=np.float64),
             model=self.model,
             strategy=self.strategy,
+            complete=self.complete,
         )
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from reflective import InputError, Problem, Scripted, ScriptedEngine, read_records
-from reflective.evaluate.exchange import PRESETS, Mapping, export_run, import_run
+from reflective.evaluate.exchange import PRESETS, Fields, export_run, import_run
 from reflective.evaluate.manifest import RECORDS, read_manifest
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.evaluate.summary import summarise
@@ -26,9 +26,7 @@ def records(folder):
 
 def test_lists_of_responses_scores_and_verdicts(tmp_path):
     rows = [{"q": "1+1?", "outs": ["x", "y"], "s": {"rm": [0.2, 0.9]}, "ok": [1, 0], "n": [5, 7]}]
-    mapping = Mapping().replaced(
-        {"problem": "q", "responses": "outs", "scores": "s.rm", "correct": "ok", "tokens": "n"}
-    )
+    mapping = Fields().replaced({"problem": "q", "responses": "outs", "scores": "s.rm", "correct": "ok", "tokens": "n"})
     assert import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", mapping, model="theirs") == 1
     record = records(tmp_path / "run")[0]
     assert [t.score for t in record.trajectories] == [0.2, 0.9]
@@ -58,7 +56,7 @@ def test_scores_may_leave_zero_to_one(tmp_path):
         {"problem": f"{i}?", "responses": ["a", "b", "c"], "scores": [-7.5, 3.0, 2.5], "ok": [0, 1, 1]}
         for i in range(3)
     ]
-    import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", Mapping(correct="ok"), kind="exact")
+    import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", Fields(correct="ok"), kind="exact")
     s = summarise(Table.of(records(tmp_path / "run")))
     assert s.curves["best_of_n"].last.value == s.ranking["best_of_n"]["auc"].value == 1.0
     assert "ece_score" not in s.figures  # such a score is no probability
@@ -77,6 +75,7 @@ def test_unknown_token_counts_are_nan_and_not_zero(tmp_path):
         ({"question": "1+1?"}, "no problem text in 'problem'"),
         ({"problem": "1+1?"}, "no response texts in 'responses'"),
         ({"problem": "1+1?", "responses": ["a", "b"], "scores": [1.0]}, "1 scores for 2 responses"),
+        ({"problem": "1+1?", "responses": ["a"], "scores": [[0.5, 2.0]]}, "step scores must lie in 0..1"),
         ([1], "a JSON object is expected"),
     ],
 )
@@ -84,9 +83,11 @@ def test_what_can_not_be_read_is_named_with_its_line(tmp_path, row, what):
     good = {"problem": "1+1?", "responses": ["a"]}
     with pytest.raises(InputError, match=rf"in\.jsonl:2: {what}"):
         import_run(lines(tmp_path / "in.jsonl", [good, row]), tmp_path / "run", PRESETS["plain"])
+    with pytest.raises(InputError, match="'yes' is no verdict"):
+        import_run(lines(tmp_path / "in.jsonl", [good | {"ok": ["yes"]}]), tmp_path / "run", Fields(correct="ok"))
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="unknown field 'score'"):
-        Mapping().replaced({"score": "x"})
+        Fields().replaced({"score": "x"})
 
 
 @pytest.fixture

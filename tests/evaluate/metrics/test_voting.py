@@ -46,8 +46,8 @@ def test_weights_decide_against_numbers():
 def test_who_states_no_answer_casts_no_vote_and_no_voter_is_wrong():
     t = table([[1, 0, 0]], [[0.1, 0.9, 0.9]], [[0, -1, -1]])
     assert votes_at_k(t, [3], draws=1)["majority"][0, 0] == 1.0
-    got = votes_at_k(t, [1], draws=20_000)["majority"][0, 0]
-    assert got == pytest.approx(1 / 3, abs=0.02)
+    got = votes_at_k(t, [2], draws=20_000)["majority"][0, 0]
+    assert got == pytest.approx(2 / 3, abs=0.02)  # of the three pairs two hold the one that answers
 
 
 def test_the_mean_over_draws_is_that_over_subsets():
@@ -70,3 +70,9 @@ def test_the_same_seed_gives_the_same_and_blocks_do_not_matter(monkeypatch):
     monkeypatch.setattr("reflective.evaluate.metrics.voting.CELLS", 1)
     assert (votes_at_k(t, [2, 4], seed=1)["weighted"] == first).all()
     assert (votes_at_k(t, [2, 4], seed=2)["weighted"] != first).any()
+
+
+def test_at_k_one_a_vote_is_a_single_sample():
+    t = random_table(6)
+    for value in votes_at_k(t, [1, 2], draws=2).values():
+        assert value[:, 0] == pytest.approx(t.right.mean(1))

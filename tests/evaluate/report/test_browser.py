@@ -43,6 +43,6 @@ def test_plots_and_problems_are_drawn_and_nothing_hostile_runs(tmp_path):
     path.write_text(page(runs, title="a report"), encoding="utf-8")
     dom = drawn(path, tmp_path)
     assert "<title>a report</title>" in dom and "<img" not in dom
-    assert dom.count("<svg") == dom.count('class="fig"') >= 12
+    assert dom.count("<svg") == dom.count('<article class="fig') >= 12
     assert dom.count('<span class="tally">') == 6  # the list of problems, which the script fills last
     assert dom.count('class="step"') >= 2 and "&lt;img src=x" in dom

@@ -1,7 +1,7 @@
 """Generations, scores and verdicts that other tools wrote, as a run of ours: so that our metrics judge their selectors.
 
 A line of the file is a problem with lists of responses, scores and verdicts, or one response; lines of the same problem
-are joined. Which field is which is said by a `Mapping`; a dot goes into an object ("output.score_lst"). A score may be
+are joined. Which field is which is said by a `Fields`; a dot goes into an object ("output.score_lst"). A score may be
 a number, larger being better, or a list of step scores in 0..1, which are aggregated as ours are. Where no verdicts are
 given, the answers are extracted and graded.
 """
@@ -29,7 +29,7 @@ STEP_CLIP = 1e-12  # a step score of 0 or 1 has no finite logit
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class Fields:
     """The names of their fields; an empty one is not there."""
 
     problem: str = "problem"
@@ -41,22 +41,22 @@ class Mapping:
     tokens: str = ""
     family: str = ""
 
-    def replaced(self, given: dict[str, str]) -> Mapping:
+    def replaced(self, given: dict[str, str]) -> Fields:
         """With some fields named otherwise. Raises `InputError` for one that is none of ours."""
         known = [f.name for f in fields(self)]
         for name in given:
             if name not in known:
                 raise InputError(f"unknown field {name!r}. Known: {', '.join(known)}.")
-        return Mapping(**{**{name: getattr(self, name) for name in known}, **given})
+        return Fields(**{**{name: getattr(self, name) for name in known}, **given})
 
 
 PRESETS = MappingProxyType(
     {
-        "plain": Mapping(),
+        "plain": Fields(),
         # test/inference.py of the reference: {"prompt", "answer", "output": {"solution_lst", "score_lst"}}
-        "reference": Mapping("prompt", "answer", "output.solution_lst", "output.score_lst"),
+        "reference": Fields("prompt", "answer", "output.solution_lst", "output.score_lst"),
         # samples_*.jsonl of lm-evaluation-harness
-        "lm-eval": Mapping("arguments.gen_args_0.arg_0", "target", "resps", "", "exact_match", "doc_id"),
+        "lm-eval": Fields("arguments.gen_args_0.arg_0", "target", "resps", "", "exact_match", "doc_id"),
     }
 )
 
@@ -64,7 +64,7 @@ PRESETS = MappingProxyType(
 def import_run(
     source: Path,
     out: Path,
-    mapping: Mapping,
+    mapping: Fields,
     *,
     kind: str = "math",
     model: str = "imported",
@@ -105,9 +105,11 @@ def import_run(
 
 @dataclass(slots=True)
 class _Response:
+    """What is known of a response: its text, step logits and score, verdict, and number of tokens."""
+
     text: str
-    score: Any
-    correct: Any
+    score: tuple[tuple[float, ...], float | None]
+    verdict: Verdict | None
     tokens: Any
 
 
@@ -145,7 +147,7 @@ def _field(row: dict[str, Any], name: str) -> Any:
     return value
 
 
-def _take(groups: dict[str, _Group], row: dict[str, Any], mapping: Mapping, kind: str, where: str) -> None:
+def _take(groups: dict[str, _Group], row: dict[str, Any], mapping: Fields, kind: str, where: str) -> None:
     text = _field(row, mapping.problem)
     if isinstance(text, list):  # a chat: what the user said
         text = "\n\n".join(str(m.get("content", "")) for m in text if isinstance(m, dict) and m.get("role") == "user")
@@ -174,7 +176,13 @@ def _take(groups: dict[str, _Group], row: dict[str, Any], mapping: Mapping, kind
         _column(_field(row, name), len(responses), what, where)
         for what, name in (("scores", mapping.scores), ("correct", mapping.correct), ("tokens", mapping.tokens))
     ]
-    group.responses += [_Response(*cells) for cells in zip(responses, *columns, strict=True)]
+    try:
+        group.responses += [
+            _Response(text, _score(score), _verdict(correct), tokens)
+            for text, score, correct, tokens in zip(responses, *columns, strict=True)
+        ]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _flat(value: Any) -> list[Any]:
@@ -225,7 +233,7 @@ def _trajectory(index: int, response: _Response, problem: Problem, grade: Grade)
     thinking, part = _parts(response.text)
     answer = extract_answer(part, problem.kind) if part else None
     reason: FinishReason = "length" if part is None else "eos"
-    logits, score = _score(response.score)
+    logits, score = response.score
     t = TrajectoryRecord(
         index=index,
         seed=0,
@@ -238,7 +246,7 @@ def _trajectory(index: int, response: _Response, problem: Problem, grade: Grade)
         thinking=thinking,
         answer_text=part or "",
     )
-    verdict = _verdict(response.correct)
+    verdict = response.verdict
     if verdict is None and has_ended(t):
         verdict = grade(problem, answer)
     return replace(t, verdict=verdict)
@@ -268,6 +276,8 @@ def _score(value: Any) -> tuple[tuple[float, ...], float | None]:
 
 
 def _verdict(value: Any) -> Verdict | None:
+    if value is None:
+        return None
     if isinstance(value, bool | int | float) and value in (0, 1):
         return Verdict("right" if value else "wrong", "as imported")
-    return None
+    raise InputError(f"{value!r} is no verdict; it must be true or false, 1 or 0, or null for an unknown one.")

@@ -37,8 +37,8 @@ def problems_to_show(run: Run, budget_bytes: int, *, seed: int = 0) -> list[dict
 
 def problem_of(record: Record) -> dict[str, Any]:
     """One problem with its trajectories, best score first."""
-    trajectories = [_trajectory(t, t.index == record.selected) for t in record.trajectories]
-    trajectories.sort(key=lambda t: (not t["closed"], t["score"] is None, -(t["score"] or 0.0), t["index"]))
+    ranked = sorted(record.trajectories, key=lambda t: (not t.closed, t.score is None, -(t.score or 0.0), t.index))
+    trajectories = [_trajectory(t, t.index == record.selected) for t in ranked]
     rights = [t["right"] for t in trajectories]
     return {
         "key": record.key,

@@ -156,6 +156,8 @@ def _columns(points: Sequence[Interval]) -> tuple[tuple[float, ...], tuple[float
 
 def _histogram(run: Run) -> Figure:
     score, right = run.table.scores["score"], run.table.right
+    if not run.table.complete:
+        right = np.full_like(right, np.nan)
     known = score[~np.isnan(score)]
     share = not len(known) or bool(known.min() >= 0.0 and known.max() <= 1.0)  # scores of others may be anything
     low, high = (0.0, 1.0) if share else (float(known.min()), float(known.max()))
@@ -183,7 +185,7 @@ def _histogram(run: Run) -> Figure:
 
 def _roc(run: Run) -> Figure:
     series = []
-    for name in known_selectors(run.table):
+    for name in known_selectors(run.table) if run.table.complete else ():
         alarm, hit = Pooled(run.table, run.table.scores[SELECTORS[name]]).curve()
         if hit[-1] > 0 and alarm[-1] > 0:
             places = np.unique(np.linspace(0, len(alarm) - 1, min(CURVE_POINTS, len(alarm))).astype(int))

@@ -42,6 +42,8 @@ def gather(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
         expected = len(range(i - 1, manifest.problems, n))
         if table.problems < expected:
             notes.append(f"{table.problems:,} of {expected:,} problems are there; the run is unfinished")
+        if not table.complete:
+            notes.append("only chosen answers were written, so strategies can't be compared; see eval --answers")
         runs.append(Run(name, folder, manifest, table, summarise(table, seed=seed), tuple(notes)))
     return runs
 
@@ -51,7 +53,7 @@ def paired_tests(a: Run, b: Run, *, seed: int = 0) -> dict[str, Comparison]:
     ours, theirs = common(a.table, b.table)
     tests = {"chosen": compare(ours.chosen_right, theirs.chosen_right, seed=seed)}
     k = min(ours.budget, theirs.budget)
-    if k:
+    if k and ours.complete and theirs.complete:
         left, right = (accuracy_by_problem(t, [1, k], seed=seed) for t in (ours, theirs))
         tests["single"] = compare(left["oracle"][:, 0], right["oracle"][:, 0], seed=seed)
         for name in TESTED:

@@ -16,7 +16,7 @@ def text_summary(summary: Summary) -> str:
     ks = budgets_shown(summary)
     head = f"{summary.problems:,} problems · {summary.trajectories:,} trajectories"
     if not ks:
-        return f"{head}\nnothing was sampled"
+        return "\n".join([head, "", *(f"{label(name)}  {cell(name, value)}" for name, value in _told(summary))])
     width = max(len(LABELS[name]) for name in summary.curves)
     lines = [head, "", f"{'right at k =':<{width}}  " + "".join(f"{k:>7}" for k in ks) + "    95 % interval"]
     for name, curve in summary.curves.items():

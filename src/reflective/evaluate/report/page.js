@@ -64,10 +64,10 @@
     }
     if (x0 === x1) [x0, x1] = fig.log_x ? [x0 / 2, x1 * 2] : [x0 - 0.5, x1 + 0.5];
     const f = fig.log_x ? Math.log2 : (v) => v;
-    const w = WIDE - PAD.left - PAD.right, h = HIGH - PAD.top - PAD.bottom;
+    const w = fig.wide - fig.pad.left - fig.pad.right, h = fig.high - fig.pad.top - fig.pad.bottom;
     return {
-      x: (v) => PAD.left + ((f(v) - f(x0)) / (f(x1) - f(x0))) * w,
-      y: (v) => PAD.top + (1 - (v - y0) / (y1 - y0)) * h,
+      x: (v) => fig.pad.left + ((f(v) - f(x0)) / (f(x1) - f(x0))) * w,
+      y: (v) => fig.pad.top + (1 - (v - y0) / (y1 - y0)) * h,
       x0, x1, y0, y1,
     };
   };
@@ -75,22 +75,22 @@
   const axes = (fig, at, root) => {
     const g = svg("g", { class: "axis" });
     for (const v of steps(at.y0, at.y1, 5)) {
-      g.append(svg("line", { x1: PAD.left, x2: WIDE - PAD.right, y1: at.y(v), y2: at.y(v) }));
-      g.append(svg("text", { x: PAD.left - 7, y: at.y(v) + 4, "text-anchor": "end" }, String(v)));
+      g.append(svg("line", { x1: fig.pad.left, x2: fig.wide - fig.pad.right, y1: at.y(v), y2: at.y(v) }));
+      g.append(svg("text", { x: fig.pad.left - 7, y: at.y(v) + 4, "text-anchor": "end" }, String(v)));
     }
     if (fig.kind === "bars") {
       const many = fig.categories.length > 6;
       fig.categories.forEach((name, i) => {
-        const short = name.length > 16 ? name.slice(0, 15) + "…" : name;
-        const place = { x: at.x(i), y: HIGH - PAD.bottom + 16, "text-anchor": many ? "end" : "middle" };
-        if (many) place.transform = `rotate(-28 ${at.x(i)} ${HIGH - PAD.bottom + 14})`;
+        const short = name.length > 20 ? name.slice(0, 19) + "…" : name;
+        const place = { x: at.x(i), y: fig.high - fig.pad.bottom + 16, "text-anchor": many ? "end" : "middle" };
+        if (many) place.transform = `rotate(-28 ${at.x(i)} ${fig.high - fig.pad.bottom + 14})`;
         g.append(svg("text", place, short));
       });
     } else {
       for (const v of ticks(fig, at.x0, at.x1)) {
-        g.append(svg("text", { x: at.x(v), y: HIGH - PAD.bottom + 16, "text-anchor": "middle" }, fig.log_x ? count(v) : String(v)));
+        g.append(svg("text", { x: at.x(v), y: fig.high - fig.pad.bottom + 16, "text-anchor": "middle" }, fig.log_x ? count(v) : String(v)));
       }
-      g.append(svg("text", { x: (PAD.left + WIDE - PAD.right) / 2, y: HIGH - 6, "text-anchor": "middle" }, fig.x_label));
+      g.append(svg("text", { x: (fig.pad.left + fig.wide - fig.pad.right) / 2, y: fig.high - 6, "text-anchor": "middle" }, fig.x_label));
     }
     root.append(g);
     if (fig.diagonal) root.append(svg("line", { class: "chance", x1: at.x(0), y1: at.y(0), x2: at.x(1), y2: at.y(1) }));
@@ -154,11 +154,11 @@
     return gap < 40 || fig.diagonal ? best : -1;
   };
   const hover = (fig, shown, at, root) => {
-    const cross = svg("line", { class: "cross", y1: PAD.top, y2: HIGH - PAD.bottom, visibility: "hidden" });
+    const cross = svg("line", { class: "cross", y1: fig.pad.top, y2: fig.high - fig.pad.bottom, visibility: "hidden" });
     root.append(cross);
     root.addEventListener("pointermove", (event) => {
       const box = root.getBoundingClientRect();
-      const x = ((event.clientX - box.left) / box.width) * WIDE;
+      const x = ((event.clientX - box.left) / box.width) * fig.wide;
       const rows = [];
       let title = "";
       for (const s of shown) {
@@ -179,11 +179,13 @@
   };
 
   const plot = (fig) => {
+    const many = fig.categories.length > 6; // long names stand aslant, and the plot takes the whole width
+    Object.assign(fig, { wide: many ? 1.9 * WIDE : WIDE, high: many ? HIGH + 40 : HIGH, pad: { ...PAD, bottom: many ? 92 : PAD.bottom } });
     fig.series.forEach((s, i) => { s.color = color(s.id, i); s.on = s.main; });
     const host = el("div"), legend = el("div", { class: "legend" });
     const draw = () => {
       const shown = fig.series.filter((s) => s.on);
-      const root = svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": fig.title });
+      const root = svg("svg", { viewBox: `0 0 ${fig.wide} ${fig.high}`, role: "img", "aria-label": fig.title });
       host.replaceChildren(root);
       if (!shown.length) return;
       const at = scales(fig, shown);
@@ -203,7 +205,7 @@
     }
     draw();
     const where = DATA.runs.length > 1 && fig.run ? el("span", { class: "where" }, ` · ${fig.run}`) : null;
-    return el("article", { class: "fig" }, el("h3", {}, fig.title, where), el("p", { class: "small" }, fig.caption), legend, host);
+    return el("article", { class: many ? "fig wide" : "fig" }, el("h3", {}, fig.title, where), el("p", { class: "small" }, fig.caption), legend, host);
   };
   // the same plot of several runs stands side by side
   const order = [...new Set(DATA.figures.map((f) => f.id))];

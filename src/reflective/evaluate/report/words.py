@@ -22,7 +22,7 @@ ROWS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "ece_score": ("calibration error of the score", "share"),
         "tokens_per_trajectory": ("tokens a trajectory", "count"),
         "tokens_per_problem": ("written tokens a problem", "count"),
-        "seconds_per_problem": ("seconds a problem", "seconds"),
+        "seconds_per_problem": ("seconds until a problem's answer", "seconds"),
     }
 )
 """Figures of a run: what they are called, and their unit."""
