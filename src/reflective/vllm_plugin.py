@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reflective.engines.slots import LARGEST_NORMALISER, LOGIT_LIMIT, OFFSET, Slots, choose_slots
+from reflective.engines.slots import LARGEST_NORMALISER, LOGIT_LIMIT, OFFSET, Slots, slots_of
 from reflective.errors import CheckpointError, EngineError, ReflectiveError
 
 OLDEST_VLLM: Final = (0, 32)  # EAGLE-3's hook with pipeline stages, and logprob_token_ids
@@ -182,15 +182,6 @@ def make_plan(vllm_config: Any, stock: Any) -> Plan | None:
     return Plan(folder, slots_of(tokenizer, text), layer, head, normalise)
 
 
-def slots_of(tokenizer: Any, text_config: Any) -> Slots:
-    """The slots of a model, from its tokenizer and the config of its language part."""
-    taken: set[int] = set()
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = getattr(text_config, name, None)
-        taken.update([ids] if isinstance(ids, int) else ids or [])
-    return choose_slots(tokenizer.get_vocab(), int(text_config.vocab_size), taken)
-
-
 def _refuse(vllm_config: Any, stock: Any, folder: Path) -> None:
     """Raise for every setting under which scores would be missing or wrong."""
     from vllm.model_executor.models.interfaces import supports_eagle3
@@ -293,3 +284,20 @@ def _reserve_stage_slots(model: Any) -> None:
         return tensors
 
     model.make_empty_intermediate_tensors = with_feature
+
+
+def check_loaded() -> None:
+    """Raise `EngineError` where vLLM, which passes over plugins that fail, has not loaded this one."""
+    import os
+
+    from vllm import ModelRegistry
+
+    if any(isinstance(model, _registered_kind()) for model in ModelRegistry.models.values()):
+        return
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and "reflective" not in allowed.split(","):
+        raise EngineError(f"VLLM_PLUGINS={allowed!r} keeps reflective's plugin out of vLLM. Add reflective to it.")
+    raise EngineError(
+        "vLLM did not load reflective's plugin: the entry point vllm.general_plugins is not installed. "
+        "Install reflective with pip in the environment of vLLM."
+    )

@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from reflective.errors import CheckpointError, EngineError
 
@@ -67,6 +67,15 @@ def choose_slots(vocabulary: Mapping[str, int], size: int, taken: Iterable[int] 
             "in. Add rows with: model.resize_token_embeddings(len(tokenizer) + 3), and save the model."
         )
     return Slots(*free[:3])
+
+
+def slots_of(tokenizer: Any, text_config: Any) -> Slots:
+    """The slots of a model, from its tokenizer and the config of its language part: the same ones on all sides."""
+    taken: set[int] = set()
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        ids = getattr(text_config, name, None)
+        taken.update([ids] if isinstance(ids, int) else ids or [])
+    return choose_slots(tokenizer.get_vocab(), int(text_config.vocab_size), taken)
 
 
 def read_mode(reference: float) -> Mode:
