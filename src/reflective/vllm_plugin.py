@@ -81,17 +81,11 @@ def reflective_class(stock: Any) -> Any:
                 self.sprm = _empty_head(plan)
                 self._head_from_stream = False
 
-        def forward(
-            self,
-            input_ids: Any,
-            positions: Any,
-            intermediate_tensors: Any = None,
-            inputs_embeds: Any = None,
-            **kwargs: Any,
-        ) -> Any:
+        @functools.wraps(stock.forward)  # vLLM reads signatures
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
             import torch
 
-            out = super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
+            out = super().forward(*args, **kwargs)
             if self._reflective is None or not isinstance(out, torch.Tensor | tuple):
                 return out  # no head, or a pipeline stage that is not the last
             if self._reflective.layer is None:

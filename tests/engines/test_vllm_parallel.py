@@ -1,0 +1,112 @@
+"""vLLM over several processes: tensor and pipeline parallel, and servers behind addresses."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from engines.serving import serving_folder, write
+from engines.vllm_runs import ENVIRONMENT, assert_same, embedded, greedy_requests, need_vllm
+from reflective.engines.openai import OpenAIEngine
+from reflective.engines.vllm import VLLMEngine
+
+vllm = need_vllm()
+pytestmark = pytest.mark.slow
+
+START_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return serving_folder(tmp_path_factory.mktemp("parallel") / "tiny", "llama")
+
+
+@pytest.mark.parametrize("how", ["tensor_parallel_size", "pipeline_parallel_size"])
+def test_two_ranks_score_as_one(folder, how, monkeypatch):
+    """Three layers in two stages: the head's layer begins the last stage, so the feature crosses the boundary."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    engine = VLLMEngine.from_source(
+        folder, dtype="float32", enforce_eager=True, max_rows=8, max_model_len=256, **{how: 2}
+    )
+    try:
+        requests = greedy_requests(engine, 3)
+        assert_same(write(engine, requests), write(embedded(folder), requests))
+    finally:
+        engine.close()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def addresses(folder, tmp_path_factory):
+    """Two `vllm serve` of the same model, started together."""
+    logs = tmp_path_factory.mktemp("logs")
+    ports, servers = [free_port(), free_port()], []
+    environment = {**os.environ, **ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder), "--dtype", "float32"]
+    command += ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "8", "--host", "127.0.0.1"]
+    for port in ports:
+        with open(logs / f"{port}.log", "wb") as log:
+            servers.append(
+                subprocess.Popen(
+                    [*command, "--port", str(port)],
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                )
+            )
+    try:
+        for port, server in zip(ports, servers, strict=True):
+            wait_for(port, server, logs / f"{port}.log")
+        yield [f"http://127.0.0.1:{port}/v1" for port in ports], servers
+    finally:
+        for server in servers:
+            stop(server)
+
+
+def wait_for(port, server, log):
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2.0).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text()[-3000:])
+
+
+def stop(server):
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_two_endpoints_write_what_the_embedded_engine_writes_even_when_one_dies(folder, addresses):
+    urls, servers = addresses
+    engine = OpenAIEngine.from_source(folder, urls, stream_interval=4)
+    try:
+        assert engine.scored
+        requests = greedy_requests(engine, 6)
+        want = write(embedded(folder), requests)
+        assert_same(write(engine, requests), want)
+        ids = [engine.submit(request) for request in requests]
+        stop(servers[0])
+        done = {}
+        while engine.busy:
+            for event in engine.step():
+                if hasattr(event, "trajectory"):
+                    done[event.id] = event.trajectory
+        assert_same([done[i] for i in ids], want)
+    finally:
+        engine.close()
