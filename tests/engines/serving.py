@@ -134,7 +134,7 @@ class FakeVLLM:
             self._reply(handler, 503, {"error": "starting"})
             return
         if fault == "silent":
-            time.sleep(2.0)
+            time.sleep(8.0)
             return
         handler.send_response(200)
         handler.end_headers()

@@ -151,7 +151,7 @@ def test_an_endpoint_that_dies_loses_no_trajectory(folder, server, expected):
 
 def test_a_silent_endpoint_counts_as_lost(folder, server, expected):
     with fake_server(folder, fault=lambda n: "silent" if n >= 2 else "") as silent:
-        engine = connect(folder, silent, server, silence_s=0.5)
+        engine = connect(folder, silent, server, silence_s=3.0)
         same(write(engine, requests(engine)), expected)
         engine.close()
 
