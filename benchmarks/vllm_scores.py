@@ -84,7 +84,7 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> Any:
     from models import prompt_ids
     from vllm import LLM, SamplingParams
 
-    from reflective.engines.served import describe_model
+    from reflective.engines.described import describe_model
     from reflective.engines.slots import read_logit
     from reflective.sprm.segment import step_positions
 

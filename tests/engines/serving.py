@@ -126,6 +126,9 @@ class FakeVLLM:
         with self._lock:
             number = len(self.requests)
             self.requests.append(body)
+        if any(i >= self.checkpoint.model.config.vocab_size for i in body.get("logprob_token_ids", ())):
+            self._reply(handler, 400, {"error": {"message": "token id out of vocabulary"}})
+            return
         fault = self.fault(number)
         if fault == "busy":
             self._reply(handler, 429, {"error": "slow down"}, Retry_After="0.05")

@@ -104,8 +104,8 @@ def step_logits(engine: Any, prompt: Sequence[int], output: Any) -> list[float]:
 
 def features_of(source: Path | str, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
     """The same from Hugging Face."""
+    from reflective.engines.described import describe_model
     from reflective.engines.handshake import expected_logits
-    from reflective.engines.served import describe_model
     from reflective.sprm.segment import step_positions
 
     model = describe_model(source)

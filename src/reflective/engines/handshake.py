@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from reflective.engines.described import Described
 from reflective.engines.drawn import Drawn
-from reflective.engines.served import Described
 from reflective.engines.slots import read_logit
 from reflective.errors import EngineError
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.engines.base import Sampling
+from reflective.engines.described import Described, describe_model
 from reflective.engines.drawn import Drawn
 from reflective.engines.handshake import PROBLEM, TOKENS, compare, scores_are_right, scores_arrive
 from reflective.engines.pool import SILENCE_S, TRIES, Arrived, Endpoint, Pool
-from reflective.engines.served import Described, ServedEngine, describe_model, draw_seed
+from reflective.engines.served import ServedEngine, draw_seed
+from reflective.engines.slots import Slots
 from reflective.engines.torch.sequence import Running
 from reflective.engines.wire import Chunk, base_url, completion_request, message, refusal, shown
 from reflective.errors import EngineError, InputError
@@ -189,15 +191,15 @@ class OpenAIEngine(ServedEngine):
         """Continue the handshake's prompt greedily, and see that the server reads it as we do."""
         prompt = self.encode_prompt(PROBLEM)
         text = self.tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        slots = self.model.slots if scored else None
 
-        def body(prompt: Sequence[int] | str, tokens: int) -> dict[str, Any]:
+        def read(prompt: Sequence[int] | str, tokens: int, slots: Slots | None) -> list[Chunk]:
             greedy = Sampling(temperature=0.0)
-            return completion_request(
+            body = completion_request(
                 endpoint.model, prompt, greedy, seed=0, max_tokens=tokens, stop_ids=(), slots=slots, stream_interval=1
             )
+            return self._pool.read(endpoint, body, slots)
 
-        chunks = self._pool.read(endpoint, body(text, 1), slots)
+        chunks = read(text, 1, None)
         theirs = next((chunk.prompt_ids for chunk in chunks if chunk.prompt_ids is not None), None)
         ours = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         if theirs is not None and theirs != ours:
@@ -205,7 +207,7 @@ class OpenAIEngine(ServedEngine):
                 f"{endpoint.where} reads a prompt as other tokens than {self.name!r} (it has {len(theirs)}, here are "
                 f"{len(ours)}): it serves another model or tokenizer."
             )
-        chunks = self._pool.read(endpoint, body(prompt, TOKENS), slots)
+        chunks = read(prompt, TOKENS, self.model.slots if scored else None)
         _ended(chunks, endpoint.where)
         return prompt, [one for chunk in chunks for one in chunk.drawn]
 

@@ -14,9 +14,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+from reflective.engines.described import Described, describe_model
 from reflective.engines.drawn import Drawn
 from reflective.engines.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
-from reflective.engines.served import Described, ServedEngine, describe_model, draw_seed
+from reflective.engines.served import ServedEngine, draw_seed
 from reflective.engines.torch.sequence import Running
 from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
 from reflective.types import FinishReason

@@ -149,7 +149,7 @@ def _drawn(token: int, value: Any, top: Any, slots: Slots | None) -> Drawn:
     found: tuple[float, ...] = ()
     if slots is not None and isinstance(top, dict):
         values = [top.get(f"{TOKEN}{slot}") for slot in slots.ids]
-        found = tuple(float(v) for v in values if _is_number(v))
+        found = tuple(float(v) for v in values if v is not None and _is_number(v))
         if len(found) != len(values):
             found = ()
     return Drawn(token, float(value), found)
