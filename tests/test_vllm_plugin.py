@@ -9,6 +9,7 @@ from torch import nn
 
 from reflective import vllm_plugin
 from reflective.engines.slots import OFFSET, Slots, read_logit, read_logprob
+from reflective.errors import EngineError
 from reflective.sprm.head import SPRMHead
 from reflective.vllm_plugin import Plan, reflective_class
 
@@ -40,7 +41,10 @@ class Stock(nn.Module):
 
 
 def config(**extra):
-    return SimpleNamespace(additional_config={}, **extra)
+    stages = extra.pop("stages", 1)
+    return SimpleNamespace(
+        additional_config={}, parallel_config=SimpleNamespace(pipeline_parallel_size=stages), **extra
+    )
 
 
 def plan(*, layer=1, normalise=False, logprob_features=False):
@@ -165,6 +169,18 @@ def test_the_cache_of_compiled_models_can_tell_them_apart(build):
     marked = config()
     build(plan(), marked)
     assert marked.additional_config == {"reflective": {"layer": 1}}
+
+
+def test_pipeline_stages_need_a_backbone_that_sends_the_feature_on(build):
+    with pytest.raises(EngineError, match="--tensor-parallel-size"):
+        build(plan(), config(stages=2))
+
+
+def test_a_backbone_that_gives_no_feature_is_an_error(build, monkeypatch):
+    model = build(plan())
+    monkeypatch.setattr(Stock, "forward", lambda self, *_, **__: torch.zeros(3, H))
+    with pytest.raises(EngineError, match="did not hand out the hidden state"):
+        run(model)
 
 
 def test_a_class_without_logits_is_not_touched():

@@ -76,6 +76,7 @@ def reflective_class(stock: Any) -> Any:
             self._reflective = plan
             if plan is not None:
                 if plan.layer is not None:
+                    _check_stages(self, vllm_config)
                     self.set_aux_hidden_state_layers((plan.layer,))
                     _reserve_stage_slots(self)
                 self.sprm = _empty_head(plan)
@@ -90,8 +91,9 @@ def reflective_class(stock: Any) -> Any:
                 return out  # no head, or a pipeline stage that is not the last
             if self._reflective.layer is None:
                 return torch.cat([out, out], dim=-1)  # (T, H) -> (T, 2H): the head reads the final hidden state
-            hidden, features = out
-            return torch.cat([hidden, features[0]], dim=-1)  # (T, H), (T, H) -> (T, 2H)
+            if not isinstance(out, tuple) or len(out[1]) != 1:
+                raise EngineError(f"{type(self).__name__} did not hand out the hidden state that its head reads.")
+            return torch.cat([out[0], out[1][0]], dim=-1)  # (T, H), (T, H) -> (T, 2H)
 
         def compute_logits(self, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
             plan = self._reflective
@@ -256,6 +258,17 @@ def _divert(weights: Iterable[tuple[str, Any]], head: dict[str, Any]) -> Iterabl
             head[name.removeprefix(PARTS)] = tensor.float()
         else:
             yield name, tensor
+
+
+def _check_stages(model: Any, vllm_config: Any) -> None:
+    """Raise where the feature could not cross to the last pipeline stage."""
+    inner = getattr(model, "model", None)
+    stages = int(getattr(vllm_config.parallel_config, "pipeline_parallel_size", 1))
+    if stages > 1 and not getattr(inner, "supports_aux_hidden_states_over_pp", False):
+        raise EngineError(
+            f"vLLM's {type(inner).__name__} does not send hidden states across pipeline stages, so a head can't read "
+            "them. Use --tensor-parallel-size instead of --pipeline-parallel-size."
+        )
 
 
 def _reserve_stage_slots(model: Any) -> None:

@@ -70,7 +70,7 @@ class FakeVLLM:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.model_name = str(folder)
-        self._lock = threading.Lock()
+        self._lock, self._closing = threading.Lock(), threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -84,12 +84,13 @@ class FakeVLLM:
                 server._complete(self)
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http.daemon_threads = False  # `close` waits for them: a thread that computes must not outlive Python
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         """Stop listening."""
+        self._closing.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -137,7 +138,7 @@ class FakeVLLM:
             self._reply(handler, 503, {"error": "starting"})
             return
         if fault == "silent":
-            time.sleep(8.0)
+            self._closing.wait(8.0)
             return
         handler.send_response(200)
         handler.end_headers()

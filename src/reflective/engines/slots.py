@@ -72,9 +72,10 @@ def choose_slots(vocabulary: Mapping[str, int], size: int, taken: Iterable[int] 
 def slots_of(tokenizer: Any, text_config: Any) -> Slots:
     """The slots of a model, from its tokenizer and the config of its language part: the same ones on all sides."""
     taken: set[int] = set()
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = getattr(text_config, name, None)
-        taken.update([ids] if isinstance(ids, int) else ids or [])
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "mask_token_id"):
+        for source in (text_config, tokenizer):
+            ids = getattr(source, name, None)
+            taken.update([ids] if isinstance(ids, int) else ids or [])
     return choose_slots(tokenizer.get_vocab(), int(text_config.vocab_size), taken)
 
 

@@ -24,6 +24,7 @@ from reflective.types import FinishReason
 
 MAX_ROWS: Final = 64  # trajectories written at once by default
 CPU_BLOCK: Final = 32  # positions that the prefix cache shares as one, on the CPU; vLLM's 128 shares few short prompts
+CPU_KV_GIB: Final = "4"  # for keys and values on the CPU, where vLLM would take most of the memory that there is
 ENDS: Final[Mapping[str, FinishReason]] = {"stop": "eos", "length": "length", "repetition": "length"}
 
 # quiet, unless the user said otherwise; stdout belongs to results
@@ -184,6 +185,7 @@ def _start(model: Described, dtype: str, max_rows: int, options: Mapping[str, An
     }
     if current_platform.is_cpu():
         settings["block_size"] = CPU_BLOCK
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_GIB)
     args = EngineArgs(**(settings | dict(options)))
     try:
         if model.head is not None:
