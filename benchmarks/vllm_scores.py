@@ -212,8 +212,8 @@ def http(setting: Setting) -> Run:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(resolve_source("nano"))]
     command += ["--dtype", "float32", "--host", "127.0.0.1", "--port", str(port), "--logprobs-mode", "raw_logits"]
-    command += ["--max-num-seqs", str(PROBLEMS * SAMPLES), "--block-size", "32", "--disable-log-stats"]
-    command += ["--disable-uvicorn-access-log", *(["--enforce-eager"] if setting.quick else [])]
+    command += ["--max-num-seqs", str(PROBLEMS * SAMPLES), "--block-size", "32", "--no-enable-chunked-prefill"]
+    command += ["--disable-log-stats", "--disable-uvicorn-access-log", *(["--enforce-eager"] if setting.quick else [])]
     server = subprocess.Popen(command, stdout=sys.stderr, stderr=sys.stderr)  # of this process group: ends with it
     for _ in range(1200):
         if server.poll() is not None:

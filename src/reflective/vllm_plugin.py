@@ -87,8 +87,8 @@ def reflective_class(stock: Any) -> Any:
             import torch
 
             out = super().forward(*args, **kwargs)
-            if self._reflective is None or not isinstance(out, torch.Tensor | tuple):
-                return out  # no head, or a pipeline stage that is not the last
+            if self._reflective is None or not _is_last(out):
+                return out
             if self._reflective.layer is None:
                 return torch.cat([out, out], dim=-1)  # (T, H) -> (T, 2H): the head reads the final hidden state
             if not isinstance(out, tuple) or len(out[1]) != 1:
@@ -258,6 +258,13 @@ def _divert(weights: Iterable[tuple[str, Any]], head: dict[str, Any]) -> Iterabl
             head[name.removeprefix(PARTS)] = tensor.float()
         else:
             yield name, tensor
+
+
+def _is_last(out: Any) -> bool:
+    """Whether this is what the last pipeline stage gives: the others give parcels of their own."""
+    import torch
+
+    return isinstance(out, torch.Tensor | tuple)
 
 
 def _check_stages(model: Any, vllm_config: Any) -> None:

@@ -15,8 +15,7 @@ WARM = Sampling(temperature=1.0)
 
 @pytest.fixture(scope="module")
 def engine():
-    """Prompts are prefilled in chunks of 32, so that every long one is cut."""
-    with serving("nano", max_num_batched_tokens=32, max_num_seqs=32, max_rows=32) as made:
+    with serving("nano") as made:
         yield made
 
 
