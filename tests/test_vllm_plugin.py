@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from reflective import vllm_plugin
+from reflective.engines.plan import Plan
 from reflective.engines.slots import OFFSET, Slots, read_logit, read_logprob
 from reflective.errors import EngineError
 from reflective.sprm.head import SPRMHead
-from reflective.vllm_plugin import Plan, reflective_class
+from reflective.vllm_plugin import reflective_class
 
 H, V = 4, 12
 SLOTS = Slots(11, 10, 9)

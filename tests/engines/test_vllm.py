@@ -10,7 +10,7 @@ from reflective.errors import ContextError, EngineError, InputError
 vllm = need_vllm()
 pytestmark = pytest.mark.slow
 
-WARM = Sampling(temperature=1.0)
+WARM = Sampling(temperature=1.8)  # nano is sure of simple sums
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_requests_that_can_not_be_written_are_refused(engine):
 
 def test_several_samples_of_one_request_are_scored_each(engine):
     prompt = problem(engine)
-    (outputs,) = raw(engine, [prompt], [params(engine, n=4, temperature=1.0, seed=3)])
+    (outputs,) = raw(engine, [prompt], [params(engine, n=4, temperature=1.8, seed=3)])
     assert len({tuple(o.token_ids) for o in outputs}) > 1
     for output in outputs:
         want = features_of("nano", prompt, output.token_ids)
@@ -150,7 +150,7 @@ def test_a_million_draws_at_temperature_two_never_hit_a_slot(engine):
     rows = 2048
     model = embedded("nano").model
     ids = torch.randint(5, 1000, (1, rows), generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
+    with torch.no_grad():
         logits = torch.cat([model(ids[:, i : i + 512]).logits[0] for i in range(0, rows, 512)]).float()
     slots = list(engine.model.slots.ids)
     logits[:, slots] = OFFSET + LOGIT_LIMIT  # the highest that the plugin ever writes
@@ -180,7 +180,7 @@ def test_settings_under_which_scores_would_be_wrong_are_refused(options, words):
 def test_a_plugin_that_is_kept_out_is_named(monkeypatch):
     from vllm import ModelRegistry
 
-    from reflective.vllm_plugin import check_loaded
+    from reflective.engines.vllm import check_loaded
 
     monkeypatch.setattr(ModelRegistry, "models", {})
     monkeypatch.setenv("VLLM_PLUGINS", "other")

@@ -17,11 +17,13 @@ from typing import Any, Final
 from reflective.engines.described import Described, describe_model
 from reflective.engines.drawn import Drawn
 from reflective.engines.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
+from reflective.engines.plan import make_plan
 from reflective.engines.served import ServedEngine, draw_seed
 from reflective.engines.torch.sequence import Running
 from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
 from reflective.types import FinishReason
 
+PLUGIN: Final = "reflective.vllm_plugin"
 MAX_ROWS: Final = 64  # trajectories written at once by default
 CPU_BLOCK: Final = 32  # positions that the prefix cache shares as one, on the CPU; vLLM's 128 shares few short prompts
 CPU_KV_GIB: Final = "4"  # for keys and values on the CPU, where vLLM would take most of the memory that there is
@@ -207,12 +209,25 @@ def _check(args: Any) -> None:
     """Refuse here, in one line, what the plugin would refuse in a process of vLLM's."""
     from vllm import ModelRegistry
 
-    from reflective.vllm_plugin import check_loaded, make_plan
-
     config = args.create_engine_config()
     check_loaded()
     stock, _ = ModelRegistry.resolve_model_cls(config.model_config.architectures, config.model_config)
     make_plan(config, stock)
+
+
+def check_loaded() -> None:
+    """Raise `EngineError` where vLLM, which passes over plugins that fail, has not loaded ours."""
+    from vllm import ModelRegistry
+
+    if any(type(model).__module__ == PLUGIN for model in ModelRegistry.models.values()):
+        return
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and "reflective" not in allowed.split(","):
+        raise EngineError(f"VLLM_PLUGINS={allowed!r} keeps reflective's plugin out of vLLM. Add reflective to it.")
+    raise EngineError(
+        "vLLM did not load reflective's plugin: the entry point vllm.general_plugins is not installed. "
+        "Install reflective with pip in the environment of vLLM."
+    )
 
 
 def _cause(error: BaseException) -> str:
