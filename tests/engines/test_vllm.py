@@ -113,7 +113,7 @@ def test_requests_that_can_not_be_written_are_refused(engine):
 def test_several_samples_of_one_request_are_scored_each(engine):
     prompt = problem(engine)
     (outputs,) = raw(engine, [prompt], [params(engine, n=4, temperature=1.8, seed=3)])
-    assert len({tuple(o.token_ids) for o in outputs}) > 1
+    assert len(outputs) == 4 and len({tuple(o.token_ids) for o in outputs}) > 1
     for output in outputs:
         want = features_of("nano", prompt, output.token_ids)
         assert step_logits(engine, prompt, output) == pytest.approx(want, abs=2e-3)

@@ -79,9 +79,12 @@ def assert_same(got: Sequence[Any], want: Sequence[Any], tolerance: float = 2e-3
 
 def raw(engine: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any], **options: Any) -> list[list[Any]]:
     """Straight through vLLM: for each prompt the completions, each with tokens, text and values by id."""
+    from vllm.sampling_params import RequestOutputKind
+
     loop = engine._engine
     ids = [f"raw{i}" for i in range(len(prompts))]
     for id, prompt, one in zip(ids, prompts, params, strict=True):
+        one.output_kind = RequestOutputKind.FINAL_ONLY  # else several samples would come one by one
         loop.add_request(id, {"prompt_token_ids": list(prompt)}, one, **options)
     done: dict[str, Any] = {}
     while loop.has_unfinished_requests():
