@@ -149,7 +149,7 @@ class FakeVLLM:
                 if fault == "garbage" and count == 2:
                     handler.wfile.write(b"data: {]\n\n")
                     return
-                line = f"data: {json.dumps(event)}\n\n".encode()
+                line = f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
                 if fault == "half a line" and count == 2:
                     handler.wfile.write(line[: len(line) // 2])
                     return
@@ -175,7 +175,7 @@ class FakeVLLM:
             end = "stop" if entry[0] in stops else "length" if i + 1 == body["max_tokens"] else None
             if end is None and not first and len(waiting) < body["stream_interval"]:
                 continue
-            choice: dict[str, Any] = {"index": 0, "text": "", "finish_reason": end}
+            choice: dict[str, Any] = {"index": 0, "text": "a\u2028b\x85c", "finish_reason": end}
             if fault != "no ids":
                 choice["token_ids"] = [token for token, _, _ in waiting]
             choice["logprobs"] = {

@@ -30,6 +30,7 @@ FIRST_WAIT_S: Final = 0.25  # before the second try; doubled each time, with up 
 LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 7  # in a row without a single new token, then the stream is given up
 CONNECT_S: Final = 10.0
+LONGEST_LINE: Final = 2**24  # bytes; a chunk of many tokens has some thousands
 SILENCE_S: Final = 120.0  # without a byte, an endpoint counts as lost
 
 
@@ -142,6 +143,12 @@ class Pool:
     # ---- in the thread of the connections
 
     async def _write(self, id: int, body: Body, slots: Slots | None, home: Endpoint | None) -> None:
+        try:
+            await self._persist(id, body, slots, home)
+        finally:
+            self._tasks.pop(id, None)
+
+    async def _persist(self, id: int, body: Body, slots: Slots | None, home: Endpoint | None) -> None:
         """One trajectory, over as many endpoints and tries as it takes."""
         written: list[Drawn] = []
         failures = 0
@@ -157,7 +164,6 @@ class Pool:
                     self.arrived.put(Arrived(id, chunk.drawn, chunk.end))
                     if chunk.end is not None:
                         endpoint.failures = 0
-                        self._tasks.pop(id, None)
                         return
                 raise _Lost("the stream ended before the trajectory did")
             except _Lost as lost:
@@ -202,7 +208,7 @@ class Pool:
             async with self._client.stream("POST", f"{endpoint.url}/completions", json=body) as response:
                 if response.status_code != 200:
                     await self._raise_for(response, endpoint)
-                async for line in response.aiter_lines():
+                async for line in _lines(response):
                     chunk = read_line(line, slots)
                     if chunk is not None:
                         yield chunk
@@ -254,6 +260,19 @@ class Pool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.aclose()
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of an answer, split at line feeds alone: texts in it may hold other characters that break lines."""
+    rest = b""
+    async for part in response.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+        if len(rest) > LONGEST_LINE:
+            raise Garbage(f"a line of more than {LONGEST_LINE:,} bytes")
+    if rest:
+        yield rest.decode("utf-8", "replace")
 
 
 def _retry_after(response: httpx.Response) -> float:
