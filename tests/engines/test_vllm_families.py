@@ -44,7 +44,6 @@ def check(path, count=5, **options):
         # every prompt is cut: 16 positions a step, for all rows together
         ("mistral", {"enable_chunked_prefill": True, "max_num_batched_tokens": 16, "max_rows": 4}),
         ("phi3", {}),
-        ("gemma", {"model_impl": "transformers"}),
     ],
 )
 def test_tokens_and_scores_of_a_family_are_those_of_the_embedded_engine(folder, family, options):

@@ -40,6 +40,21 @@ def test_two_ranks_score_as_one(folder, how, monkeypatch):
         engine.close()
 
 
+def test_classes_without_the_hook_are_scored_by_the_transformers_backend(tmp_path, monkeypatch):
+    """In a process of its own: the backend changes classes of `transformers` where it runs."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    path = serving_folder(tmp_path / "gemma", "gemma")
+    engine = VLLMEngine.from_source(
+        path, dtype="float32", enforce_eager=True, max_rows=8, max_model_len=256, model_impl="transformers"
+    )
+    try:
+        assert engine.verified
+        requests = greedy_requests(engine, 3)
+        assert_same(write(engine, requests), write(embedded(path), requests))
+    finally:
+        engine.close()
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -146,7 +146,9 @@ class VLLMEngine(ServedEngine):
             for _, new, _ in self._advance():
                 drawn += new
         logits = scores_arrive(self.model, drawn, where=where)
-        self.verified = scores_are_right(self.model, prompt, drawn, logits, where=where)
+        # in this process, vLLM's Transformers backend has changed the classes that a comparison would load
+        changed = hasattr(self._engine, "model_executor") and self._engine.model_config.using_transformers_backend()
+        self.verified = not changed and scores_are_right(self.model, prompt, drawn, logits, where=where)
 
 
 def _drawn(output: Any, with_slots: bool) -> list[Drawn]:
