@@ -28,10 +28,18 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("how", ["tensor_parallel_size", "pipeline_parallel_size"])
 def test_two_ranks_score_as_one(folder, how, monkeypatch):
-    """Three layers in two stages: the head's layer begins the last stage, so the feature crosses the boundary."""
+    """Three layers in two stages: the head's layer begins the last stage, so the feature crosses the boundary.
+
+    vLLM 0.32 runs stages on the CPU compiled only: eager ones find no buffer for what the stage before sends.
+    """
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     engine = VLLMEngine.from_source(
-        folder, dtype="float32", enforce_eager=True, max_rows=8, max_model_len=256, **{how: 2}
+        folder,
+        dtype="float32",
+        enforce_eager=how != "pipeline_parallel_size",
+        max_rows=8,
+        max_model_len=256,
+        **{how: 2},
     )
     try:
         requests = greedy_requests(engine, 3)
