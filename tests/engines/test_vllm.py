@@ -3,12 +3,21 @@
 import pytest
 
 from engines.serving import write
-from engines.vllm_runs import assert_same, embedded, features_of, greedy_requests, need_vllm, raw, serving, step_logits
+from engines.vllm_runs import (
+    NEEDS_VLLM,
+    assert_same,
+    embedded,
+    features_of,
+    greedy_requests,
+    raw,
+    sampling,
+    serving,
+    step_logits,
+)
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
 from reflective.errors import ContextError, EngineError, InputError
 
-vllm = need_vllm()
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
 WARM = Sampling(temperature=1.8)  # nano is sure of simple sums
 
@@ -21,7 +30,7 @@ def engine():
 
 def params(engine, **settings):
     ids = list(engine.model.slots.ids)
-    return vllm.SamplingParams(**{"temperature": 0.0, "max_tokens": 60, "logprob_token_ids": ids, **settings})
+    return sampling(**{"temperature": 0.0, "max_tokens": 60, "logprob_token_ids": ids, **settings})
 
 
 def problem(engine, text="What is 12 * 17 + 5?"):
@@ -121,8 +130,8 @@ def test_several_samples_of_one_request_are_scored_each(engine):
 
 def test_a_batch_may_mix_requests_with_and_without_scores(engine):
     prompt = problem(engine)
-    plain = vllm.SamplingParams(temperature=0.0, max_tokens=60)
-    likely = vllm.SamplingParams(temperature=0.0, max_tokens=60, logprobs=2)
+    plain = sampling(temperature=0.0, max_tokens=60)
+    likely = sampling(temperature=0.0, max_tokens=60, logprobs=2)
     got = raw(engine, [prompt] * 4, [plain, params(engine), likely, params(engine)])
     assert len({tuple(outputs[0].token_ids) for outputs in got}) == 1
     assert got[0][0].logprobs is None

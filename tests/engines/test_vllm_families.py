@@ -7,13 +7,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines.serving import serving_folder, write
-from engines.vllm_runs import assert_same, embedded, features_of, greedy_requests, need_vllm, raw, serving, step_logits
+from engines.vllm_runs import (
+    NEEDS_VLLM,
+    assert_same,
+    embedded,
+    features_of,
+    greedy_requests,
+    raw,
+    sampling,
+    serving,
+    step_logits,
+)
 from reflective.engines.base import Request, Sampling
 from reflective.engines.vllm import VLLMEngine
 from reflective.errors import CheckpointError, EngineError
 
-vllm = need_vllm()
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +114,7 @@ def test_adapters_are_scored_with_what_they_change(folder, tmp_path):
     with serving(path, enable_lora=True, max_lora_rank=8) as engine:
         (request,) = greedy_requests(engine, 1)
         ids = list(engine.model.slots.ids)
-        params = vllm.SamplingParams(temperature=0.0, max_tokens=40, logprob_token_ids=ids)
+        params = sampling(temperature=0.0, max_tokens=40, logprob_token_ids=ids)
         from vllm.lora.request import LoRARequest
 
         ((plain,),) = raw(engine, [request.prompt_ids], [params])

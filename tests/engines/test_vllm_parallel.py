@@ -11,14 +11,18 @@ import httpx
 import pytest
 
 from engines.serving import serving_folder, write
-from engines.vllm_runs import ENVIRONMENT, assert_same, embedded, greedy_requests, need_vllm
+from engines.vllm_runs import ENVIRONMENT, NEEDS_VLLM, assert_same, embedded, greedy_requests, prepare
 from reflective.engines.openai import OpenAIEngine
 from reflective.engines.vllm import VLLMEngine
 
-vllm = need_vllm()
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
 START_S = 240.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared():
+    prepare()
 
 
 @pytest.fixture(scope="module")

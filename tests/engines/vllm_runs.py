@@ -6,6 +6,7 @@ vLLM runs in the test's own process where it can: starting processes costs more 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,27 +21,39 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
 }
 
 GREEDY_TOKENS = 40
 
 
-def need_vllm() -> Any:
-    """vLLM, or skip the module; the environment is set before it is imported."""
+NEEDS_VLLM = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup installs it on Linux)"
+)
+
+
+@functools.cache
+def prepare() -> None:
+    """Set the environment, then import vLLM: no sooner than a test needs it, since that takes seconds."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    vllm = pytest.importorskip("vllm", reason="vLLM is not installed (make setup installs it on Linux)")
     from vllm.model_executor.models import registry
 
     # it looks at a class in a process of its own, ten seconds each, to keep CUDA out of this one; here is no CUDA
     registry._run_in_subprocess = lambda look: look()
-    return vllm
+
+
+def sampling(**settings: Any) -> Any:
+    """vLLM's `SamplingParams`."""
+    prepare()
+    from vllm import SamplingParams
+
+    return SamplingParams(**settings)
 
 
 @contextmanager
 def serving(source: Path | str, **options: Any) -> Iterator[Any]:
     """A `VLLMEngine` for a while; what vLLM leaves in the process is cleaned up behind it."""
+    prepare()
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     from reflective.engines.vllm import VLLMEngine
