@@ -1,12 +1,12 @@
 """Every exception that is ours. An error says what is wrong, what was got, and what to do.
 
-ReflectiveError
-├── InputError          a problem, option or file that the user gave (exit 2)
-│   └── ContextError    a prompt that does not fit the model's context
-├── CheckpointError     a model folder or head that can't be loaded or saved
-├── EngineError         generation failed: NaN logits, out of memory, a lost endpoint
-├── DependencyError     an extra that is not installed
-└── TrainingError       a run that can't start or can't go on
+    ReflectiveError
+    ├── InputError          a problem, option or file that the user gave (exit 2)
+    │   └── ContextError    a prompt that does not fit the model's context
+    ├── CheckpointError     a model folder or head that can't be loaded or saved
+    ├── EngineError         generation failed: NaN logits, out of memory, a lost endpoint
+    ├── DependencyError     an extra that is not installed
+    └── TrainingError       a run that can't start or can't go on
 """
 
 from __future__ import annotations
