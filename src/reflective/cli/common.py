@@ -16,7 +16,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", default="nano", metavar="NAME", help="nano (comes with the package), a folder or a hub id"
     )
-    group.add_argument("--engine", default="torch", help="torch: the embedded engine")
+    group.add_argument(
+        "--engine",
+        default="torch",
+        metavar="E",
+        help="torch (the embedded engine), vllm, or the addresses of vLLM servers with commas between them, such as "
+        "http://a:8000/v1,http://b:8000/v1 (API key: REFLECTIVE_API_KEY)",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
@@ -33,21 +39,28 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-tokens", type=int, metavar="N", help="of a thinking (default: 4096, or the context)")
 
 
-def load_model(args: argparse.Namespace, **engine_options: Any) -> Any:
-    """The `Reflective` that the arguments ask for; `engine_options` are the engine's own."""
+def load_model(args: argparse.Namespace, *, require_head: bool = True, **engine_options: Any) -> Any:
+    """The `Reflective` that the arguments ask for; a remark of its engine goes to stderr.
+
+    `engine_options` are the engine's own.
+    """
     import warnings
 
     from reflective.api import Reflective
 
     warnings.simplefilter("ignore")
-    return Reflective.from_pretrained(
+    model = Reflective.from_pretrained(
         args.model,
         engine=args.engine,
         device=args.device,
         dtype=args.dtype,
         threads=args.threads,
+        require_head=require_head,
         **engine_options,
     )
+    if remark := getattr(model.engine, "remark", ""):
+        say(f"note: {remark}")
+    return model
 
 
 def read_problem(argument: str) -> str:

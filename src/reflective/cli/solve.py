@@ -29,6 +29,7 @@ examples:
   reflective solve "Using the numbers 3, 7, 11, 25, create an expression that equals 58." --effort high
   reflective solve "What is 12 * 17 + 5?" --strategy majority --effort 16 --json
   echo "What is the greatest common divisor of 84 and 126?" | reflective solve -
+  reflective solve "What is 12 * 17 + 5?" --engine http://localhost:8000/v1
 """
 
 
@@ -59,14 +60,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Solve, show, print."""
-    from reflective.api import plan
+    from reflective.api import WITHOUT_SCORES, plan
     from reflective.search import Interrupts, Solved
     from reflective.search.settings import check_problem
 
     options = _options(args)
     plan(options)  # what can't work is refused before a model is loaded
     problem = check_problem(read_problem(args.problem)).text
-    model = load_model(args)
+    remote = args.engine.startswith("http")
+    model = load_model(args, require_head=not (remote and args.strategy in WITHOUT_SCORES))
     solution: Solution | None = None
     with Interrupts() as interrupts, _rows(args) as show:
         for event in model.stream(problem, interrupts=interrupts, **options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reflective.errors import InputError
@@ -9,18 +10,35 @@ from reflective.errors import InputError
 if TYPE_CHECKING:
     from reflective.engines.base import Engine
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "vllm")
+REMOTE = ("http://", "https://")
 
 
 def check_engine(name: str) -> None:
     """Refuse an engine that is not there, before a model is loaded for it."""
-    if name not in ENGINES:
-        raise InputError(f"unknown engine {name!r}; known are: {', '.join(ENGINES)}.")
+    if name not in ENGINES and not name.startswith(REMOTE):
+        raise InputError(
+            f"unknown engine {name!r}; known are: {', '.join(ENGINES)}, and addresses such as http://localhost:8000/v1."
+        )
 
 
 def make_engine(name: str, checkpoint: Any, **options: Any) -> Engine:
-    """The engine `name` on a loaded checkpoint; `options` are that engine's own."""
-    check_engine(name)
+    """The embedded engine on a loaded checkpoint; `options` are its own."""
+    if name != "torch":
+        raise InputError(f"the engine {name!r} loads models itself: use serve_engine.")
     from reflective.engines.torch.engine import TorchEngine
 
     return TorchEngine.from_checkpoint(checkpoint, **options)
+
+
+def serve_engine(name: str, source: str | Path, *, require_head: bool = True, **options: Any) -> Engine:
+    """The engine that has `source` served elsewhere: "vllm", or one or several addresses with commas between them."""
+    check_engine(name)
+    if name == "vllm":
+        from reflective.engines.vllm import VLLMEngine
+
+        return VLLMEngine.from_source(source, require_head=require_head, **options)
+    from reflective.engines.openai import OpenAIEngine
+
+    urls = [address for address in name.split(",") if address.strip()]
+    return OpenAIEngine.from_source(source, urls, require_head=require_head, **options)

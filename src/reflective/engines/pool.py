@@ -1,0 +1,283 @@
+"""Endpoints, and streams that outlive them: connections, load, retries with back-off, failover.
+
+One thread runs an event loop with all connections; what arrives goes into a queue. A stream that breaks is taken up
+by another endpoint (or the same, later) with what has been written as part of the prompt, so no trajectory is lost.
+An endpoint that answers 429 or 503, or not at all, is left alone for a while that doubles each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from reflective.engines.drawn import Drawn
+from reflective.engines.slots import Slots
+from reflective.engines.wire import RETRIED, Chunk, Garbage, read_line, refusal, shown
+from reflective.errors import DependencyError, EngineError, ReflectiveError
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+FIRST_WAIT_S: Final = 0.25  # before the second try; doubled each time, with up to half of it more by chance
+LONGEST_WAIT_S: Final = 30.0
+TRIES: Final = 7  # in a row without a single new token, then the stream is given up
+CONNECT_S: Final = 10.0
+LONGEST_LINE: Final = 2**24  # bytes; a chunk of many tokens has some thousands
+SILENCE_S: Final = 120.0  # without a byte, an endpoint counts as lost
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """One address; `load` streams run there, `resting_until` is when it may be tried again."""
+
+    url: str
+    model: str = ""
+    load: int = 0
+    failures: int = 0
+    resting_until: float = 0.0
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return shown(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What happened to stream `id`: tokens, its end, or an error that ends it."""
+
+    id: int
+    drawn: tuple[Drawn, ...] = ()
+    end: str | None = None
+    error: ReflectiveError | None = None
+
+
+class _Lost(Exception):
+    """A stream broke; `wait_s` is how long the server asked for."""
+
+    def __init__(self, why: str, wait_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+# from (tokens written so far) and the model's name there to a request's body
+Body = Callable[[Sequence[Drawn], str], dict[str, Any]]
+
+
+class Pool:
+    """Streams over endpoints. Made and used by one thread; the connections live in another."""
+
+    def __init__(
+        self, urls: Sequence[str], *, api_key: str | None, tries: int = TRIES, silence_s: float = SILENCE_S
+    ) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise DependencyError("endpoints need httpx. Install it with: pip install 'reflective[http]'.") from error
+        self.endpoints = [Endpoint(url) for url in urls]
+        self.arrived: queue.SimpleQueue[Arrived] = queue.SimpleQueue()
+        self._tries = tries
+        self.homes: dict[int, Endpoint] = {}  # where each stream was written last, until it is forgotten
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="reflective-endpoints", daemon=True)
+        self._thread.start()
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+            trust_env=False,  # a proxy for the internet is none for a cluster's own addresses
+        )
+
+    # ---- from the caller's thread
+
+    def start(self, id: int, body: Body, slots: Slots | None, home: Endpoint | None = None) -> None:
+        """Begin stream `id`; what it brings comes to `arrived`. `home` is tried first: its cache knows the prefix."""
+
+        def begin() -> None:
+            self._tasks[id] = self._loop.create_task(self._write(id, body, slots, home))
+
+        self._loop.call_soon_threadsafe(begin)
+
+    def stop(self, id: int) -> None:
+        """End a stream; something of it may still be in `arrived`."""
+
+        def end() -> None:
+            task = self._tasks.pop(id, None)
+            if task is not None:
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(end)
+
+    def get(self, endpoint: Endpoint, path: str) -> tuple[int, str]:
+        """Status and text of a GET."""
+        return self._run(self._get(endpoint, path))
+
+    def read(self, endpoint: Endpoint, body: dict[str, Any], slots: Slots | None) -> list[Chunk]:
+        """All of one stream, from this endpoint alone."""
+        return self._run(self._read(endpoint, body, slots))
+
+    def close(self) -> None:
+        """Close every connection and end the thread."""
+        if self._loop.is_closed():
+            return
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result()
+
+    # ---- in the thread of the connections
+
+    async def _write(self, id: int, body: Body, slots: Slots | None, home: Endpoint | None) -> None:
+        try:
+            await self._persist(id, body, slots, home)
+        finally:
+            self._tasks.pop(id, None)
+
+    async def _persist(self, id: int, body: Body, slots: Slots | None, home: Endpoint | None) -> None:
+        """One trajectory, over as many endpoints and tries as it takes."""
+        written: list[Drawn] = []
+        failures = 0
+        why = "no try was made"
+        while failures < self._tries:
+            endpoint = await self._choose(home)
+            before = len(written)
+            endpoint.load += 1
+            self.homes[id] = endpoint
+            try:
+                async for chunk in self._stream(endpoint, body(written, endpoint.model), slots):
+                    written += chunk.drawn
+                    self.arrived.put(Arrived(id, chunk.drawn, chunk.end))
+                    if chunk.end is not None:
+                        endpoint.failures = 0
+                        return
+                raise _Lost("the stream ended before the trajectory did")
+            except _Lost as lost:
+                why = f"{endpoint.where}: {lost}"
+                self._rest(endpoint, lost.wait_s)
+                failures = failures + 1 if len(written) == before else 1
+                home = None
+            except ReflectiveError as error:
+                self.arrived.put(Arrived(id, error=error))
+                return
+            except Exception as error:  # or the caller would wait for ever
+                self.arrived.put(Arrived(id, error=EngineError(f"{endpoint.where}: {type(error).__name__}: {error}")))
+                return
+            finally:
+                endpoint.load -= 1
+        count = f"any of {len(self.endpoints)} endpoints" if len(self.endpoints) > 1 else "the endpoint"
+        self.arrived.put(Arrived(id, error=EngineError(f"no answer from {count} after {failures} tries; {why}.")))
+
+    async def _choose(self, home: Endpoint | None) -> Endpoint:
+        """The endpoint with the least load among those that are not resting; waits where all are."""
+        while True:
+            now = self._loop.time()
+            awake = [e for e in self.endpoints if e.resting_until <= now]
+            if home in awake and home is not None:
+                return home
+            if awake:
+                return min(awake, key=lambda e: e.load)
+            await asyncio.sleep(min(e.resting_until for e in self.endpoints) - now)
+
+    def _rest(self, endpoint: Endpoint, wait_s: float) -> None:
+        doubled = FIRST_WAIT_S * 2.0 ** min(endpoint.failures, 16)
+        wait = min(max(doubled, wait_s), LONGEST_WAIT_S) * (1.0 + random.random() / 2)
+        now = self._loop.time()
+        if endpoint.resting_until <= now:  # many streams break at once; together they count as one failure
+            endpoint.failures += 1
+            endpoint.resting_until = now + wait
+
+    async def _stream(self, endpoint: Endpoint, body: dict[str, Any], slots: Slots | None) -> AsyncIterator[Chunk]:
+        import httpx
+
+        try:
+            async with self._client.stream("POST", f"{endpoint.url}/completions", json=body) as response:
+                if response.status_code != 200:
+                    await self._raise_for(response, endpoint)
+                async for line in _lines(response):
+                    chunk = read_line(line, slots)
+                    if chunk is not None:
+                        yield chunk
+        except Garbage as error:
+            raise _Lost(f"garbage, {error}") from None
+        except httpx.TimeoutException:
+            raise _Lost("it does not answer in time") from None
+        except (httpx.TransportError, httpx.StreamError, OSError) as error:
+            raise _Lost(f"the connection failed ({type(error).__name__})") from None
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise EngineError(f"{endpoint.where} is no address that can be reached ({error}).") from None
+
+    async def _raise_for(self, response: httpx.Response, endpoint: Endpoint) -> None:
+        text = (await response.aread()).decode("utf-8", "replace")
+        if response.status_code in RETRIED:
+            raise _Lost(f"HTTP {response.status_code}", _retry_after(response))
+        raise refusal(response.status_code, text, endpoint.where)
+
+    async def _read(self, endpoint: Endpoint, body: dict[str, Any], slots: Slots | None) -> list[Chunk]:
+        for attempt in range(self._tries):
+            try:
+                return [chunk async for chunk in self._stream(endpoint, body, slots)]
+            except _Lost as lost:
+                if attempt == self._tries - 1:
+                    raise EngineError(f"{endpoint.where}: {lost}, {self._tries} times in a row.") from None
+                await asyncio.sleep(min(max(FIRST_WAIT_S * 2**attempt, lost.wait_s), LONGEST_WAIT_S))
+        raise AssertionError
+
+    async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, str]:
+        import httpx
+
+        for attempt in range(self._tries):
+            try:
+                response = await self._client.get(f"{endpoint.url}{path}")
+            except httpx.TimeoutException:
+                raise EngineError(f"{endpoint.where} does not answer in time. Is the server still loading?") from None
+            except (httpx.TransportError, httpx.InvalidURL, OSError, UnicodeError) as error:
+                raise EngineError(
+                    f"{endpoint.where} can't be reached ({type(error).__name__}). Start a server with: vllm serve MODEL"
+                ) from None
+            if response.status_code not in RETRIED or attempt == self._tries - 1:
+                break
+            await asyncio.sleep(min(max(FIRST_WAIT_S * 2**attempt, _retry_after(response)), LONGEST_WAIT_S))
+        return response.status_code, response.text
+
+    async def _close(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.aclose()
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of an answer, split at line feeds alone: texts in it may hold other characters that break lines."""
+    rest = b""
+    async for part in response.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+        if len(rest) > LONGEST_LINE:
+            raise Garbage(f"a line of more than {LONGEST_LINE:,} bytes")
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks for; 0 where it does not say or says a date."""
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "0")))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,200 @@
+"""The vLLM engine and its plugin on one shared instance: nano, with all that requests can ask for."""
+
+import pytest
+
+from engines.serving import write
+from engines.vllm_runs import (
+    NEEDS_VLLM,
+    assert_same,
+    embedded,
+    features_of,
+    greedy_requests,
+    raw,
+    sampling,
+    serving,
+    step_logits,
+)
+from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
+from reflective.errors import ContextError, EngineError, InputError
+
+pytestmark = [pytest.mark.slow, NEEDS_VLLM]
+
+WARM = Sampling(temperature=1.8)  # nano is sure of simple sums
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with serving("nano") as made:
+        yield made
+
+
+def params(engine, **settings):
+    ids = list(engine.model.slots.ids)
+    return sampling(**{"temperature": 0.0, "max_tokens": 60, "logprob_token_ids": ids, **settings})
+
+
+def problem(engine, text="What is 12 * 17 + 5?"):
+    return list(engine.encode_prompt(text))
+
+
+def test_the_handshake_compared_the_scores_with_the_checkpoint(engine):
+    assert engine.scored and engine.verified
+
+
+def test_greedy_tokens_and_scores_are_those_of_the_embedded_engine(engine):
+    requests = greedy_requests(engine)
+    assert_same(write(engine, requests), write(embedded("nano"), requests))
+
+
+def test_log_probabilities_are_those_of_the_embedded_engine(engine):
+    requests = greedy_requests(engine, 2)
+    for got, want in zip(write(engine, requests), write(embedded("nano"), requests), strict=True):
+        assert got.token_logprobs == pytest.approx(want.token_logprobs, abs=1e-3)
+
+
+def test_a_trajectory_depends_on_its_seed_and_not_on_its_company(engine):
+    prompt = engine.encode_prompt("What is 3 * 14 + 9?")
+    requests = [Request(prompt, WARM, seed=i, max_tokens=30, index=i) for i in range(4)]
+    alone = [write(engine, [request])[0].token_ids for request in requests]
+    assert [t.token_ids for t in write(engine, requests)] == alone
+    assert len(set(alone)) > 1
+
+
+def test_events_tell_the_trajectory_as_it_is_written(engine):
+    engine.submit(greedy_requests(engine, 1)[0])
+    events = []
+    while engine.busy:
+        events += engine.step()
+    (done,) = [e.trajectory for e in events if isinstance(e, Finished)]
+    assert [e.score for e in events if isinstance(e, StepScored)] == [s.score for s in done.steps]
+    assert done.thinking.startswith("".join(e.delta for e in events if isinstance(e, Text))[: len(done.thinking)])
+
+
+def test_a_continuation_goes_on_from_its_parent_and_finds_its_prefix_in_the_cache(engine):
+    (request,) = greedy_requests(engine, 1, tokens=60)
+    whole = write(embedded("nano"), [request])[0]
+    first = engine.submit(Request(request.prompt_ids, request.sampling, max_tokens=40))
+    while engine.busy:
+        engine.step()
+    again = Request(request.prompt_ids, request.sampling, max_tokens=20, parent=first)
+    assert_same(write(engine, [again]), [whole])
+
+
+def test_a_thinking_ends_at_its_mark_and_an_answer_at_the_end_of_text(engine):
+    prompt = engine.encode_prompt("What is 12 * 17 + 5?")
+    first = engine.submit(Request(prompt, Sampling(temperature=0.0), max_tokens=200))
+    (thought,) = _finished(engine)
+    second = engine.submit(Request(prompt, Sampling(temperature=0.0), max_tokens=40, until="eos", parent=first))
+    (answered,) = _finished(engine)
+    assert (thought.finish_reason, answered.finish_reason) == ("think_end", "eos")
+    assert thought.token_ids[-1] == engine.rule.think_end_id and answered.answer_text
+    assert second > first and answered.steps == thought.steps
+
+
+def _finished(engine):
+    done = []
+    while engine.busy:
+        done += [e.trajectory for e in engine.step() if isinstance(e, Finished)]
+    return done
+
+
+def test_a_cancelled_trajectory_ends_with_what_is_there(engine):
+    id = engine.submit(Request(engine.encode_prompt("What is 5 + 5?"), WARM, max_tokens=300))
+    for _ in range(8):
+        engine.step()
+    engine.cancel(id)
+    (end,) = [e for e in engine.step() if isinstance(e, Finished)]
+    assert end.trajectory.finish_reason == "cancelled" and not engine.busy
+
+
+def test_requests_that_can_not_be_written_are_refused(engine):
+    with pytest.raises(ContextError, match="reads at most 512"):
+        engine.submit(Request((5,) * 512))
+    with pytest.raises(InputError, match="token id 99999 does not exist"):
+        engine.submit(Request((99999,)))
+    with pytest.raises(InputError, match="at most 2"):
+        engine.submit(Request((5,), Sampling(temperature=2.5)))
+
+
+# ---- what other clients of vLLM may ask for
+
+
+def test_several_samples_of_one_request_are_scored_each(engine):
+    prompt = problem(engine)
+    (outputs,) = raw(engine, [prompt], [params(engine, n=4, temperature=1.8, seed=3)])
+    assert len(outputs) == 4 and len({tuple(o.token_ids) for o in outputs}) > 1
+    for output in outputs:
+        want = features_of("nano", prompt, output.token_ids)
+        assert step_logits(engine, prompt, output) == pytest.approx(want, abs=2e-3)
+
+
+def test_a_batch_may_mix_requests_with_and_without_scores(engine):
+    prompt = problem(engine)
+    plain = sampling(temperature=0.0, max_tokens=60)
+    likely = sampling(temperature=0.0, max_tokens=60, logprobs=2)
+    got = raw(engine, [prompt] * 4, [plain, params(engine), likely, params(engine)])
+    assert len({tuple(outputs[0].token_ids) for outputs in got}) == 1
+    assert got[0][0].logprobs is None
+    want = features_of("nano", prompt, got[1][0].token_ids)
+    assert len(want) >= 2
+    for outputs in (got[1], got[3]):
+        assert step_logits(engine, prompt, outputs[0]) == pytest.approx(want, abs=2e-3)
+
+
+def test_stop_strings_leave_scores_where_they_are(engine):
+    prompt = problem(engine)
+    (free,), (cut,) = raw(engine, [prompt] * 2, [params(engine), params(engine, stop=[" = "])])
+    assert cut.finish_reason == "stop" and 0 < len(cut.token_ids) < len(free.token_ids)
+    count = len(step_logits(engine, prompt, cut))
+    assert step_logits(engine, prompt, cut) == pytest.approx(step_logits(engine, prompt, free)[:count], abs=1e-4)
+
+
+def test_a_million_draws_at_temperature_two_never_hit_a_slot(engine):
+    """Through vLLM's own sampler, from the logits that nano gives, slots included."""
+    import torch
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    from reflective.engines.slots import LOGIT_LIMIT, OFFSET
+
+    rows = 2048
+    model = embedded("nano").model
+    ids = torch.randint(5, 1000, (1, rows), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = torch.cat([model(ids[:, i : i + 512]).logits[0] for i in range(0, rows, 512)]).float()
+    slots = list(engine.model.slots.ids)
+    logits[:, slots] = OFFSET + LOGIT_LIMIT  # the highest that the plugin ever writes
+    sampler = TopKTopPSampler("raw_logprobs")
+    drawn = [sampler(logits / 2.0, {}, None, None)[0] for _ in range(1_000_000 // rows + 1)]
+    tokens = torch.cat(drawn)
+    assert len(tokens) >= 1_000_000 and tokens.unique().numel() > 500
+    assert not torch.isin(tokens, torch.tensor(slots)).any()
+
+
+# ---- what is refused, in one line, before anything is loaded
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"logprobs_mode": "processed_logprobs"}, "processed_logprobs .* would distort"),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative decoding"),
+        ({"tensor_paralel_size": 2}, "Did you mean 'tensor_parallel_size'"),
+    ],
+)
+def test_settings_under_which_scores_would_be_wrong_are_refused(options, words):
+    with pytest.raises((EngineError, InputError), match=words), serving("nano", **options):
+        pass
+
+
+def test_a_plugin_that_is_kept_out_is_named(monkeypatch):
+    from vllm import ModelRegistry
+
+    from reflective.engines.vllm import check_loaded
+
+    monkeypatch.setattr(ModelRegistry, "models", {})
+    monkeypatch.setenv("VLLM_PLUGINS", "other")
+    with pytest.raises(EngineError, match="VLLM_PLUGINS='other' keeps reflective"):
+        check_loaded()
+    monkeypatch.delenv("VLLM_PLUGINS")
+    with pytest.raises(EngineError, match="entry point .* is not installed"):
+        check_loaded()
