@@ -516,12 +516,12 @@ class TorchEngine(Engine):
                 self._features.setdefault(running[i].id, []).append(row)
         if self.head is None:
             return
-        weights = self.head.logprob_weight
+        weights = self.head.logprob_weight.tolist() if self.head.logprob_weight is not None else None
         for i, logit in zip(scored, self._backbone.score(self.head, features, scored), strict=True):
             sequence = running[i]
             if weights is not None:  # s = MLP(h) + w · c
                 mean, lowest = step_logprobs(sequence.logprobs, sequence.step_positions[-2:])[-1]
-                logit += float(weights[0]) * mean + float(weights[1]) * lowest
+                logit += weights[0] * mean + weights[1] * lowest
             sequence.step_logits.append(logit)
             step = Step(sequence.step_positions[-1], logit)
             events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, step.score))

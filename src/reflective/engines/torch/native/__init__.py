@@ -28,7 +28,7 @@ from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.sampling import SamplingRows
 from reflective.sprm.head import SPRMHead
 
-ABI = 2  # of decode.c; a library of another one is not used
+ABI = 3  # of decode.c; a library of another one is not used
 PANEL = 16  # columns that lie side by side (decode.c)
 CHUNK = 128  # tokens of the vocabulary that are summed together (decode.c)
 PREFILL_COLUMNS = 64  # positions of a prompt in one pass: what the second-level cache holds
@@ -88,6 +88,15 @@ class _Draw(ctypes.Structure):
     ]
 
 
+class _Head(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("w1", "b1", "w2")),
+        ("b2", c_float),
+        ("hidden", c_int32),
+        ("inner", c_int32),
+    ]
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled step, or None where it was not built or is of another version."""
@@ -104,7 +113,7 @@ def library() -> ctypes.CDLL | None:
     found.reflective_forward.argtypes = [c_void_p] * 5
     found.reflective_head.restype = None
     found.reflective_head.argtypes = [
-        *[c_void_p] * 2, *[c_int32] * 3, *[c_void_p] * 3, c_float, c_void_p,
+        *[c_void_p] * 3, c_int32, c_void_p, c_void_p, c_int32,
     ]  # fmt: skip
     return found
 
@@ -150,6 +159,9 @@ class NativeBackbone(FusedBackbone):
         self._memory = _Memory()
         self._memory_of: ref[KVMemory] | None = None
         self._prepared = (0, 0, 0, 0)
+        self._head = _Head()
+        self._head_of: SPRMHead | None = None  # the head that was used last
+        self._parts = torch.empty(0)
         self._inverse_of: SamplingRows | None = None
         self._inverse = torch.empty(0)  # 1 / temperature of each column, of `_inverse_of`
 
@@ -264,21 +276,25 @@ class NativeBackbone(FusedBackbone):
 
     def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
         """As `HFBackbone.score`."""
-        weights = (head.hidden.weight, head.hidden.bias, head.output.weight, head.output.bias)
-        if any(w.dtype != torch.float32 or w.device.type != "cpu" or not w.is_contiguous() for w in weights):
-            return super().score(head, features, rows)
-        chosen, logits = _integers(rows), (c_double * len(rows))()
+        if self._head_of is not head:
+            weights = (head.hidden.weight, head.hidden.bias, head.output.weight, head.output.bias)
+            if any(w.dtype != torch.float32 or w.device.type != "cpu" or not w.is_contiguous() for w in weights):
+                return super().score(head, features, rows)
+            pointers = [w.data_ptr() for w in weights[:3]]
+            self._head = _Head(*pointers, weights[3].item(), head.hidden_size, head.hidden.out_features)
+            self._head_of = head
+        count = len(rows)
+        if self._parts.numel() < count * self._head.inner:
+            self._parts = torch.empty(count * self._head.inner)
+        chosen, logits = _integers(rows), (c_double * count)()
         self._library.reflective_head(
+            byref(self._head),
             features.data_ptr(),
             addressof(chosen),
-            len(rows),
-            self._hidden,
-            head.hidden.out_features,
-            weights[0].data_ptr(),
-            weights[1].data_ptr(),
-            weights[2].data_ptr(),
-            weights[3].item(),
+            count,
+            self._parts.data_ptr(),
             addressof(logits),
+            self._work.threads,
         )
         return list(logits)
 

@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ABI 2              /* raised with every change of a struct below; native.py checks it */
+#define ABI 3              /* raised with every change of a struct below; native.py checks it */
 #define PANEL 16           /* columns side by side */
 #define LINE 16            /* numbers in a line of the cache */
 #define DEPTH 1024         /* entries of a column that stay in the cache while the rows of a matrix pass by */
@@ -73,6 +73,14 @@ typedef struct {
     const int64_t *places;            /* (C), into `uniform` */
     int32_t tempered;                 /* whether any temperature is not 1 */
 } Draw;
+
+typedef struct {
+    const float *w1; /* (inner, hidden) */
+    const float *b1; /* (inner) */
+    const float *w2; /* (inner) */
+    float b2;
+    int32_t hidden, inner;
+} Head;
 
 static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks);
 
@@ -163,11 +171,11 @@ void reflective_forward(const Model *model, const Memory *kv, const Columns *in,
 }
 
 /* The scores of n rows of features, see `head` in kernel.h. */
-void reflective_head(const float *features, const int64_t *rows, int32_t n, int32_t hidden, int32_t inner,
-                     const float *w1, const float *b1, const float *w2, float b2, double *logits)
+void reflective_head(const Head *head, const float *features, const int64_t *rows, int32_t n, float *parts,
+                     double *logits, int32_t threads)
 {
     if (HAS_AVX2 && !narrow)
-        avx2_head(features, rows, n, hidden, inner, w1, b1, w2, b2, logits);
+        avx2_head(head, features, rows, n, parts, logits, threads);
     else
-        plain_head(features, rows, n, hidden, inner, w1, b1, w2, b2, logits);
+        plain_head(head, features, rows, n, parts, logits, threads);
 }

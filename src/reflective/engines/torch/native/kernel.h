@@ -436,26 +436,30 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
     }
 }
 
-/* s = W2 · relu(W1 · h + b1) + b2 for n rows of the features (design, section 1; dropout is for training). */
-static void NAME(head)(const float *features, const int64_t *rows, int n, int hidden, int inner, const float *w1,
-                       const float *b1, const float *w2, float b2, double *logits)
+/* s = W2 · relu(W1 · h + b1) + b2 for n rows of the features (design, section 1; dropout is for training). A row of W1
+   is read once for all of them; what W2 sums lies in `parts` (n, inner) first, so that threads change no order. */
+static void NAME(head)(const Head *head, const float *features, const int64_t *rows, int n, float *parts, double *logits,
+                       int threads)
 {
-    for (int i = 0; i < n; i++) {
-        const float *h = features + rows[i] * hidden;
-        double s = b2;
-        for (int k = 0; k < inner; k++) {
-            const float *w = w1 + (size_t)k * hidden;
+    const int hidden = head->hidden, inner = head->inner;
+#pragma omp parallel for num_threads(threads)
+    for (int k = 0; k < inner; k++) {
+        const float *w = head->w1 + (size_t)k * hidden;
+        for (int i = 0; i < n; i++) {
+            const float *h = features + rows[i] * hidden;
             VECTOR part[4] = {{0}};
             int j = 0;
             for (; j + 4 * LANES <= hidden; j += 4 * LANES)
 #pragma GCC unroll 4
-                for (int v = 0; v < 4; v++)
-                    part[v] += FROM(w + j + v * LANES) * FROM(h + j + v * LANES);
-            float sum = b1[k] + NAME(sum)((part[0] + part[1]) + (part[2] + part[3]));
+                for (int v = 0; v < 4; v++) part[v] += FROM(w + j + v * LANES) * FROM(h + j + v * LANES);
+            float sum = head->b1[k] + NAME(sum)((part[0] + part[1]) + (part[2] + part[3]));
             for (; j < hidden; j++) sum += w[j] * h[j];
-            s += sum > 0.0f ? w2[k] * sum : 0.0f; /* w2[k] · relu(sum) */
+            parts[(size_t)i * inner + k] = sum > 0.0f ? head->w2[k] * sum : 0.0f * sum; /* a NaN stays one */
         }
-        logits[i] = s;
+    }
+    for (int i = 0; i < n; i++) {
+        logits[i] = head->b2;
+        for (int k = 0; k < inner; k++) logits[i] += parts[(size_t)i * inner + k];
     }
 }
 
