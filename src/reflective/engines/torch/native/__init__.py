@@ -34,8 +34,6 @@ CHUNK = 128  # tokens of the vocabulary that are summed together (decode.c)
 PREFILL_COLUMNS = 64  # positions of a prompt in one pass: what the second-level cache holds
 MAX_HEAD_SIZE = 256  # decode.c
 HEAD_SIZE_MULTIPLE = 16  # two registers of eight numbers
-
-
 WEIGHTS = ("input_norm", "qkv", "qkv_bias", "qk_norm", "out", "post_norm", "gate_up", "down")  # of a FusedLayer
 
 
@@ -120,7 +118,8 @@ def library() -> ctypes.CDLL | None:
 
 def can_run_native(model: PreTrainedModel) -> bool:
     """Whether the compiled step is there and knows the model: float32 on a CPU, in the shape of `can_fuse`."""
-    if model.device.type != "cpu" or model.dtype != torch.float32 or not can_fuse(model) or library() is None:
+    plain = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())
+    if not plain or not can_fuse(model) or library() is None:
         return False
     config = model.config.get_text_config()
     size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
