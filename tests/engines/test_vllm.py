@@ -71,12 +71,13 @@ def test_events_tell_the_trajectory_as_it_is_written(engine):
 
 
 def test_a_continuation_goes_on_from_its_parent_and_finds_its_prefix_in_the_cache(engine):
-    (request,) = greedy_requests(engine, 1, tokens=60)
+    (request,) = greedy_requests(engine, 1, tokens=16)  # fewer than the thinking has
     whole = write(embedded("nano"), [request])[0]
-    first = engine.submit(Request(request.prompt_ids, request.sampling, max_tokens=40))
+    assert whole.finish_reason == "length"
+    first = engine.submit(Request(request.prompt_ids, request.sampling, max_tokens=10))
     while engine.busy:
         engine.step()
-    again = Request(request.prompt_ids, request.sampling, max_tokens=20, parent=first)
+    again = Request(request.prompt_ids, request.sampling, max_tokens=6, parent=first)
     assert_same(write(engine, [again]), [whole])
 
 
