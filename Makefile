@@ -10,7 +10,7 @@ WORKERS  ?= 2
 
 # in the words of the family that the shipped model learnt it from
 define DEMO_PROBLEM
-Using all the numbers 3, 5, 7, 8, create an expression that equals 58.
+Using all the numbers 5, 7, 12, create an expression that equals 47.
 You can only use each number once.
 
 Final answer format instructions:
