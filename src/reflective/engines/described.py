@@ -34,10 +34,8 @@ class Described:
     @property
     def logprob_weight(self) -> tuple[float, float] | None:
         """w of s = MLP(h) + w · c (`sprm.head`), where the head reads log-probabilities."""
-        if self.head is None or not self.head.uses_logprobs:
-            return None
-        mean, lowest = self.head.logprob_weight.tolist()
-        return mean, lowest
+        weights: tuple[float, float] | None = self.head.logprob_weights if self.head is not None else None
+        return weights
 
 
 def describe_model(source: str | Path, *, require_head: bool = True) -> Described:

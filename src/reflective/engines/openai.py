@@ -20,9 +20,9 @@ from reflective.engines.described import Described, describe_model
 from reflective.engines.drawn import Drawn
 from reflective.engines.handshake import PROBLEM, TOKENS, compare, scores_are_right, scores_arrive
 from reflective.engines.pool import SILENCE_S, TRIES, Arrived, Endpoint, Pool
+from reflective.engines.sequence import Running
 from reflective.engines.served import ServedEngine, draw_seed
 from reflective.engines.slots import Slots
-from reflective.engines.torch.sequence import Running
 from reflective.engines.wire import Chunk, base_url, completion_request, message, refusal, shown
 from reflective.errors import EngineError, InputError
 from reflective.types import FinishReason

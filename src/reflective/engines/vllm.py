@@ -18,8 +18,8 @@ from reflective.engines.described import Described, describe_model
 from reflective.engines.drawn import Drawn
 from reflective.engines.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
 from reflective.engines.plan import make_plan
+from reflective.engines.sequence import Running
 from reflective.engines.served import ServedEngine, draw_seed
-from reflective.engines.torch.sequence import Running
 from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
 from reflective.types import FinishReason
 

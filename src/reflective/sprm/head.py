@@ -47,6 +47,14 @@ class SPRMHead(nn.Module):
         """Whether `forward` wants the log-probability features c."""
         return self.logprob_weight is not None
 
+    @property
+    def logprob_weights(self) -> tuple[float, float] | None:
+        """w of s = MLP(h) + w · c as numbers, for engines that add w · c themselves; None for a plain head."""
+        if self.logprob_weight is None:
+            return None
+        mean, lowest = self.logprob_weight.tolist()
+        return mean, lowest
+
     def forward(self, h: Tensor, logprob_features: Tensor | None = None) -> Tensor:
         """Step logits (…) in float32 from hidden states (…, H) of any floating type.
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from reflective.engines.base import Request
+from reflective.engines.sequence import Running
 from reflective.engines.torch.kv import KVMemory, KVShape, Parked, ParkingLot
 from reflective.engines.torch.memory import untouched_zeros
 from reflective.engines.torch.scheduler import Move, Scheduler
-from reflective.engines.torch.sequence import Running
 
 SHAPE = KVShape(layers=2, heads=3, head_size=4, dtype=torch.float32, device=torch.device("cpu"))
 

@@ -10,32 +10,29 @@ another, this holds one copy and reads every token once.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
-from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.engines.base import Event, Request
+from reflective.engines.sequence import TEXT_INTERVAL, Running, step_logprobs
+from reflective.engines.tokens import TokenEngine
 from reflective.engines.torch.fused import FusedBackbone, can_fuse
 from reflective.engines.torch.hf import DecodePlan, HFBackbone
 from reflective.engines.torch.kv import KVMemory, Parked, ParkingLot
 from reflective.engines.torch.memory import available_memory, is_out_of_memory
 from reflective.engines.torch.native import NativeBackbone, can_run_native
-from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness, uniforms
+from reflective.engines.torch.rows import Rows
+from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness
 from reflective.engines.torch.scheduler import Scheduler
-from reflective.engines.torch.sequence import Running
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
-from reflective.sprm.aggregate import aggregate
 from reflective.sprm.head import SPRMHead
-from reflective.sprm.segment import StepRule, StepTracker, step_positions
-from reflective.types import FinishReason, Step, Trajectory
+from reflective.sprm.segment import StepRule, step_positions
+from reflective.types import FinishReason, Step
 
 MAX_ROWS = 64  # trajectories written at once by default
-TEXT_INTERVAL = 8  # tokens between two Text events of a trajectory; its end sends the rest
 LENGTH_QUANTUM = 64  # KV memory grows in units of so many positions
 KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys and values
 PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
@@ -50,7 +47,7 @@ class Drawn(NamedTuple):
     confidences: list[float] = []
 
 
-class TorchEngine(Engine):
+class TorchEngine(TokenEngine):
     """Writes scored trajectories with a Hugging Face causal LM and an SPRM head.
 
     `model` and `head` are taken as they are; without a head and a rule, trajectories carry no steps. The model's
@@ -81,30 +78,27 @@ class TorchEngine(Engine):
             raise CheckpointError("a head without a step rule can't score: pass rule=StepRule(...).")
         if max_rows < 1:
             raise InputError(f"max_rows is {max_rows}; it must be 1 or more.")
-        self.name, self.tokenizer, self.rule, self.calibration = name, tokenizer, rule, calibration
-        self.head = head.eval() if head is not None else None
-        self.scored = head is not None
-        self.aggregation = aggregation
+        super().__init__(
+            name,
+            tokenizer,
+            rule,
+            scored=head is not None,
+            aggregation=aggregation,
+            calibration=calibration,
+            context_length=_context_length(model),
+            vocabulary=int(model.get_output_embeddings().weight.shape[0]),
+            eos_ids=_eos_ids(model, tokenizer),
+        )
         self.model = model
+        self.head = head.eval() if head is not None else None
         self._backbone = _backbone(model, layer, fuse=fuse, compiled=compiled)
         self._device = self._backbone.shape.device
-        self._decode = _decoder(tokenizer)
-        self.context_length = _context_length(model)
-        self._eos_ids = _eos_ids(model, tokenizer)
-        self._ids = itertools.count()
         self._scheduler = Scheduler(max_rows)
-        self._finished: dict[int, Running] = {}
-        self._cancelled: list[Running] = []
-        self._events: list[Event] = []  # of the step under way; kept when it fails, and told by the next one
+        self._rows = Rows(self._vocabulary, self._device)
         self._kv: KVMemory | None = None
         self._parking = ParkingLot(0)
-        self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self._features: dict[int, list[Tensor]] = {}
-        self._settings: SamplingRows | None = None
-        self._common: list[tuple[int, int]] = []  # of the same rows as the settings
-        self._seen: Tensor | None = None
-        self._uniform = torch.empty(0, 0)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
@@ -131,39 +125,13 @@ class TorchEngine(Engine):
 
     # ---- the contract
 
-    def encode_prompt(self, problem: str) -> tuple[int, ...]:
-        """Chat template with the thinking opened; a template that does not open it gets `<think>` appended."""
-        messages = [{"role": "user", "content": problem}]
-        return self.encode_messages(messages)
-
-    def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-        """Token ids of a chat in the model's template, with the thinking opened."""
-        if getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        else:
-            text = "\n\n".join(message["content"] for message in messages) + "\n"
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
-        if self.rule is not None and not StepTracker(self.rule, ids).thinking:
-            ids.append(self.rule.think_id)
-        return tuple(ids)
-
     def submit(self, request: Request) -> int:
         """Queue a request (see `Engine.submit`)."""
-        if request.max_tokens < 1:
-            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
-        id = next(self._ids)
-        sequence = self._continue(id, request) if request.parent is not None else self._start(id, request)
-        if sequence.reserve > self.context_length:
-            room = self.context_length - len(sequence.prompt_ids) - len(sequence.token_ids)
-            if room < 1:
-                thinking = f" and what was written so far {len(sequence.token_ids):,}" if sequence.token_ids else ""
-                raise ContextError(
-                    f"the prompt has {len(sequence.prompt_ids):,} tokens{thinking}, but {self.name!r} reads at most "
-                    f"{self.context_length:,} with the answer. Shorten the problem."
-                )
-            sequence.limit = len(sequence.token_ids) + room
+        sequence = self._open(request)
+        if request.parent in self._features:
+            self._features[sequence.id] = list(self._features[request.parent])
         self._scheduler.submit(sequence)
-        return id
+        return sequence.id
 
     @torch.inference_mode()
     def cancel(self, id: int) -> None:
@@ -190,16 +158,12 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Write one token of every running trajectory."""
-        events = self._events
-        cancelled, self._cancelled = self._cancelled, []
-        for sequence in cancelled:
-            self._emit_text(sequence, events, flush=True)
-            self._finish(sequence, "cancelled", events)
-        self._retry_when_full(lambda: self._admit(events))
+        self._finish_cancelled()
+        self._retry_when_full(self._admit)
         if self._scheduler.running:
             tokens, features = self._retry_when_full(self._write)
-            self._advance(0, tokens, features, events)
-        self._events = []
+            self._advance(0, tokens, features)
+        events, self._events = self._events, []
         return events
 
     def close(self) -> None:
@@ -261,45 +225,9 @@ class TorchEngine(Engine):
         """Trajectories written at once, at most."""
         return self._scheduler.max_rows
 
-    # ---- making sequences
-
-    def _start(self, id: int, request: Request) -> Running:
-        if not request.prompt_ids:
-            raise InputError("the prompt is empty; there must be at least one token.")
-        self._check_ids(request.prompt_ids)
-        tracker = StepTracker(self.rule, request.prompt_ids) if self.rule is not None else None
-        return Running(id, request, request.prompt_ids, tracker, request.max_tokens)
-
-    def _check_ids(self, ids: Sequence[int]) -> None:
-        bad = next((t for t in ids if not 0 <= t < self._vocabulary), None)
-        if bad is not None:
-            raise InputError(f"token id {bad} does not exist; this model knows 0 to {self._vocabulary - 1}.")
-
-    def _continue(self, id: int, request: Request) -> Running:
-        parent = self._finished.get(request.parent) if request.parent is not None else None
-        if parent is None:
-            raise InputError(f"trajectory {request.parent} can't be continued: it is no finished one of this engine.")
-        if request.parent in self._features:
-            self._features[id] = list(self._features[request.parent])
-        return Running(
-            id,
-            request,
-            parent.prompt_ids,
-            parent.tracker.copy() if parent.tracker is not None else None,
-            len(parent.token_ids) + request.max_tokens,
-            token_ids=list(parent.token_ids),
-            logprobs=list(parent.logprobs),
-            certainties=list(parent.certainties),
-            confidences=list(parent.confidences),
-            step_positions=list(parent.step_positions),
-            step_logits=list(parent.step_logits),
-            emitted=len(parent.token_ids),
-            emit_from=len(parent.token_ids),
-        )
-
     # ---- admit
 
-    def _admit(self, events: list[Event]) -> None:
+    def _admit(self) -> None:
         """Give free rows to waiting trajectories; fresh ones draw their first token from the prompt's logits."""
         if not self._scheduler.admits:
             return
@@ -312,17 +240,17 @@ class TorchEngine(Engine):
             try:
                 if fresh:
                     logits, feature = self._prefill_group(group, first_row)
-                    self._load_rows(first_row)
+                    self._load(first_row)
                     tokens = self._draw_first(first_row, logits)
                 else:
                     self._resume(group[0], first_row)
-                    self._load_rows(first_row)
+                    self._load(first_row)
             except Exception:
                 self._scheduler.preempt_from(first_row)
-                self._settings = None
+                self._rows.changed()
                 raise
             if fresh:
-                self._advance(first_row, tokens, feature.expand(len(group), -1), events)
+                self._advance(first_row, tokens, feature.expand(len(group), -1))
 
     def _prefill_group(self, group: list[Running], first_row: int) -> tuple[Tensor, Tensor]:
         """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H)."""
@@ -381,38 +309,10 @@ class TorchEngine(Engine):
         self._kv = KVMemory(shape, rows, length)
         if old is not None and running:
             self._kv.take_over(old, running)
-        self._load_rows(0)
+        self._load(0)
 
-    # ---- rows
-
-    def _load_rows(self, first: int) -> None:
-        """Per-row tensors for the running rows from `first` on; called when the batch changes."""
-        kv, running = self._memory, self._scheduler.running
-        if self._uniform.shape != (kv.rows, kv.length):
-            self._uniform = torch.zeros((kv.rows, kv.length), device=self._device)
-            self._seen = None
-            first = 0
-        for row in range(first, len(running)):
-            sequence = running[row]
-            drawn = len(sequence.token_ids)
-            numbers = uniforms(sequence.request.seed, drawn, max(sequence.limit - drawn, 1))
-            begin = len(sequence.prompt_ids) + drawn  # column = the position that the drawn token will take
-            count = min(len(numbers), kv.length - begin)
-            if count > 0:
-                self._uniform[row, begin : begin + count] = numbers[:count].to(self._device)
-            self._mark_seen(row, (*sequence.prompt_ids, *sequence.token_ids))
-        self._settings = None
-
-    def _mark_seen(self, row: int, ids: Sequence[int]) -> None:
-        """Note the tokens that a repetition penalty punishes; memory for it is made when one asks."""
-        if self._seen is None:
-            if self._scheduler.running[row].request.sampling.repetition_penalty == 1.0:
-                return
-            self._seen = torch.zeros((self._memory.rows, self._vocabulary), dtype=torch.bool, device=self._device)
-            for other, sequence in enumerate(self._scheduler.running):
-                self._seen[other, [*sequence.prompt_ids, *sequence.token_ids]] = True
-        self._seen[row] = False
-        self._seen[row, list(ids)] = True
+    def _load(self, first: int) -> None:
+        self._rows.load(self._scheduler.running, first, self._memory.rows, self._memory.length)
 
     def _leave(self, row: int, *, park: bool) -> None:
         """Take a row out of the batch; the last row moves into its place."""
@@ -422,52 +322,45 @@ class TorchEngine(Engine):
         move = self._scheduler.leave(row)
         if move is not None:
             kv.move(move.source, move.target, self._scheduler.running[row].length)
-            self._uniform[move.target] = self._uniform[move.source]
-            if self._seen is not None:
-                self._seen[move.target] = self._seen[move.source]
-        self._settings = None
+            self._rows.move(move.source, move.target)
+        self._rows.changed()
 
     # ---- decode, draw, score
 
     def _write(self) -> tuple[Drawn, Tensor]:
         """A token for each running row, and the features (B, H) that gave it."""
         running = self._scheduler.running
-        if self._settings is None:
-            self._settings, self._common = self._settings_of(running), _common_prompts(running)
+        settings, common = self._rows.settled(running)
         plan = DecodePlan(
             [s.token_ids[-1] for s in running],
             [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running],
-            self._common,
+            common,
         )
         if self._keep_confidences:  # they need all logits
             logits, features = self._backbone.decode(plan, self._memory)
             places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
-            uniform = self._uniform[: len(running)].gather(1, places).squeeze(1)
-            return self._draw(0, logits, self._settings, uniform), features
-        seen = self._seen[: len(running)] if self._seen is not None else None
-        tokens, logprobs, features = self._backbone.write(plan, self._memory, self._settings, self._uniform, seen)
+            uniform = self._rows.uniform[: len(running)].gather(1, places).squeeze(1)
+            return self._draw(0, logits, settings, uniform), features
+        seen = self._rows.seen(0, len(running))
+        tokens, logprobs, features = self._backbone.write(plan, self._memory, settings, self._rows.uniform, seen)
         self._refuse_broken(tokens, running)
         return Drawn(tokens, logprobs), features
 
     def _draw_first(self, first: int, logits: Tensor) -> Drawn:
         """Draw the first token of each row from `first` on, from the logits (1, V) of their prompt."""
         running = self._scheduler.running[first:]
-        uniform = self._uniform[first : first + len(running), len(running[0].prompt_ids)]
-        return self._draw(first, logits.expand(len(running), -1), self._settings_of(running), uniform)
+        uniform = self._rows.uniform[first : first + len(running), len(running[0].prompt_ids)]
+        return self._draw(first, logits.expand(len(running), -1), self._rows.settings_of(running), uniform)
 
     def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> Drawn:
         """Draw a token for each row from `first` on, by logits (B, V) and numbers (B,); changes no trajectory."""
         running = self._scheduler.running[first:]
-        seen = self._seen[first : first + len(running)] if self._seen is not None else None
-        tokens, logprobs = drawn(logits, settings, uniform, seen)
+        tokens, logprobs = drawn(logits, settings, uniform, self._rows.seen(first, len(running)))
         self._refuse_broken(tokens, running)
         if not self._keep_confidences:
             return Drawn(tokens, logprobs)
         certainties, confidences = sureness(logits)
         return Drawn(tokens, logprobs, certainties.tolist(), confidences.tolist())
-
-    def _settings_of(self, running: Sequence[Running]) -> SamplingRows:
-        return SamplingRows.of([s.request.sampling for s in running], self._vocabulary, self._device)
 
     def _refuse_broken(self, tokens: Sequence[int], running: Sequence[Running]) -> None:
         if BROKEN in tokens:
@@ -476,13 +369,13 @@ class TorchEngine(Engine):
                 "a trajectory: its weights overflow or are damaged. Try --dtype float32."
             )
 
-    def _advance(self, first: int, drawn: Drawn, features: Tensor, events: list[Event]) -> None:
+    def _advance(self, first: int, drawn: Drawn, features: Tensor) -> None:
         """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
         running = self._scheduler.running[first:]
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
         telling: list[int] = []  # indices of the rows whose text is due
-        think_end = self.rule.think_end_id if self.rule is not None else -1
+        think_end = self._think_end_id
         for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
             ids = sequence.token_ids
             ids.append(token)
@@ -497,82 +390,31 @@ class TorchEngine(Engine):
         for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
             sequence.certainties.append(certainty)
             sequence.confidences.append(confidence)
-        if self._seen is not None:
-            self._seen[list(range(first, first + len(running))), drawn.tokens] = True
+        self._rows.saw(first, drawn.tokens)
         if scored:
-            self._score(scored, running, features, events)
+            self._score(scored, running, features)
         for i in telling:
-            self._emit_text(running[i], events)
+            self._emit_text(running[i])
         for i, reason in reversed(ended):  # from the last row up, so that a move never touches a row still to go
             self._leave(first + i, park=reason == "think_end")
-            self._emit_text(running[i], events, flush=True)
-            self._finish(running[i], reason, events)
+            self._finish(running[i], reason)
 
-    def _score(self, scored: list[int], running: list[Running], features: Tensor, events: list[Event]) -> None:
+    def _score(self, scored: list[int], running: list[Running], features: Tensor) -> None:
         """s for the rows whose step has just ended, from the hidden state that drew the step token."""
         if self._catch_features:
             for i, row in zip(scored, features[scored].cpu(), strict=True):  # (n, H)
                 self._features.setdefault(running[i].id, []).append(row)
         if self.head is None:
             return
-        weights = self.head.logprob_weight.tolist() if self.head.logprob_weight is not None else None
         for i, logit in zip(scored, self._backbone.score(self.head, features, scored), strict=True):
-            sequence = running[i]
-            if weights is not None:  # s = MLP(h) + w · c
-                mean, lowest = step_logprobs(sequence.logprobs, sequence.step_positions[-2:])[-1]
-                logit += weights[0] * mean + weights[1] * lowest
-            sequence.step_logits.append(logit)
-            step = Step(sequence.step_positions[-1], logit)
-            events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, step.score))
+            self._take_score(running[i], logit)
+
+    @property
+    def _logprob_weights(self) -> tuple[float, float] | None:
+        return self.head.logprob_weights if self.head is not None else None
 
     def _logprob_features(self, logprobs: Sequence[float], positions: Sequence[int]) -> Tensor:
         return torch.tensor(step_logprobs(logprobs, positions), dtype=torch.float32, device=self._device)
-
-    # ---- finish
-
-    def _emit_text(self, sequence: Running, events: list[Event], *, flush: bool = False) -> None:
-        delta = sequence.take_text(self._decode_text, flush=flush)
-        if delta:
-            events.append(Text(sequence.id, delta))
-
-    def _decode_text(self, ids: Sequence[int]) -> str:
-        return self._decode(list(ids))
-
-    def _finish(self, sequence: Running, reason: FinishReason, events: list[Event]) -> None:
-        sequence.finish_reason = reason
-        self._finished[sequence.id] = sequence
-        events.append(Finished(sequence.id, self._trajectory(sequence, reason)))
-
-    def _trajectory(self, sequence: Running, reason: FinishReason) -> Trajectory:
-        ids = sequence.token_ids
-        thinking_stop = len(ids)
-        answer_start = len(ids)
-        if self.rule is not None and self.rule.think_end_id in ids:
-            thinking_stop = ids.index(self.rule.think_end_id)
-            answer_start = thinking_stop + 1
-        answer_stop = len(ids) - 1 if ids and ids[-1] in self._eos_ids else len(ids)
-        if self.rule is None:
-            thinking_stop, answer_start = 0, 0
-        return Trajectory(
-            index=sequence.request.index,
-            token_ids=tuple(ids),
-            thinking=self._decode_text(ids[: min(thinking_stop, answer_stop)]),
-            answer_text=self._decode_text(ids[answer_start:answer_stop]).strip(),
-            steps=self._steps(ids, sequence.step_positions, sequence.step_logits) if self.scored else (),
-            score=aggregate(sequence.step_logits, self.aggregation),
-            finish_reason=reason,
-            token_logprobs=tuple(sequence.logprobs),
-            token_certainties=tuple(sequence.certainties),
-            token_confidences=tuple(sequence.confidences),
-            seed=sequence.request.seed,
-        )
-
-    def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
-        steps, start = [], 0
-        for position, logit in zip(positions, logits, strict=True):
-            steps.append(Step(position, logit, self._decode_text(ids[start : position + 1]).strip()))
-            start = position + 1
-        return tuple(steps)
 
     # ---- memory
 
@@ -588,24 +430,7 @@ class TorchEngine(Engine):
                         raise EngineError("out of memory with a single trajectory. Use a smaller model.") from error
                     raise
                 self._scheduler.preempt(rows // 2)
-                self._settings = None
-
-
-def _common_prompts(running: Sequence[Running]) -> list[tuple[int, int]]:
-    """For each row the first row with the same prompt, and the prompt's length; empty where no prompt is shared."""
-    first: dict[tuple[int, ...], int] = {}
-    found = [(first.setdefault(s.prompt_ids, row), len(s.prompt_ids)) for row, s in enumerate(running)]
-    return found if len(first) < len(running) else []
-
-
-def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[tuple[float, float]]:
-    """Mean and lowest token log-probability of each step, its step token included; for heads that `uses_logprobs`."""
-    rows, start = [], 0
-    for position in positions:
-        step = logprobs[start : position + 1]
-        rows.append((sum(step) / len(step), min(step)))
-        start = position + 1
-    return rows
+                self._rows.changed()
 
 
 def _backbone(model: Any, layer: int, *, fuse: bool, compiled: bool) -> HFBackbone:
@@ -613,14 +438,6 @@ def _backbone(model: Any, layer: int, *, fuse: bool, compiled: bool) -> HFBackbo
     if fuse and compiled and can_run_native(model):
         return NativeBackbone(model, layer)
     return FusedBackbone(model, layer) if fuse and can_fuse(model) else HFBackbone(model, layer)
-
-
-def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Token ids to text, special tokens included; around the checks of every call that `transformers` makes."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
-        return partial(backend.decode, skip_special_tokens=False)
-    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _context_length(model: Any) -> int:

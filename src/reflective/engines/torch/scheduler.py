@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from reflective.engines.torch.sequence import Running
+from reflective.engines.sequence import Running
 
 
 @dataclass(frozen=True, slots=True)

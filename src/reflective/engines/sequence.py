@@ -11,6 +11,7 @@ from reflective.types import FinishReason
 
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes half a character to
 CONTEXT_TOKENS = 6  # tokens decoded again before new ones, since a token's text depends on its neighbours
+TEXT_INTERVAL = 8  # tokens between two Text events of a trajectory; a step's end and its own end send the rest
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -58,6 +59,29 @@ class Running:
             return "length"
         return None
 
+    def continued(self, id: int, request: Request) -> Running:
+        """The continuation of this finished trajectory, with `request`'s budget."""
+        return Running(
+            id,
+            request,
+            self.prompt_ids,
+            self.tracker.copy() if self.tracker is not None else None,
+            len(self.token_ids) + request.max_tokens,
+            token_ids=list(self.token_ids),
+            logprobs=list(self.logprobs),
+            certainties=list(self.certainties),
+            confidences=list(self.confidences),
+            step_positions=list(self.step_positions),
+            step_logits=list(self.step_logits),
+            emitted=len(self.token_ids),
+            emit_from=len(self.token_ids),
+        )
+
+    def last_step_logprobs(self) -> tuple[float, float]:
+        """Mean and lowest token log-probability of the step that the last token ended (see `step_logprobs`)."""
+        start = self.step_positions[-2] + 1 if len(self.step_positions) > 1 else 0
+        return step_logprobs(self.logprobs[start:], [len(self.logprobs) - start - 1])[0]
+
     def take_text(self, decode: Decode, *, flush: bool = False) -> str:
         """Text of the tokens that were not sent yet; half a character is held back unless `flush`."""
         if self.emitted >= len(self.token_ids):
@@ -69,3 +93,13 @@ class Running:
             return ""
         self.emitted = len(self.token_ids)
         return after[len(before) :]
+
+
+def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[tuple[float, float]]:
+    """Mean and lowest token log-probability of each step, its step token included; for heads that `uses_logprobs`."""
+    rows, start = [], 0
+    for position in positions:
+        step = logprobs[start : position + 1]
+        rows.append((sum(step) / len(step), min(step)))
+        start = position + 1
+    return rows

@@ -1,0 +1,188 @@
+"""What every engine shares that knows the model's tokenizer: requests in, tokens with scores in, events out.
+
+A subclass writes tokens, wherever that happens; here they become what the contract promises: steps by the one rule,
+scores with what the head adds from log-probabilities, text, trajectories. No torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.engines.sequence import Running
+from reflective.errors import ContextError, EngineError, InputError
+from reflective.sprm.aggregate import aggregate
+from reflective.sprm.segment import StepRule, StepTracker
+from reflective.types import FinishReason, Step, Trajectory
+
+
+class TokenEngine(Engine):
+    """Bookkeeping from requests to trajectories; what writes the tokens is left to the engines."""
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Any,
+        rule: StepRule | None,
+        *,
+        scored: bool,
+        aggregation: str,
+        calibration: Any,
+        context_length: int,
+        vocabulary: int,
+        eos_ids: frozenset[int],
+    ) -> None:
+        self.name, self.tokenizer, self.rule = name, tokenizer, rule
+        self.scored, self.aggregation, self.calibration = scored, aggregation, calibration
+        self.context_length = context_length
+        self._vocabulary, self._eos_ids = vocabulary, eos_ids
+        self._decode = _decoder(tokenizer)
+        self._ids = itertools.count()
+        self._finished: dict[int, Running] = {}
+        self._cancelled: list[Running] = []
+        self._events: list[Event] = []  # of the step under way; kept when it fails, and told by the next one
+
+    # ---- prompts
+
+    def encode_prompt(self, problem: str) -> tuple[int, ...]:
+        """Chat template with the thinking opened; a template that does not open it gets `<think>` appended."""
+        return self.encode_messages([{"role": "user", "content": problem}])
+
+    def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+        """Token ids of a chat in the model's template, with the thinking opened."""
+        if getattr(self.tokenizer, "chat_template", None):
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        else:
+            text = "\n\n".join(message["content"] for message in messages) + "\n"
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        if self.rule is not None and not StepTracker(self.rule, ids).thinking:
+            ids.append(self.rule.think_id)
+        return tuple(ids)
+
+    # ---- requests
+
+    def _open(self, request: Request) -> Running:
+        """The trajectory that a request asks for; its limit never leads beyond the context."""
+        if request.max_tokens < 1:
+            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        sequence = self._start(request) if request.parent is None else self._continue(request, request.parent)
+        written = len(sequence.token_ids)
+        room = self.context_length - len(sequence.prompt_ids) - written
+        if room < 1:
+            thinking = f" and what was written so far {written:,}" if written else ""
+            raise ContextError(
+                f"the prompt has {len(sequence.prompt_ids):,} tokens{thinking}, but {self.name!r} reads at most "
+                f"{self.context_length:,} with the answer. Shorten the problem."
+            )
+        sequence.limit = min(sequence.limit, written + room)
+        return sequence
+
+    def _start(self, request: Request) -> Running:
+        if not request.prompt_ids:
+            raise InputError("the prompt is empty; there must be at least one token.")
+        self._check_ids(request.prompt_ids)
+        tracker = StepTracker(self.rule, request.prompt_ids) if self.rule is not None else None
+        return Running(next(self._ids), request, request.prompt_ids, tracker, request.max_tokens)
+
+    def _continue(self, request: Request, parent_id: int) -> Running:
+        parent = self._finished.get(parent_id)
+        if parent is None:
+            raise InputError(f"trajectory {parent_id} can't be continued: it is no finished one of this engine.")
+        return parent.continued(next(self._ids), request)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        bad = next((t for t in ids if not 0 <= t < self._vocabulary), None)
+        if bad is not None:
+            raise InputError(f"token id {bad} does not exist; this model knows 0 to {self._vocabulary - 1}.")
+
+    # ---- steps and text
+
+    @property
+    @abstractmethod
+    def _logprob_weights(self) -> tuple[float, float] | None:
+        """w of s = MLP(h) + w · c (`sprm.head`), where the head reads log-probabilities."""
+
+    @property
+    def _think_end_id(self) -> int:
+        return self.rule.think_end_id if self.rule is not None else -1
+
+    def _take_score(self, sequence: Running, logit: float) -> None:
+        """The head's MLP(h) of the step that the last token ended: its score, after its text."""
+        weights = self._logprob_weights
+        if weights is not None:  # s = MLP(h) + w · c
+            if len(sequence.logprobs) != len(sequence.token_ids):
+                raise EngineError(
+                    f"the head of {self.name!r} reads token log-probabilities, and the server sends none that can be "
+                    "used."
+                )
+            mean, lowest = sequence.last_step_logprobs()
+            logit += weights[0] * mean + weights[1] * lowest
+        sequence.step_logits.append(logit)
+        self._emit_text(sequence)
+        step = Step(sequence.step_positions[-1], logit)
+        self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, step.score))
+
+    def _emit_text(self, sequence: Running, *, flush: bool = False) -> None:
+        delta = sequence.take_text(self._decode_text, flush=flush)
+        if delta:
+            self._events.append(Text(sequence.id, delta))
+
+    def _decode_text(self, ids: Sequence[int]) -> str:
+        return self._decode(list(ids))
+
+    # ---- finish
+
+    def _finish(self, sequence: Running, reason: FinishReason) -> None:
+        self._emit_text(sequence, flush=True)
+        sequence.finish_reason = reason
+        self._finished[sequence.id] = sequence
+        self._events.append(Finished(sequence.id, self._trajectory(sequence, reason)))
+
+    def _finish_cancelled(self) -> None:
+        cancelled, self._cancelled = self._cancelled, []
+        for sequence in cancelled:
+            self._finish(sequence, "cancelled")
+
+    def _trajectory(self, sequence: Running, reason: FinishReason) -> Trajectory:
+        ids = sequence.token_ids
+        thinking_stop, answer_start = len(ids), len(ids)
+        if self.rule is None:
+            thinking_stop, answer_start = 0, 0
+        elif self.rule.think_end_id in ids:
+            thinking_stop = ids.index(self.rule.think_end_id)
+            answer_start = thinking_stop + 1
+        answer_stop = len(ids) - 1 if ids and ids[-1] in self._eos_ids else len(ids)
+        return Trajectory(
+            index=sequence.request.index,
+            token_ids=tuple(ids),
+            thinking=self._decode_text(ids[: min(thinking_stop, answer_stop)]),
+            answer_text=self._decode_text(ids[answer_start:answer_stop]).strip(),
+            steps=self._steps(ids, sequence.step_positions, sequence.step_logits) if self.scored else (),
+            score=aggregate(sequence.step_logits, self.aggregation),
+            finish_reason=reason,
+            token_logprobs=tuple(sequence.logprobs) if len(sequence.logprobs) == len(ids) else None,
+            token_certainties=tuple(sequence.certainties),
+            token_confidences=tuple(sequence.confidences),
+            seed=sequence.request.seed,
+        )
+
+    def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
+        steps, start = [], 0
+        for position, logit in zip(positions, logits, strict=True):
+            steps.append(Step(position, logit, self._decode_text(ids[start : position + 1]).strip()))
+            start = position + 1
+        return tuple(steps)
+
+
+def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
+    """Token ids to text, special tokens included; around the checks of every call that `transformers` makes."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
+        return partial(backend.decode, skip_special_tokens=False)
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
