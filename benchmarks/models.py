@@ -109,9 +109,10 @@ def prompt_ids(setting: Setting) -> tuple[int, ...]:
     return (*(5 + i % 50 for i in range(setting.prompt - 1)), THINK)
 
 
-def engine(setting: Setting, model: PreTrainedModel) -> TorchEngine:
-    """Our engine with a head, at its defaults."""
-    return TorchEngine(model, tokenizer(int(model.config.vocab_size)), head(model), rule(model), max_rows=setting.rows)
+def engine(setting: Setting, model: PreTrainedModel, **options: Any) -> TorchEngine:
+    """Our engine with a head, at its defaults unless `options` say otherwise."""
+    names = tokenizer(int(model.config.vocab_size))
+    return TorchEngine(model, names, head(model), rule(model), max_rows=setting.rows, **options)
 
 
 def write(engine: TorchEngine, setting: Setting, *, rows: int | None = None, tokens: int | None = None) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-BY_SHAPE = ("scores_cost", "reference_way", "hf_generate", "vllm_cpu", "vllm_scores", "floor", "prefill")
+BY_SHAPE = ("scores_cost", "reference_way", "hf_generate", "operators", "vllm_cpu", "vllm_scores", "floor", "prefill")
 ONCE = ("startup", "evaluate_speed")
 
 

@@ -28,11 +28,10 @@ from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.sampling import SamplingRows
 from reflective.sprm.head import SPRMHead
 
-ABI = 3  # of decode.c; a library of another one is not used
-PANEL = 16  # columns that lie side by side (decode.c)
-CHUNK = 128  # tokens of the vocabulary that are summed together (decode.c)
+PANEL = 16  # columns that lie side by side
+CHUNK = 128  # tokens of the vocabulary that are summed together
+MAX_HEAD_SIZE = 256
 PREFILL_COLUMNS = 64  # positions of a prompt in one pass: what the second-level cache holds
-MAX_HEAD_SIZE = 256  # decode.c
 HEAD_SIZE_MULTIPLE = 16  # two registers of eight numbers
 WEIGHTS = ("input_norm", "qkv", "qkv_bias", "qk_norm", "out", "post_norm", "gate_up", "down")  # of a FusedLayer
 
@@ -95,15 +94,21 @@ class _Head(ctypes.Structure):
     ]
 
 
+# as decode.c has it; a library that was built from another one is not used
+LAYOUT = [PANEL, CHUNK, MAX_HEAD_SIZE, *map(ctypes.sizeof, (_Layer, _Model, _Memory, _Columns, _Work, _Draw, _Head))]
+
+
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled step, or None where it was not built or is of another version."""
+    """The compiled step, or None where it was not built, or from other sources."""
     spec = importlib.util.find_spec(f"{__name__}._decode")
     if spec is None or spec.origin is None:
         return None
     try:
         found = ctypes.CDLL(spec.origin)
-        if found.reflective_abi() != ABI:
+        found.reflective_layout.restype = POINTER(c_int32)
+        layout = found.reflective_layout()
+        if [number for number, _ in zip(layout, LAYOUT)] != LAYOUT or layout[len(LAYOUT)]:
             return None
     except (OSError, AttributeError):
         return None

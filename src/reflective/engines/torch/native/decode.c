@@ -2,7 +2,7 @@
 
    The model is the common one (pre-norm RMSNorm, rotary grouped-query attention, SwiGLU) in float32. Framework
    operators on a few rows cost more to start than to run; here the threads start once a step. No Python, no framework:
-   `native.py` hands in pointers, and the OpenMP runtime that PyTorch has loaded already gives the threads.
+   `__init__.py` hands in pointers, and the OpenMP runtime that PyTorch has loaded already gives the threads.
 
    A column's result depends on nothing else in the batch: every sum runs in an order that neither the other columns
    nor the number of threads change. */
@@ -12,7 +12,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ABI 3              /* raised with every change of a struct below; native.py checks it */
 #define PANEL 16           /* columns side by side */
 #define LINE 16            /* numbers in a line of the cache */
 #define DEPTH 1024         /* entries of a column that stay in the cache while the rows of a matrix pass by */
@@ -58,7 +57,7 @@ typedef struct {
     int32_t logits_from;      /* the first panel whose logits are wanted; P for none */
 } Columns;
 
-typedef struct { /* memory for intermediate results; native.py says how large each is */
+typedef struct { /* memory for intermediate results; `__init__.py` says how large each is */
     float *x, *qkv, *attended, *inner, *logits, *features, *normed, *scores, *peaks, *weights, *plain;
     int64_t normed_size; /* of one thread */
     int32_t threads;
@@ -156,7 +155,13 @@ static void draw_token(const Model *m, const Work *work, const Draw *draw, int c
 
 static int narrow = 0;
 
-int reflective_abi(void) { return ABI; }
+/* What `__init__.py` must agree on before it uses this library, ended by 0. */
+const int32_t *reflective_layout(void)
+{
+    static const int32_t layout[] = {PANEL, CHUNK, MAX_HEAD_SIZE, sizeof(Layer), sizeof(Model), sizeof(Memory),
+                                     sizeof(Columns), sizeof(Work), sizeof(Draw), sizeof(Head), 0};
+    return layout;
+}
 
 /* Whether the widest instructions of this CPU are left unused, to compare the ways. */
 void reflective_set_narrow(int value) { narrow = value; }
