@@ -245,31 +245,31 @@ def test_without_the_library_everything_works_as_before(monkeypatch):
         assert [s.logit for s in ours.steps] == pytest.approx([s.logit for s in theirs.steps], abs=1e-4)
 
 
-@pytest.mark.parametrize("other", [[*native.LAYOUT[:-1], native.LAYOUT[-1] + 8], native.LAYOUT[:-1]])
-def test_a_library_from_other_sources_is_not_used(monkeypatch, other):
-    monkeypatch.setattr(native, "LAYOUT", other)
+@pytest.fixture
+def _loaded_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The library is looked for again, in the test and after it."""
     library.cache_clear()
-    try:
-        assert library() is None
-    finally:
-        monkeypatch.undo()
-        library.cache_clear()
+    yield
+    monkeypatch.undo()
+    library.cache_clear()
     assert library() is not None
 
 
+@pytest.mark.usefixtures("_loaded_anew")
+@pytest.mark.parametrize("other", [[*native.LAYOUT[:-1], native.LAYOUT[-1] + 8], native.LAYOUT[:-1]])
+def test_a_library_from_other_sources_is_not_used(monkeypatch, other):
+    monkeypatch.setattr(native, "LAYOUT", other)
+    assert library() is None
+
+
+@pytest.mark.usefixtures("_loaded_anew")
 @pytest.mark.parametrize("error", [OSError("no such symbol"), AttributeError("reflective_layout")])
 def test_a_library_that_does_not_load_is_not_used(monkeypatch, error):
     def fail(_: str) -> ctypes.CDLL:
         raise error
 
     monkeypatch.setattr(native.ctypes, "CDLL", fail)
-    library.cache_clear()
-    try:
-        assert library() is None
-    finally:
-        monkeypatch.undo()
-        library.cache_clear()
-    assert library() is not None
+    assert library() is None
 
 
 def test_the_generic_way_can_be_asked_for():
