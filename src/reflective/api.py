@@ -173,7 +173,7 @@ class Reflective:
         else:
             ids = _ids("prompt_ids", prompt_ids, engine)
         if response is not None:
-            answer = list(engine.tokenizer.encode(_text("response", response), add_special_tokens=False))
+            answer = list(engine.tokenizer.encode(_text("response", response), add_special_tokens=False, verbose=False))
         else:
             answer = _ids("response_ids", response_ids, engine)
         steps = engine.score(ids, answer)
@@ -249,4 +249,4 @@ def _ids(name: str, value: Any, engine: Any) -> list[int]:
 def _encode_raw(tokenizer: Any, text: str) -> list[int]:
     """Raw text as a completion server reads it: the tokenizer's own start token, unless the text begins with it."""
     start = tokenizer.bos_token
-    return list(tokenizer.encode(text, add_special_tokens=not (start and text.startswith(start))))
+    return list(tokenizer.encode(text, verbose=False, add_special_tokens=not (start and text.startswith(start))))

@@ -76,6 +76,12 @@ def test_solve_and_score_on_a_folder(tiny_checkpoint_folder, tmp_path):
     assert reported == ["2", "4", "5", "6"] and "Traceback" not in scored.stderr
 
 
+def test_a_problem_that_is_too_long_is_one_line_and_2():
+    done = reflective("solve", "-", "--model", "nano", input="a b " * 25_000)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"reflective: the problem has [\d,]+ tokens, but 'nano' reads at most 1,024 .*\n", done.stderr)
+
+
 def test_ctrl_c_ends_with_what_is_there_and_130():
     argv = [sys.executable, "-c", ENDLESS, "solve", "what", "--effort", "2", "--strategy", "majority"]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)

@@ -58,7 +58,7 @@ class TokenEngine(Engine):
             text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         else:
             text = "\n\n".join(message["content"] for message in messages) + "\n"
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
         if self.rule is not None and not StepTracker(self.rule, ids).thinking:
             ids.append(self.rule.think_id)
         return tuple(ids)
