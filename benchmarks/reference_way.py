@@ -2,8 +2,8 @@
 
 The reference serves two copies of the weights: one generates, the other re-reads every finished trajectory, one
 request at a time, asks for the hidden states of all layers, and applies the head to `hidden_states[-2]`. What is kind
-to it here: both copies share one process, trajectories are handed over as token ids (the reference decodes them to
-text and tokenizes again), and nothing goes over HTTP. Both sides generate with Hugging Face classes in float32.
+to it here: both copies and one tokenizer share one process, the text that it decodes is not tokenized again, and
+nothing goes over HTTP. Both sides generate with Hugging Face classes in float32 and decode the text.
 
 Peak memory is that of the side's process, Python and its libraries included.
 """
@@ -31,13 +31,13 @@ TIME_AT_LEAST, MEMORY_AT_LEAST = 1.9, 1.8  # at 0.5B
 
 def reference(setting: Setting) -> Run:
     import torch
-    from models import generate, head, random_model, rule
+    from models import generate, head, random_model, rule, tokenizer
 
     from reflective.sprm.segment import step_positions
 
     libraries = peak_memory()
     policy, scorer = random_model(setting), random_model(setting)
-    judge, steps = head(scorer), rule(scorer)
+    judge, steps, names = head(scorer), rule(scorer), tokenizer(int(scorer.config.vocab_size))
 
     @torch.inference_mode()
     def score(ids: list[int]) -> float | None:
@@ -50,6 +50,7 @@ def reference(setting: Setting) -> Run:
 
     def work() -> None:
         for ids in generate(policy, setting).tolist():
+            names.decode(ids[setting.prompt :])  # what it sends to the scorer
             score(ids)
 
     def run() -> Result:
