@@ -11,6 +11,7 @@ from reflective.types import FinishReason
 
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes half a character to
 CONTEXT_TOKENS = 6  # tokens decoded again before new ones, since a token's text depends on its neighbours
+LONGEST_CONTEXT = 24  # so many are decoded again rather than decoding fewer twice
 TEXT_INTERVAL = 8  # tokens between two Text events of a trajectory; a step's end and its own end send the rest
 
 Decode = Callable[[Sequence[int]], str]
@@ -38,6 +39,8 @@ class Running:
     finish_reason: FinishReason | None = None
     emitted: int = 0  # tokens whose text has been sent
     emit_from: int = 0  # where this request's text begins
+    _context: int = 0  # the token from which on text is decoded
+    _sent: int | None = None  # characters from there on that have been sent; None: not known
 
     @property
     def length(self) -> int:
@@ -86,13 +89,16 @@ class Running:
         """Text of the tokens that were not sent yet; half a character is held back unless `flush`."""
         if self.emitted >= len(self.token_ids):
             return ""
-        context = max(self.emit_from, self.emitted - CONTEXT_TOKENS)
-        before = decode(self.token_ids[context : self.emitted])
-        after = decode(self.token_ids[context:])
-        if after.endswith(INCOMPLETE) and not flush:
+        if self.emitted - self._context > LONGEST_CONTEXT:
+            self._context, self._sent = self.emitted - CONTEXT_TOKENS, None
+        self._context = max(self.emit_from, self._context)
+        if self._sent is None:
+            self._sent = len(decode(self.token_ids[self._context : self.emitted]))
+        text = decode(self.token_ids[self._context :])
+        if text.endswith(INCOMPLETE) and not flush:
             return ""
-        self.emitted = len(self.token_ids)
-        return after[len(before) :]
+        sent, self._sent, self.emitted = self._sent, len(text), len(self.token_ids)
+        return text[sent:]
 
 
 def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[tuple[float, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
 from reflective.engines.sequence import Running
 from reflective.errors import ContextError, EngineError, InputError
-from reflective.sprm.aggregate import aggregate
+from reflective.sprm.aggregate import aggregate, sigmoid
 from reflective.sprm.segment import StepRule, StepTracker
 from reflective.types import FinishReason, Step, Trajectory
 
@@ -123,8 +123,7 @@ class TokenEngine(Engine):
             logit += weights[0] * mean + weights[1] * lowest
         sequence.step_logits.append(logit)
         self._emit_text(sequence)
-        step = Step(sequence.step_positions[-1], logit)
-        self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, step.score))
+        self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, sigmoid(logit)))
 
     def _emit_text(self, sequence: Running, *, flush: bool = False) -> None:
         delta = sequence.take_text(self._decode_text, flush=flush)
