@@ -206,6 +206,13 @@ class TorchEngine(TokenEngine):
         logits = self.head(features, extra).tolist()
         return self._steps(response_ids, positions, logits)
 
+    def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
+        steps, start = [], 0
+        for position, logit in zip(positions, logits, strict=True):
+            steps.append(Step(position, logit, self._decode_text(ids[start : position + 1]).strip()))
+            start = position + 1
+        return tuple(steps)
+
     def take_features(self, id: int) -> tuple[list[int], Tensor]:
         """Step token positions and features (n, H) of the n steps of a finished trajectory.
 
@@ -375,12 +382,12 @@ class TorchEngine(TokenEngine):
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
         telling: list[int] = []  # indices of the rows whose text is due
-        think_end = self._think_end_id
+        think_end, marks = self._think_end_id, self._marks
         for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
-            if sequence.tracker is not None and sequence.tracker.push(token):
+            if token in marks and sequence.tracker is not None and sequence.tracker.push_at(len(ids) - 1, token):
                 sequence.step_positions.append(len(ids) - 1)
                 scored.append(i)
             if reason := sequence.finish_after(token, think_end, self._eos_ids):
