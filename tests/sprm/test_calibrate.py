@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflective.errors import CheckpointError, InputError
-from reflective.sprm.calibrate import Calibration, Coefficients, ece, fit_calibration
+from reflective.sprm.calibrate import Calibration, Coefficients, Informed, Sample, ece, fit_calibration
 
 
 def test_confidence_by_hand() -> None:
@@ -137,3 +138,76 @@ def test_calibration_error_at_the_borders() -> None:
         ece([0.5], [True, False])
     with pytest.raises(InputError, match="bins"):
         ece([0.5], [True], bins=0)
+
+
+INFORMED = Informed(a=2.0, b=-0.5, c=0.25, s=0.5, m=3.0, w=-1.0)
+
+
+def test_informed_confidence_by_hand() -> None:
+    calibration = Calibration({"majority": Coefficients(1.0, 0.0, 0.0)}, {"majority": INFORMED})
+    # logit(0.75) = ln 3; log2(8) = 3; logit(0.5) = 0; ℓ = −0.5: 2·ln 3 − 1.5 + 0.25 + 0 − 1.5 − ln 0.5
+    want = 1 / (1 + math.exp(-(2 * math.log(3) - 2.75 - math.log(0.5))))
+    assert calibration.confidence("majority", 0.75, 8, score=0.5, mean_logprob=-0.5) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("known", [{}, {"score": 0.5}, {"mean_logprob": -0.5}])
+def test_where_something_is_unknown_the_plain_equation_holds(known: dict[str, float]) -> None:
+    calibration = Calibration({"majority": Coefficients(1.0, 0.0, 0.0)}, {"majority": INFORMED})
+    assert calibration.confidence("majority", 0.3, 8, **known) == pytest.approx(0.3)
+
+
+def test_a_trajectory_without_surprise_has_a_finite_confidence() -> None:
+    calibration = Calibration({}, {"single": INFORMED})
+    confidence = calibration.confidence("single", 0.5, 1, score=0.5, mean_logprob=0.0)
+    assert confidence == calibration.confidence("single", 0.5, 1, score=0.5, mean_logprob=-1e-4)
+    with pytest.raises(InputError, match="log-probability is nan"):
+        calibration.confidence("single", 0.5, 1, score=0.5, mean_logprob=math.nan)
+
+
+def test_informed_coefficients_there_and_back() -> None:
+    calibration = Calibration({"single": Coefficients(1.0, 2.0, 3.0)}, {"single": INFORMED})
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
+
+
+def test_the_plain_coefficients_of_format_1_are_read() -> None:
+    old = {"best_of_n": {"a": 1.0, "b": 2.0, "c": 3.0}}
+    assert Calibration.from_json(old) == Calibration({"best_of_n": Coefficients(1.0, 2.0, 3.0)})
+
+
+@pytest.mark.parametrize("informed", [[], {"x": {"a": 1, "b": 2, "c": 3}}, {"x": 5}])
+def test_malformed_informed_coefficients_are_refused(informed: object) -> None:
+    with pytest.raises(CheckpointError, match="calibrat"):
+        Calibration.from_json({"plain": {}, "informed": informed})
+
+
+def easy_and_hard(n: int) -> list[Sample]:
+    """Problems that ℓ tells apart, P(right) = σ(−2 · ln(−ℓ) − 4), and the score does not."""
+    rng = random.Random(1)
+    made = []
+    for _ in range(n):
+        score, log_surprise = rng.uniform(0.3, 0.7), rng.uniform(-4.0, 0.0)
+        right = rng.random() < 1 / (1 + math.exp(2 * log_surprise + 4))
+        made.append(Sample("best_of_n", score, 8, right, score, -math.exp(log_surprise)))
+    return made
+
+
+def test_the_informed_fit_tells_easy_problems_from_hard_ones() -> None:
+    calibration, unseen = fit_calibration(easy_and_hard(1_000)), easy_and_hard(4_000)[1_000:]
+    plain = [calibration.confidence("best_of_n", r.evidence, r.k) or 0.0 for r in unseen]
+    assert all(0.35 < p < 0.65 for p in plain)
+    told = [
+        calibration.confidence(r.strategy, r.evidence, r.k, score=r.score, mean_logprob=r.mean_logprob) for r in unseen
+    ]
+    assert (ece([p or 0.0 for p in told], [r.right for r in unseen]) or 1.0) < 0.04
+    assert min(p or 0.0 for p in told) < 0.05 and max(p or 0.0 for p in told) > 0.95
+
+
+def test_a_weight_counts_as_so_many_samples() -> None:
+    data = easy_and_hard(60)
+    weighted = fit_calibration([r._replace(weight=3.0) for r in data])
+    thrice = fit_calibration(data * 3)
+    for one, other in zip(
+        (weighted.strategies["best_of_n"], weighted.informed["best_of_n"]),
+        (thrice.strategies["best_of_n"], thrice.informed["best_of_n"]),
+    ):
+        assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), abs=1e-6)

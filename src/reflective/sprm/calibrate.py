@@ -227,7 +227,7 @@ def _fit(rows: Sequence[tuple[tuple[float, ...], Sample]], ridge: float) -> list
 
 def _read(data: Any, kind: type[Any]) -> dict[str, Any]:
     """Strategies with their coefficients, from JSON."""
-    names = [f for f in kind.__dataclass_fields__]
+    names = list(kind.__dataclass_fields__)
     if not isinstance(data, Mapping):
         raise CheckpointError(f"calibration must map strategies to {', '.join(names)}; got {data!r:.60}.")
     for name, w in data.items():

@@ -17,7 +17,9 @@ MAX_DEPTH = 20
 
 Item = str | Fraction | tuple["Item", ...]
 
-_TOKEN = re.compile(r"\s*(?:(?P<sign>[\[\](),])|\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[^\[\](),\"']+))\s*")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<sign>[\[\](),])|\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[^\[\](),\"']+))\s*"
+)
 _NUMBER = re.compile(r"[-+]?\d{1,40}(?:\.\d{0,40})?")
 _CLOSING = {"[": "]", "(": ")"}
 

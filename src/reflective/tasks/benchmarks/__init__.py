@@ -118,9 +118,9 @@ def load_problems(
 
     `source` is a benchmark ("math500"; from the hub, or from `file`), a family or "mixture", families of reasoning_gym
     ("reasoning_gym:sudoku"; see `tasks/gym.py`), or a file's path. `limit` keeps the first ones (a family gives 100
-    without it). Of a benchmark: `revision` on the hub; `seed` shuffles the
-    options of GPQA; `since` and `until` (days, both included) are LiveCodeBench's window; `subjects` keeps these. Of a
-    family: `split`, `levels` (not reasoning_gym's) and `seed`. Of an own file: `fields` and `kind` (see `benchmarks/own.py`). `prompt`, with
+    without it). Of a benchmark: `revision` on the hub; `seed` shuffles the options of GPQA; `since` and `until` (days,
+    both included) are LiveCodeBench's window; `subjects` keeps these. Of a family: `split`, `levels` (not of
+    reasoning_gym's) and `seed`. Of an own file: `fields` and `kind` (see `benchmarks/own.py`). `prompt`, with
     {problem} in it, replaces the benchmark's own. Raises `InputError` for what can't be read.
     """
     if limit is not None and limit < 1:

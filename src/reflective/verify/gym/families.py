@@ -1,9 +1,9 @@
 """Every family of reasoning_gym and who grades it: a reviewed table. A family that is not in it is refused by name.
 
-Each scorer of the package was read. It is used where it evaluates nothing (no eval, no exec, no sympy.parse_expr, of the
-answer or of the problem) and gives a full score to right answers only. Elsewhere a grader of ours takes its place, and
-`why` says what is wrong with the package's; no `why` means that its scorer only compares texts or numbers, which ours do
-with less regard to spelling.
+Each scorer of the package was read. It is used where it evaluates nothing (no eval, no exec, no sympy.parse_expr, of
+the answer or of the problem) and gives a full score to right answers only. Elsewhere a grader of ours takes its place,
+and `why` says what is wrong with the package's; no `why` means that its scorer only compares texts or numbers, which
+ours do with less regard to spelling.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Family:
 
 
 _PACKAGE = """
-ab advanced_geometry arc_agi calendar_arithmetic codeio cryptarithm decimal_arithmetic fraction_simplification futoshiki
+ab arc_agi calendar_arithmetic codeio cryptarithm decimal_arithmetic fraction_simplification futoshiki
 graph_color group_anagrams jugs kakurasu knight_swap knights_knaves number_format palindrome_generation
 palindrome_partitioning pool_matrix power_function propositional_logic quantum_lock rearc shortest_path sokoban survo
 time_intervals tower_of_hanoi word_ladder
@@ -87,6 +87,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "mini_sudoku": Family("exact", "spaces cost part of the score"),
         "sudoku": Family("exact", "spaces cost part of the score"),
         # reviewed, with a hole that is closed before the scorer is asked
+        "advanced_geometry": Family(
+            "package", forbidden=re.compile(r",.*,", re.DOTALL)
+        ),  # it would ignore a second point
         "boxnet": Family("package", forbidden=re.compile(r"move\((?!box_)")),  # it would let targets be moved
         "rubiks_cube": Family("package", forbidden=re.compile(r"\d{3,}")),  # it would write U999999999 out
         "rush_hour": Family("package", forbidden=re.compile(r"\d{3,}")),  # and walk that far
