@@ -118,6 +118,12 @@ def difference(a: Any, b: Any) -> Any:
     return _arithmetic(lambda x, y: x - y)(_context(DIGITS), a, b)
 
 
+def within(a: Any, b: Any, tolerance: Fraction) -> bool:
+    """Whether two values differ by no more than `tolerance`."""
+    gap = difference(a, b)
+    return bool(abs(gap) <= tolerance) if isinstance(gap, Fraction) else bool(abs(gap) <= _inexact(tolerance))
+
+
 def same_inexact(a: Any, b: Any) -> bool:
     """Whether two values agree to 30 places behind the point or in their leading digits: for differences of values,
     which carry the rounding of what they are the difference of."""
