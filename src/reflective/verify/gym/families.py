@@ -34,8 +34,8 @@ class Family:
 
 _PACKAGE = """
 ab arc_agi calendar_arithmetic codeio cryptarithm decimal_arithmetic fraction_simplification futoshiki
-graph_color group_anagrams jugs kakurasu knight_swap knights_knaves number_format palindrome_generation
-palindrome_partitioning pool_matrix power_function propositional_logic quantum_lock rearc shortest_path sokoban survo
+graph_color group_anagrams jugs knight_swap number_format palindrome_generation
+palindrome_partitioning pool_matrix power_function propositional_logic quantum_lock rearc shortest_path survo
 time_intervals tower_of_hanoi word_ladder
 """
 _MATH = """
@@ -86,13 +86,14 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         # right answers in another spelling have part of the score
         "mini_sudoku": Family("exact", "spaces cost part of the score"),
         "sudoku": Family("exact", "spaces cost part of the score"),
-        # reviewed, with a hole that is closed before the scorer is asked
-        "advanced_geometry": Family(
-            "package", forbidden=re.compile(r",.*,", re.DOTALL)
-        ),  # it would ignore a second point
-        "boxnet": Family("package", forbidden=re.compile(r"move\((?!box_)")),  # it would let targets be moved
+        # what the scorer would overlook is refused before it is asked
+        "advanced_geometry": Family("package", forbidden=re.compile(r",.*,", re.DOTALL)),  # a second point
+        "boxnet": Family("package", forbidden=re.compile(r"move\((?!box_)")),  # targets that are moved
+        "kakurasu": Family("package", forbidden=re.compile(r"[^01\s]")),
+        "knights_knaves": Family("package", forbidden=re.compile(r"\d")),
         "rubiks_cube": Family("package", forbidden=re.compile(r"\d{3,}")),  # it would write U999999999 out
-        "rush_hour": Family("package", forbidden=re.compile(r"\d{3,}")),  # and walk that far
+        "rush_hour": Family("package", forbidden=re.compile(r"\d{3,}|[^A-Z0-9+\-\s,]")),  # and walk that far
+        "sokoban": Family("package", forbidden=re.compile(r"[^UDLR\s]")),
         "composite": Family(refused="it has no problems of its own; it mixes others. Name those instead"),
     }
 )
