@@ -62,5 +62,5 @@ def test_the_random_flips_agree_with_the_exact_ones(monkeypatch):
 
 
 def test_random_flips_never_make_a_p_of_zero():
-    # one run right in all of 100 problems, the other in none: no random flip is as extreme, but the one that was seen is
+    # one run is right in all of 100 problems, the other in none: no random flip is as extreme as the observed one
     assert compare(np.ones(100), np.zeros(100)).p == pytest.approx(1 / 10_001)
