@@ -102,7 +102,7 @@ def _check(name: str) -> None:
     if family is None:
         near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{PREFIX} has no family {name!r} that has been reviewed.{hint} Known: {', '.join(FAMILIES)}.")
+        raise InputError(f"{PREFIX} has no family {name!r} that is known here.{hint} See: reflective tasks list.")
     if family.refused:
         raise InputError(f"{PREFIX}:{name} can't be graded: {family.refused}.")
     version = installed_version()

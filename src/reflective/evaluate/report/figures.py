@@ -89,7 +89,7 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
         found += [_accuracy(run), _selection(run), _scaling(run), _histogram(run), _roc(run)]
         found += [_reliability(run, "confidence"), _reliability(run, "score")]
         found += [_groups(run, "family", run.summary.families), _groups(run, "level", run.summary.levels)]
-    return [figure for figure in found if figure.series]
+    return [figure for figure in found if any(y == y for series in figure.series for y in series.y)]
 
 
 def _accuracy(run: Run) -> Figure:
