@@ -6,11 +6,14 @@ import dataclasses
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import reflective.nano
+from reflective.checkpoint.config import read_config
 from reflective.errors import CheckpointError, InputError
 from reflective.sprm.calibrate import Calibration, Coefficients, Informed, Sample, ece, fit_calibration
 
@@ -140,14 +143,14 @@ def test_calibration_error_at_the_borders() -> None:
         ece([0.5], [True], bins=0)
 
 
-INFORMED = Informed(a=2.0, b=-0.5, c=0.25, s=0.5, m=3.0, w=-1.0)
+INFORMED = Informed(a=2.0, b=-0.5, c=0.25, s=0.5, w=-1.0)
 
 
 def test_informed_confidence_by_hand() -> None:
     calibration = Calibration({"majority": Coefficients(1.0, 0.0, 0.0)}, {"majority": INFORMED})
-    # logit(0.75) = ln 3; log2(8) = 3; logit(0.5) = 0; ℓ = −0.5: 2·ln 3 − 1.5 + 0.25 + 0 − 1.5 − ln 0.5
-    want = 1 / (1 + math.exp(-(2 * math.log(3) - 2.75 - math.log(0.5))))
-    assert calibration.confidence("majority", 0.75, 8, score=0.5, mean_logprob=-0.5) == pytest.approx(want)
+    # logit(0.75) = ln 3; log2(8) = 3; logit(0.9) = ln 9; ℓ = −0.5: 2·ln 3 − 1.5 + 0.25 + 0.5·ln 9 − ln 0.5
+    want = 1 / (1 + math.exp(-(3 * math.log(3) - 1.25 - math.log(0.5))))
+    assert calibration.confidence("majority", 0.75, 8, score=0.9, mean_logprob=-0.5) == pytest.approx(want)
 
 
 @pytest.mark.parametrize("known", [{}, {"score": 0.5}, {"mean_logprob": -0.5}])
@@ -211,3 +214,15 @@ def test_a_weight_counts_as_so_many_samples() -> None:
         (thrice.strategies["best_of_n"], thrice.informed["best_of_n"]),
     ):
         assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), abs=1e-6)
+
+
+def test_the_shipped_confidence_falls_with_surprise_and_rises_with_the_score() -> None:
+    calibration = read_config(Path(reflective.nano.__file__).parent / "weights" / "sprm" / "config.json").calibration
+    assert calibration is not None and set(calibration.informed) == set(calibration.strategies)
+    for strategy in calibration.informed:
+        by_surprise = [
+            calibration.confidence(strategy, 0.6, 8, score=0.6, mean_logprob=-u) or 0.0 for u in (0.01, 0.1, 0.5, 2, 9)
+        ]
+        assert by_surprise == sorted(by_surprise, reverse=True) and by_surprise[-1] < 0.1 < 0.8 < by_surprise[0]
+        by_score = [calibration.confidence(strategy, s, 8, score=s, mean_logprob=-0.1) or 0.0 for s in (0.3, 0.6, 0.9)]
+        assert by_score == sorted(by_score)

@@ -1,7 +1,7 @@
 """What a strategy saw, turned into a probability that its answer is right.
 
     plain      confidence = σ( a · logit(evidence) + b · log2(k) + c )
-    informed   confidence = σ( a · logit(evidence) + b · log2(k) + c + s · logit(S) + m · ℓ + w · ln(−ℓ) )
+    informed   confidence = σ( a · logit(evidence) + b · log2(k) + c + s · logit(S) + w · ln(−ℓ) )
 
 Evidence is in 0..1 and differs by strategy: S of the selected trajectory for best_of_n and single, the winner's share
 of the votes for majority, of the weights for weighted. k is the number of trajectories: the best S of 32 is higher
@@ -10,8 +10,9 @@ Python only, fitting numpy.
 
 Scores compare the trajectories of one problem, so evidence alone tells little of whether this problem is an easy one.
 S and ℓ, the mean token log-probability of the trajectory that the answer is taken from, are there for nothing and do
-tell: on nano the informed equation brings the calibration error from 0.157 to below 0.05 (LOG.md). It is used where
-both are known, and the plain one elsewhere.
+tell: on nano the informed equation brings the calibration error from 0.157 to 0.05 (LOG.md). It is used where both are
+known, and the plain one elsewhere. Only ln(−ℓ) is in it: with ℓ beside it the fit is no better where there are data,
+and turns around beyond them, so that a model that guesses wildly would be called sure.
 """
 
 from __future__ import annotations
@@ -55,7 +56,6 @@ class Informed:
     b: float
     c: float
     s: float
-    m: float
     w: float
 
     def __post_init__(self) -> None:
@@ -98,14 +98,9 @@ class Calibration:
         if evidence is None:
             return None
         if informed is not None and score is not None and mean_logprob is not None:
-            x, n, one, logit, surprise, log_surprise = _informed_features(evidence, k, score, mean_logprob)
+            x, n, one, logit, surprise = _informed_features(evidence, k, score, mean_logprob)
             return sigmoid(
-                informed.a * x
-                + informed.b * n
-                + informed.c * one
-                + informed.s * logit
-                + informed.m * surprise
-                + informed.w * log_surprise
+                informed.a * x + informed.b * n + informed.c * one + informed.s * logit + informed.w * surprise
             )
         if plain is None:
             return None
@@ -181,11 +176,10 @@ def _features(evidence: float, k: int) -> tuple[float, ...]:
 
 
 def _informed_features(evidence: float, k: int, score: float, mean_logprob: float) -> tuple[float, ...]:
-    """Those, the logit of S, ℓ, and ln(−ℓ)."""
+    """Those, the logit of S, and ln(−ℓ)."""
     if not math.isfinite(mean_logprob):
         raise InputError(f"a mean log-probability is {mean_logprob}; it must be a finite number.")
-    surprise = max(-mean_logprob, SURPRISE_CLIP)
-    return *_features(evidence, k), _logit(score, "a score"), -surprise, math.log(surprise)
+    return *_features(evidence, k), _logit(score, "a score"), math.log(max(-mean_logprob, SURPRISE_CLIP))
 
 
 def _logit(value: float, what: str) -> float:
