@@ -43,7 +43,7 @@ _INNER_BOX = re.compile(r"\\+(?:boxed|fbox)\s*(?:\{([^{}]*)\})?")
 _BETWEEN_BOXES = re.compile(r"[\s$,;&\\()\[\]]*(?:(?:and|or|和|或|、|,)[\s$,;\\()\[\]]*)?")
 
 _CUE = re.compile(
-    r"<answer>(?P<tag>(?:[^<]|<(?!/?answer>))*)</answer>"
+    r"<answer>(?P<tag>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>"
     r"|####[ \t]*"
     r"|(?:最终|正确)?答案(?:是|为|应为|应该是)?\s*[:：=]?\s*"
     r"|(?:应选|故选|选择|选)\s*[:：]?\s*(?=[(（]?[A-J](?![A-Za-z]))"
