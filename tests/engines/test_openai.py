@@ -115,7 +115,7 @@ def test_load_is_spread_over_the_endpoints(folder, server):
 # ---- servers that fail in the middle: no trajectory is lost, and greedy ones are as if nothing had been
 
 
-@pytest.mark.parametrize("fault", ["cut", "cut at once", "garbage", "half a line", "busy", "overloaded"])
+@pytest.mark.parametrize("fault", ["cut", "cut at once", "garbage", "half a line", "busy", "overloaded", "abort"])
 def test_a_broken_answer_is_taken_up_again(folder, expected, fault):
     with fake_server(folder, fault=lambda n: fault if n in (2, 3, 4) else "") as flaky:
         engine = connect(folder, flaky, stream_interval=4)
@@ -218,6 +218,19 @@ def test_another_api(folder, server):
 def test_a_server_without_token_ids_is_another_api(folder):
     with fake_server(folder, fault=lambda _: "no ids") as strange, pytest.raises(EngineError, match="no token ids"):
         connect(folder, strange)
+
+
+def test_a_server_that_writes_on_and_on_is_left(folder):
+    with fake_server(folder, fault=lambda _: "too many") as eager:
+        with pytest.raises(EngineError, match="writes more tokens than it was asked for"):
+            connect(folder, eager)
+
+
+def test_a_trajectory_ends_at_its_limit_whatever_is_sent(folder, expected):
+    with fake_server(folder, fault=lambda n: "too many" if n >= 2 else "") as eager:
+        engine = connect(folder, eager)
+        same(write(engine, requests(engine)), expected)
+        engine.close()
 
 
 def test_another_model(folder, server, tmp_path):

@@ -23,7 +23,7 @@ from reflective.engines.pool import SILENCE_S, TRIES, Arrived, Endpoint, Pool
 from reflective.engines.served import ServedEngine, draw_seed
 from reflective.engines.slots import Slots
 from reflective.engines.torch.sequence import Running
-from reflective.engines.wire import Chunk, base_url, completion_request, message, refusal, shown
+from reflective.engines.wire import Chunk, base_url, completion_request, refusal, said, shown
 from reflective.errors import EngineError, InputError
 from reflective.types import FinishReason
 
@@ -58,9 +58,7 @@ class OpenAIEngine(ServedEngine):
             raise InputError(f"endpoints must be different addresses; got {', '.join(map(shown, urls)) or 'none'}.")
         self._interval, self.max_rows = stream_interval, max_rows
         self.remark = ""
-        self._pool = Pool(
-            [base_url(url) for url in urls], api_key=os.environ.get(API_KEY) or None, tries=tries, silence_s=silence_s
-        )
+        self._pool = Pool([base_url(url) for url in urls], api_key=_api_key(), tries=tries, silence_s=silence_s)
         try:
             super().__init__(model, scored=False)
             context = [self._meet(endpoint, served_name) for endpoint in self._pool.endpoints]
@@ -144,7 +142,7 @@ class OpenAIEngine(ServedEngine):
             entries = [entry for entry in json.loads(text)["data"] if isinstance(entry["id"], str)]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise EngineError(
-                f"{endpoint.where} does not speak the completions API: its list of models is {message(text)!r:.80}. "
+                f"{endpoint.where} does not speak the completions API: its list of models is {said(text)!r:.80}. "
                 "Give the address of a vLLM server, such as http://localhost:8000/v1."
             ) from None
         endpoint.model, context = self._choose(entries, served_name, endpoint.where)
@@ -156,7 +154,7 @@ class OpenAIEngine(ServedEngine):
         if not fitting and not served_name:
             fitting = [e for e in entries if not e.get("parent")]  # adapters have a parent
         if len(fitting) != 1:
-            known = ", ".join(entry["id"] for entry in entries) or "none"
+            known = said(", ".join(entry["id"] for entry in entries)) or "none"
             raise EngineError(f"{where} serves several or other models ({known}). Name one with served_name.")
         length = fitting[0].get("max_model_len")
         context = length if isinstance(length, int) and length > 0 else self.context_length
@@ -210,6 +208,14 @@ class OpenAIEngine(ServedEngine):
         chunks = read(prompt, TOKENS, self.model.slots if scored else None)
         _ended(chunks, endpoint.where)
         return prompt, [one for chunk in chunks for one in chunk.drawn]
+
+
+def _api_key() -> str | None:
+    """The key from the environment. Raises `InputError`, which does not show it, where no header may hold it."""
+    key = os.environ.get(API_KEY, "").strip()  # files end in a line feed
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(f"{API_KEY} holds characters that no HTTP header may have. Set it to the key alone.")
+    return key or None
 
 
 def _ended(chunks: Sequence[Chunk], where: str) -> None:
