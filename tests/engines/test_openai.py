@@ -221,9 +221,9 @@ def test_a_server_without_token_ids_is_another_api(folder):
 
 
 def test_a_server_that_writes_on_and_on_is_left(folder):
-    with fake_server(folder, fault=lambda _: "too many") as eager:
-        with pytest.raises(EngineError, match="writes more tokens than it was asked for"):
-            connect(folder, eager)
+    told = "writes more tokens than it was asked for"
+    with fake_server(folder, fault=lambda _: "too many") as eager, pytest.raises(EngineError, match=told):
+        connect(folder, eager)
 
 
 def test_a_trajectory_ends_at_its_limit_whatever_is_sent(folder, expected):
