@@ -1,5 +1,10 @@
 """The vLLM engine and its plugin on one shared instance: nano, with all that requests can ask for."""
 
+import json
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 
 from engines.serving import write
@@ -15,11 +20,17 @@ from engines.vllm_runs import (
     step_logits,
 )
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
+from reflective.engines.vllm import CPU_BLOCK
 from reflective.errors import ContextError, EngineError, InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
+GREEDY = Sampling(temperature=0.0)
 WARM = Sampling(temperature=1.8)  # nano is sure of simple sums
+DIVISOR = "greatest common divisor"
+LONG = ((DIVISOR, 84, 126), (DIVISOR, 144, 180), (DIVISOR, 231, 1078), ("least common multiple", 36, 84))
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +81,48 @@ def test_events_tell_the_trajectory_as_it_is_written(engine):
     assert done.thinking.startswith("".join(e.delta for e in events if isinstance(e, Text))[: len(done.thinking)])
 
 
-def test_a_continuation_goes_on_from_its_parent_and_finds_its_prefix_in_the_cache(engine):
-    (request,) = greedy_requests(engine, 1, tokens=16)  # fewer than the thinking has
-    whole = write(embedded("nano"), [request])[0]
-    assert whole.finish_reason == "length"
-    first = engine.submit(Request(request.prompt_ids, request.sampling, max_tokens=10))
+def test_a_continuation_goes_on_from_its_parent_and_finds_its_prefix_in_the_cache(engine, monkeypatch):
+    prompt, thinking = long_thinking(engine)
+    length = thinking.tokens - 1  # so that it is cut, however well nano knows its end
+    whole = Request(prompt, GREEDY, max_tokens=length)
+    first = engine.submit(Request(prompt, GREEDY, max_tokens=40))
     while engine.busy:
         engine.step()
-    again = Request(request.prompt_ids, request.sampling, max_tokens=6, parent=first)
-    assert_same(write(engine, [again]), [whole], steps=2)
+    cached = cached_tokens(engine, monkeypatch)
+    (got,) = write(engine, [Request(prompt, GREEDY, max_tokens=length - 40, parent=first)])
+    assert got.finish_reason == "length" and got.tokens == length
+    assert max(cached) >= (len(prompt) + 39) // CPU_BLOCK * CPU_BLOCK > len(prompt)  # whole blocks, thinking in them
+    assert_same([got], write(embedded("nano"), [whole]))
+
+
+def cached_tokens(engine, monkeypatch):
+    """What vLLM says, output by output, of how many positions it found in its cache."""
+    found, step = [], engine._engine.step
+
+    def watched():
+        outputs = step()
+        found.extend(output.num_cached_tokens or 0 for output in outputs)
+        return outputs
+
+    monkeypatch.setattr(engine._engine, "step", watched)
+    return found
+
+
+def long_thinking(engine):
+    """A problem on which nano thinks for more than 60 tokens and five steps, and what it thinks."""
+    texts = [f"What is the {what} of {a} and {b}?" for what, a, b in LONG]
+    requests = [Request(engine.encode_prompt(text), GREEDY, max_tokens=200) for text in texts]
+    for request, found in zip(requests, write(embedded("nano"), requests), strict=True):
+        if found.tokens > 60 and sum(step.position < found.tokens - 1 for step in found.steps) >= 5:
+            return request.prompt_ids, found
+    raise AssertionError("nano thinks briefly of all of these: choose other problems")
 
 
 def test_a_thinking_ends_at_its_mark_and_an_answer_at_the_end_of_text(engine):
     prompt = engine.encode_prompt("What is 12 * 17 + 5?")
-    first = engine.submit(Request(prompt, Sampling(temperature=0.0), max_tokens=200))
+    first = engine.submit(Request(prompt, GREEDY, max_tokens=200))
     (thought,) = _finished(engine)
-    second = engine.submit(Request(prompt, Sampling(temperature=0.0), max_tokens=40, until="eos", parent=first))
+    second = engine.submit(Request(prompt, GREEDY, max_tokens=40, until="eos", parent=first))
     (answered,) = _finished(engine)
     assert (thought.finish_reason, answered.finish_reason) == ("think_end", "eos")
     assert thought.token_ids[-1] == engine.rule.think_end_id and answered.answer_text
@@ -199,3 +236,50 @@ def test_a_plugin_that_is_kept_out_is_named(monkeypatch):
     monkeypatch.delenv("VLLM_PLUGINS")
     with pytest.raises(EngineError, match="entry point .* is not installed"):
         check_loaded()
+
+
+# ---- what deployments and documents say to vLLM
+
+
+def commands():
+    """Where vLLM is given arguments, and which."""
+    yaml = pytest.importorskip("yaml")
+    deploy = REPOSITORY / "deploy"
+    yield "Dockerfile", json.loads(re.search(r"^CMD (\[.*\])$", (deploy / "Dockerfile").read_text(), re.MULTILINE)[1])
+    yield "compose.yaml", yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["vllm-0"]["command"]
+    for part in yaml.safe_load_all((deploy / "kubernetes.yaml").read_text()):
+        if part["kind"] == "Deployment":
+            yield "kubernetes.yaml", part["spec"]["template"]["spec"]["containers"][0]["args"]
+    page = (REPOSITORY / "docs" / "vllm.md").read_text()
+    for words in re.findall(r"vllm serve ([^`\n]+)", page):
+        yield "vllm.md", ["--model", *shlex.split(words)]
+    for words in re.findall(r"api_server (--model[^`\n]+)", page) + re.findall(r"`(--[a-z][a-z-]*(?: \S+)?)`", page):
+        yield "vllm.md", shlex.split(words)
+
+
+def test_the_flags_that_deployments_and_documents_give_are_vllms():
+    from vllm.entrypoints.openai.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = make_arg_parser(FlexibleArgumentParser(exit_on_error=False))
+    needs = {"--max-num-seqs": "8", "--stream-interval": "8", "--max-logprobs": "5"}
+    ours = {"--strategy", "--model-impl"}
+    seen = []
+    for where, words in commands():
+        if words[0] in ours and words[1:2] != ["transformers"]:
+            continue
+        words = [*words, needs[words[0]]] if len(words) == 1 and words[0] in needs else words
+        seen.append(where)
+        try:
+            parser.parse_args(words)
+        except SystemExit as stop:
+            raise AssertionError(f"{where}: {words}") from stop
+    assert len(seen) > 12 and set(seen) == {"Dockerfile", "compose.yaml", "kubernetes.yaml", "vllm.md"}
+
+
+def test_the_variables_that_deployments_set_are_vllms():
+    from vllm import envs
+
+    for file in ("Dockerfile", "compose.yaml", "kubernetes.yaml"):
+        for name in re.findall(r"\b(VLLM_[A-Z_]+)\b", (REPOSITORY / "deploy" / file).read_text()):
+            assert name in envs.environment_variables, f"{file}: {name}"
