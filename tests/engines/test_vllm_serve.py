@@ -136,10 +136,10 @@ def test_an_endpoint_that_is_not_there_ends_it_in_one_line(servers, capsys):
 def test_ctrl_c_ends_with_what_is_there_and_leaves_nothing_running(servers):
     urls, _ = servers
     argv = [sys.executable, "-m", "reflective", "solve", PROBLEM, "--engine", ",".join(urls)]
-    argv += ["--effort", "64", "--temperature", "2", "--max-tokens", "440"]
+    argv += ["--effort", "500", "--temperature", "2", "--max-tokens", "440"]  # for half a minute
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        until(lambda: all(metric(url, "num_requests_running") > 8 for url in urls), 120.0)
+        until(lambda: process.poll() is None and all(metric(url, "num_requests_running") for url in urls), 60.0)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
