@@ -208,6 +208,21 @@ def test_a_million_draws_at_temperature_two_never_hit_a_slot(engine):
     assert not torch.isin(tokens, torch.tensor(slots)).any()
 
 
+def test_slots_read_at_once_are_those_that_vllm_reads_row_by_row(engine):
+    import torch
+    from vllm.v1.sample.sampler import Sampler
+
+    at_once = Sampler.gather_specific_token_logprobs
+    row_by_row = at_once.__wrapped__
+    values = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    drawn = torch.tensor([3, 39, 0, 7, 7])
+    for asked in ({i: [9, 30, 8] for i in range(5)}, {0: [9, 30, 8], 3: [1]}, {i: [i] for i in range(5)}):
+        got, want = (how(Sampler(), values, asked, drawn) for how in (at_once, row_by_row))
+        assert torch.equal(got.logprob_token_ids, want.logprob_token_ids)
+        assert torch.equal(got.logprobs, want.logprobs)
+        assert torch.equal(got.selected_token_ranks, want.selected_token_ranks)
+
+
 # ---- what is refused, in one line, before anything is loaded
 
 

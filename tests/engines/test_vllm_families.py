@@ -107,7 +107,7 @@ def test_a_million_tokens_at_temperature_two_hold_no_slot(tmp_path):
     head = load_file(path / "sprm" / "head.safetensors")
     save_file({**head, "output.bias": head["output.bias"] + 60.0}, str(path / "sprm" / "head.safetensors"))
     rows, counts = 512, torch.zeros(VOCABULARY, dtype=torch.long)
-    with serving(path, max_rows=rows, max_model_len=256) as engine:
+    with serving(path, max_rows=rows, max_model_len=256, enable_prefix_caching=False) as engine:
         slots = list(engine.model.slots.ids)
         free = sorted(set(range(len(engine.tokenizer), VOCABULARY)) - set(slots))
         warm = {"temperature": 2.0, "max_tokens": 250, "ignore_eos": True, "detokenize": False}
