@@ -187,27 +187,6 @@ def test_stop_strings_leave_scores_where_they_are(engine):
     assert step_logits(engine, prompt, cut) == pytest.approx(step_logits(engine, prompt, free)[:count], abs=1e-4)
 
 
-def test_a_million_draws_at_temperature_two_never_hit_a_slot(engine):
-    """Through vLLM's own sampler, from the logits that nano gives, slots included."""
-    import torch
-    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
-
-    from reflective.engines.slots import LOGIT_LIMIT, OFFSET
-
-    rows = 2048
-    model = embedded("nano").model
-    ids = torch.randint(5, 1000, (1, rows), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits = torch.cat([model(ids[:, i : i + 512]).logits[0] for i in range(0, rows, 512)]).float()
-    slots = list(engine.model.slots.ids)
-    logits[:, slots] = OFFSET + LOGIT_LIMIT  # the highest that the plugin ever writes
-    sampler = TopKTopPSampler("raw_logprobs")
-    drawn = [sampler(logits / 2.0, {}, None, None)[0] for _ in range(1_000_000 // rows + 1)]
-    tokens = torch.cat(drawn)
-    assert len(tokens) >= 1_000_000 and tokens.unique().numel() > 500
-    assert not torch.isin(tokens, torch.tensor(slots)).any()
-
-
 def test_slots_read_at_once_are_those_that_vllm_reads_row_by_row(engine):
     import torch
     from vllm.v1.sample.sampler import Sampler

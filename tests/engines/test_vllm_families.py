@@ -20,6 +20,7 @@ from engines.vllm_runs import (
     step_logits,
 )
 from reflective.engines.base import Request, Sampling
+from reflective.engines.slots import LOGIT_LIMIT
 from reflective.engines.vllm import VLLMEngine
 from reflective.errors import CheckpointError, EngineError
 from tiny import VOCABULARY
@@ -102,10 +103,10 @@ def test_experts_are_scored_as_hugging_face_scores_them(folder):
 
 
 def test_a_million_tokens_at_temperature_two_hold_no_slot(tmp_path):
-    """Other unused ids of this model have the logit 0 and are drawn; scores are about as high as they can be."""
+    """Other unused ids of this model have the logit 0 and are drawn; many scores are the highest that is written."""
     path = serving_folder(tmp_path / "tiny")
     head = load_file(path / "sprm" / "head.safetensors")
-    save_file({**head, "output.bias": head["output.bias"] + 60.0}, str(path / "sprm" / "head.safetensors"))
+    save_file({**head, "output.bias": head["output.bias"] + LOGIT_LIMIT - 2}, str(path / "sprm" / "head.safetensors"))
     rows, counts = 512, torch.zeros(VOCABULARY, dtype=torch.long)
     with serving(path, max_rows=rows, max_model_len=256, enable_prefix_caching=False) as engine:
         slots = list(engine.model.slots.ids)
