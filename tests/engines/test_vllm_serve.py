@@ -28,6 +28,15 @@ FLAGS = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "512", "--m
 FLAGS += ["--logprobs-mode", "raw_logits", "--block-size", "32", "--no-enable-chunked-prefill"]
 PROBLEM = "What is 12 * 17 + 5?"
 
+# vLLM's server, with the shortcut of `vllm_runs.prepare`
+SERVE = """
+import runpy
+from vllm.model_executor.models import registry
+
+registry._run_in_subprocess = lambda look: look()
+runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
+"""
+
 
 def free_port():
     with socket.socket() as probe:
@@ -42,7 +51,7 @@ def servers(tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
     ports, started = [free_port(), free_port()], []
     environment = {**os.environ, **ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(resolve_source("nano"))]
+    command = [sys.executable, "-c", SERVE, "--model", str(resolve_source("nano"))]
     for port in ports:
         with open(logs / f"{port}.log", "wb") as log:
             started.append(
