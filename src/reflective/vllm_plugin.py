@@ -29,6 +29,7 @@ from reflective.engines.plan import Plan, make_plan
 from reflective.errors import EngineError
 
 PARTS: Final = "sprm."  # prefix of the head's weights where they come with the model's
+COUNTED_AT_ONCE: Final = 2**18  # values; fewer are counted sooner than a compiled function is found
 
 
 def register() -> None:
@@ -100,7 +101,8 @@ def reflective_class(stock: Any) -> Any:
                 return super().compute_logits(hidden_states, *args, **kwargs)
             hidden, feature = hidden_states.split(hidden_states.shape[-1] // 2, dim=-1)  # (R, 2H) -> 2 × (R, H)
             logits = super().compute_logits(hidden.contiguous(), *args, **kwargs)  # (R, V), or None on some ranks
-            return None if logits is None else plan.write(logits.float(), self.sprm(feature, *plan.no_extras(feature)))
+            # w · c, where a head reads log-probabilities, is added by whoever knows the whole step
+            return None if logits is None else plan.write(logits.float(), self.sprm.mlp(feature))
 
         def load_weights(self, weights: Iterable[tuple[str, Any]]) -> Any:
             if self._reflective is None:
@@ -151,10 +153,13 @@ def _at_once(own: Any, sampler: Any) -> Any:
         ids = on_device(tuple(wanted[0]), logprobs.device)  # (n,)
         columns = torch.cat([sampled.unsqueeze(-1), ids.expand(len(wanted), -1)], dim=-1)  # (R, 1 + n)
         values = logprobs.gather(-1, columns)  # (R, V) -> (R, 1 + n)
-        drawn = values[:, :1].contiguous()
-        for tensor in (logprobs, drawn):  # as vLLM does: one compiled count for any number of rows
-            torch._dynamo.decorators.mark_unbacked(tensor, 0)
-        ranks = sampler.batched_count_greater_than(logprobs, drawn)
+        drawn = values[:, :1].contiguous()  # (R, 1)
+        if logprobs.numel() <= COUNTED_AT_ONCE:
+            ranks = (logprobs >= drawn).sum(-1)  # (R, V) -> (R,)
+        else:
+            for tensor in (logprobs, drawn):  # as vLLM does: one compiled count for any number of rows
+                torch._dynamo.decorators.mark_unbacked(tensor, 0)
+            ranks = sampler.batched_count_greater_than(logprobs, drawn)
         return sampler.LogprobsTensors(columns.to(torch.int32), values, ranks)
 
     return gather

@@ -19,6 +19,7 @@ from engines.vllm_runs import (
     serving,
     step_logits,
 )
+from reflective import vllm_plugin
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
 from reflective.engines.vllm import CPU_BLOCK
 from reflective.errors import ContextError, EngineError, InputError
@@ -187,7 +188,8 @@ def test_stop_strings_leave_scores_where_they_are(engine):
     assert step_logits(engine, prompt, cut) == pytest.approx(step_logits(engine, prompt, free)[:count], abs=1e-4)
 
 
-def test_slots_read_at_once_are_those_that_vllm_reads_row_by_row(engine):
+@pytest.mark.parametrize("counted", [0, 1000])
+def test_slots_read_at_once_are_those_that_vllm_reads_row_by_row(engine, monkeypatch, counted):
     import torch
     from vllm.v1.sample.sampler import Sampler
 
@@ -195,6 +197,7 @@ def test_slots_read_at_once_are_those_that_vllm_reads_row_by_row(engine):
     row_by_row = at_once.__wrapped__
     values = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
     drawn = torch.tensor([3, 39, 0, 7, 7])
+    monkeypatch.setattr(vllm_plugin, "COUNTED_AT_ONCE", counted)
     for asked in ({i: [9, 30, 8] for i in range(5)}, {0: [9, 30, 8], 3: [1]}, {i: [i] for i in range(5)}):
         got, want = (how(Sampler(), values, asked, drawn) for how in (at_once, row_by_row))
         assert torch.equal(got.logprob_token_ids, want.logprob_token_ids)

@@ -33,10 +33,6 @@ class Plan:
         """The head's weights, on the CPU in float32."""
         return dict(self.head.state_dict())
 
-    def no_extras(self, feature: Any) -> tuple[Any, ...]:
-        """Zeros where the head reads log-probabilities, too: w · c is added by whoever knows the whole step."""
-        return (feature.new_zeros((*feature.shape[:-1], 2)),) if self.head.uses_logprobs else ()
-
     def write(self, logits: Any, s: Any) -> Any:
         """Logits (R, V) in float32 with the slots filled from s (R,), in place."""
         score, normaliser = self.slots.score, self.slots.normaliser
