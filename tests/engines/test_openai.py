@@ -13,7 +13,7 @@ from reflective.api import Reflective
 from reflective.checkpoint import load_checkpoint
 from reflective.engines import serve_engine
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
-from reflective.engines.openai import OpenAIEngine
+from reflective.engines.openai import OpenAIEngine, tokens_together
 from reflective.engines.torch import TorchEngine
 from reflective.errors import EngineError, InputError
 
@@ -110,6 +110,11 @@ def test_load_is_spread_over_the_endpoints(folder, server):
         write(engine, requests(engine, 8))
         assert len(a.requests) - before[0] >= 2 and len(b.requests) - before[1] >= 2
         engine.close()
+
+
+def test_chunks_grow_with_the_trajectories_in_flight_at_an_endpoint():
+    assert [tokens_together(n, 1) for n in (1, 64, 128, 512)] == [8, 8, 16, 32]
+    assert tokens_together(512, 4) == 16
 
 
 # ---- servers that fail in the middle: no trajectory is lost, and greedy ones are as if nothing had been
