@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import gzip
 import ipaddress
+import socket
 import ssl
 import threading
 from contextlib import contextmanager
@@ -109,6 +110,14 @@ def test_a_key_does_not_follow_a_redirect():
     with serving(200, b"{}") as (there, theirs), serving(307, Location=f"{there}/models") as (here, ours):
         status, _ = get(here, api_key="s3cret")
         assert status == 307 and ours == ["Bearer s3cret"] and theirs == []
+
+
+def test_a_server_that_takes_connections_and_says_nothing_ends_it_in_one_line(monkeypatch):
+    monkeypatch.setattr("reflective.engines.pool.LIST_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(EngineError, match="does not answer in time. Is the server still loading"):
+            get(url)
 
 
 def test_what_was_packed_is_not_unpacked():

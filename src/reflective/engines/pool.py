@@ -32,6 +32,7 @@ LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 7  # in a row without a single new token, then the stream is given up
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # without a byte, an endpoint counts as lost
+LIST_S: Final = 30.0  # for what a server knows without its model
 
 
 @dataclass(eq=False)
@@ -256,7 +257,7 @@ class Pool:
 
         for attempt in range(self._tries):
             try:
-                async with self._client.stream("GET", f"{endpoint.url}{path}") as response:
+                async with self._client.stream("GET", f"{endpoint.url}{path}", timeout=LIST_S) as response:
                     text = await read_text(response)
             except httpx.TimeoutException:
                 raise EngineError(f"{endpoint.where} does not answer in time. Is the server still loading?") from None
