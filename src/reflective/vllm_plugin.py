@@ -29,6 +29,7 @@ from reflective.engines.plan import Plan, make_plan
 from reflective.errors import EngineError
 
 PARTS: Final = "sprm."  # prefix of the head's weights where they come with the model's
+LARGEST_VOCABULARY: Final = 2**18  # texts of tokens that are remembered
 COUNTED_AT_ONCE: Final = 2**18  # values; fewer are counted sooner than a compiled function is found
 
 
@@ -36,6 +37,7 @@ def register() -> None:
     """Make vLLM load reflective versions of its model classes. Calling it again changes nothing."""
     from vllm import ModelRegistry
 
+    remember_texts()
     kind = _registered_kind()
     for architecture, stock in list(ModelRegistry.models.items()):
         if not isinstance(stock, kind):
@@ -120,7 +122,35 @@ def reflective_class(stock: Any) -> Any:
     return Reflective
 
 
-# ---- the sampler
+# ---- what slots cost
+
+
+def remember_texts() -> None:
+    """Let vLLM's server turn each token into text once: it does so for the slots beside every token that is written.
+
+    What it gives is the same. Calling it again changes nothing.
+    """
+    from vllm.v1.engine import logprobs
+
+    own = logprobs.convert_ids_list_to_tokens
+    if list(inspect.signature(own).parameters) == ["tokenizer", "token_ids"]:
+        logprobs.convert_ids_list_to_tokens = _remembered(own)
+
+
+def _remembered(own: Any) -> Any:
+    if hasattr(own, "__wrapped__"):
+        return own
+
+    @functools.lru_cache(maxsize=LARGEST_VOCABULARY)
+    def text_of(tokenizer: Any, token: int) -> str:
+        (text,) = own(tokenizer, [token])
+        return str(text)
+
+    @functools.wraps(own)
+    def convert(tokenizer: Any, token_ids: Any) -> list[str]:
+        return [text_of(tokenizer, token) for token in token_ids]
+
+    return convert
 
 
 def gather_at_once() -> None:

@@ -205,6 +205,17 @@ def test_slots_read_at_once_are_those_that_vllm_reads_row_by_row(engine, monkeyp
         assert torch.equal(got.selected_token_ranks, want.selected_token_ranks)
 
 
+def test_texts_that_are_remembered_are_those_that_vllm_decodes(engine):
+    from vllm.v1.engine import logprobs
+
+    remembered = logprobs.convert_ids_list_to_tokens
+    ids = [*range(len(engine.tokenizer)), *engine.model.slots.ids, 7, 7]
+    want = remembered.__wrapped__(engine.tokenizer, ids)
+    for _ in range(2):
+        assert remembered(engine.tokenizer, ids) == want
+    assert remembered(engine.tokenizer, []) == []
+
+
 # ---- what is refused, in one line, before anything is loaded
 
 
