@@ -8,6 +8,7 @@ An endpoint that answers 429 or 503, or not at all, is left alone for a while th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 import random
 import threading
@@ -31,6 +32,7 @@ FIRST_WAIT_S: Final = 0.25  # before the second try; doubled each time, with up 
 LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 7  # in a row without a single new token, then the stream is given up
 CONNECT_S: Final = 10.0
+CLIENTS: Final = 16  # each looks through all of its connections whenever a stream begins or ends
 SILENCE_S: Final = 120.0  # without a byte, an endpoint counts as lost
 LIST_S: Final = 30.0  # for what a server knows without its model
 
@@ -95,14 +97,18 @@ class Pool:
         headers = {"Accept-Encoding": "identity"}  # a few compressed bytes could unfold to any number
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            verify=context,
-            follow_redirects=False,  # the key goes to no other address
-            timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-            trust_env=False,  # a proxy for the internet is none for a cluster's own addresses
-        )
+        self._clients = [
+            httpx.AsyncClient(
+                headers=headers,
+                verify=context,
+                follow_redirects=False,  # the key goes to no other address
+                timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256 // CLIENTS),
+                trust_env=False,  # a proxy for the internet is none for a cluster's own addresses
+            )
+            for _ in range(CLIENTS)
+        ]
+        self._turns = itertools.cycle(self._clients)
 
     # ---- from the caller's thread
 
@@ -214,7 +220,7 @@ class Pool:
         import httpx
 
         try:
-            async with self._client.stream("POST", f"{endpoint.url}/completions", json=body) as response:
+            async with next(self._turns).stream("POST", f"{endpoint.url}/completions", json=body) as response:
                 if response.status_code != 200:
                     await self._raise_for(response, endpoint)
                 async for line in read_lines(response):
@@ -257,7 +263,7 @@ class Pool:
 
         for attempt in range(self._tries):
             try:
-                async with self._client.stream("GET", f"{endpoint.url}{path}", timeout=LIST_S) as response:
+                async with next(self._turns).stream("GET", f"{endpoint.url}{path}", timeout=LIST_S) as response:
                     text = await read_text(response)
             except httpx.TimeoutException:
                 raise EngineError(f"{endpoint.where} does not answer in time. Is the server still loading?") from None
@@ -280,4 +286,5 @@ class Pool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
