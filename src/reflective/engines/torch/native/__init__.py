@@ -174,6 +174,11 @@ class NativeBackbone(FusedBackbone):
     def _layer(self, layer: Any) -> _Layer:
         return _Layer(*(self._point(getattr(layer, name)) for name in WEIGHTS))
 
+    def refresh(self) -> None:
+        """As `FusedBackbone.refresh`; of the head, the bias is held by value."""
+        super().refresh()
+        self._head_of = None
+
     # ---- memory
 
     def _prepare(self, kv: KVMemory, columns: int, logits: int) -> None:

@@ -1,0 +1,312 @@
+"""A run of joint training, from a configuration to a trained model; started again, it goes on where it was.
+
+Under `accelerate launch` (or `torchrun`) every process runs this; process 0 tells and writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reflective.checkpoint import Checkpoint, SPRMConfig, init_head, load_checkpoint, save_checkpoint
+from reflective.errors import DependencyError, InputError, TrainingError
+from reflective.sprm.head import SPRMHead
+from reflective.train.joint.config import JointConfig
+from reflective.train.progress import Note, Stop, print_note, stop_on_signals
+
+TRL_VERSION = "1.16."  # what the overrides were written against
+
+
+@dataclass(frozen=True)
+class JointResult:
+    """How it ended: the folder of the trained model, the steps done, and the last figures that were told."""
+
+    folder: Path
+    steps: int
+    figures: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """For a command line: 130 after Ctrl-C."""
+        return 130 if self.interrupted else 0
+
+
+def train_joint(config: JointConfig, *, note: Note = print_note) -> JointResult:
+    """Run it all. Raises `InputError` before the first step for what can be known then, and `TrainingError` later."""
+    _check_trl()
+    with stop_on_signals() as stop, _quiet():
+        run = prepare(config, note=note, stop=stop)
+        return run.train()
+
+
+def _check_trl() -> None:
+    try:
+        import trl
+    except ImportError as error:
+        raise DependencyError(f'joint training needs TRL. Install it with: pip install "reflective[train]" ({error})') from error
+    if not trl.__version__.startswith(TRL_VERSION):
+        raise DependencyError(
+            f"joint training needs trl {TRL_VERSION}*, and {trl.__version__} is installed. "
+            'Install it with: pip install "reflective[train]"'
+        )
+
+
+def prepare(config: JointConfig, *, note: Note = print_note, stop: Stop | None = None) -> JointRun:
+    """Everything up to the first step: model, head, problems, engine, trainer."""
+    return JointRun(config, note, stop or Stop())
+
+
+class JointRun:
+    """A run that is ready to train; `trainer` is the `JointTrainer`."""
+
+    def __init__(self, config: JointConfig, note: Note, stop: Stop) -> None:
+        from accelerate import PartialState
+
+        from reflective.train.joint.arguments import grpo_arguments
+        from reflective.train.joint.data import data_digest, numbered, read_data
+        from reflective.train.joint.rewards import VerifiedAnswer, reward_functions
+        from reflective.train.joint.rollouts import EngineRollouts
+        from reflective.train.joint.saving import check_settings, clean
+        from reflective.train.joint.telling import Telling
+        from reflective.train.joint.trainer import HeadPart, JointTrainer
+
+        self.config, self._stop = config, stop
+        state = PartialState(cpu=config.device == "cpu")
+        self.leads = state.is_main_process
+        self.note: Note = note if self.leads else _silent
+        device = torch.device("cpu") if config.device == "cpu" else state.device
+        config.batches(state.num_processes)  # refused before a model is loaded
+        checkpoint = load_checkpoint(config.model, device=device, dtype=config.dtype, require_head=False)
+        head, self.sprm = head_of(config, checkpoint, self.note)
+        self.tokenizer = checkpoint.tokenizer
+        _check_choice(config, self.sprm)
+        model: Any = checkpoint.model
+        context = int(model.config.get_text_config().max_position_embeddings)
+        encode = prompt_encoder(self.tokenizer, self.sprm)
+        train, held_out = read_data(config, encode, context, self.note)
+        problems, train_rows, held_out_rows = numbered(train, held_out)
+        self.folder = Path(config.output)
+        if self.leads:
+            check_settings(self.folder, config.digest(data_digest(problems)))
+            clean(self.folder)
+        state.wait_for_everyone()
+        arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
+        verified = VerifiedAnswer(problems, self.sprm.rule, _eos_ids(model, self.tokenizer), _decoder(self.tokenizer))
+        model = _with_adapters(model, config)
+        rollouts = None
+        if config.rollouts.engine == "torch":
+            rollouts = EngineRollouts(
+                _inner(model), self.tokenizer, head, self.sprm, config.rollouts, config.seed, checkpoint.name
+            )
+        self.trainer = JointTrainer(
+            model,
+            HeadPart(head, self.sprm, config.head, config.rewards.functions.index(config.rewards.outcome)),
+            encode,
+            reward_funcs=reward_functions(config.rewards.functions, verified, self.note),
+            args=arguments,
+            train_dataset=train_rows,
+            eval_dataset=held_out_rows,
+            processing_class=self.tokenizer,
+            rollout_func=rollouts,
+        )
+        _only_ours(self.trainer, Telling(self.folder, self.note, stop, self.leads, self._agree))
+
+    def _agree(self, wish: bool) -> bool:
+        """Whether any process wants to stop; all of them ask."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return wish
+        return bool(accelerator.reduce(torch.tensor(float(wish), device=accelerator.device), "sum") > 0)
+
+    def train(self) -> JointResult:
+        """From the newest checkpoint, or from the start, to the end or to Ctrl-C."""
+        from reflective.train.joint.saving import whole_checkpoints
+        from reflective.train.joint.telling import read_curves, write_picture
+
+        trainer = self.trainer
+        newest = next(reversed(whole_checkpoints(self.folder)), None)
+        if newest is not None:
+            self.note(f"going on from {newest}")
+        self.note(
+            f"{len(trainer.train_dataset):,} problems, {self.config.rollouts.group} trajectories each, "
+            f"{self.config.rollouts.problems} problems a generation, {self.config.steps:,} steps"
+        )
+        began = time.monotonic()
+        try:
+            trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"out of memory in step {trainer.state.global_step + 1}: {str(error).partition(chr(10))[0]} "
+                "Lower micro_batch or [rollouts] rows, or set gradient_checkpointing = true; then start again to go on."
+            ) from error
+        steps = int(trainer.state.global_step)
+        interrupted = self._stop.requested and steps < self.config.steps
+        curves = read_curves(self.folder)
+        figures = {name: values[-1] for name, (_, values) in curves.items() if values}
+        if interrupted:
+            self.note(f"stopped after step {steps}; start the same command again to go on.")
+            return JointResult(self.folder, steps, figures, interrupted=True)
+        target = self.save()
+        if self.leads and self.config.log.plot:
+            write_picture(self.folder, self.note)
+        self.note(f"saved: {target} ({time.monotonic() - began:,.0f} s)")
+        return JointResult(target, steps, figures)
+
+    def save(self) -> Path:
+        """The trained model as a plain checkpoint folder, `<output>/model`."""
+        trainer, target = self.trainer, self.folder / "model"
+        accelerator = trainer.accelerator
+        from reflective.train.joint.attached import HEAD, is_head
+
+        model = accelerator.unwrap_model(trainer.model)
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        state = accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else model.state_dict()
+        if not self.leads:
+            return target
+        head = SPRMHead(self.sprm.hidden_size, self.sprm.dropout, self.sprm.logprob_features)
+        head.load_state_dict({k.rpartition(f"{HEAD}.")[2]: t for k, t in state.items() if is_head(k)})
+        rest = {k: t for k, t in state.items() if not is_head(k)}
+        provenance = {**self.sprm.provenance, "trained_with": _settings(self.config)}
+        sprm = replace(self.sprm, calibration=None, provenance=provenance)  # the old one was for other scores
+        dtype = getattr(torch, self.config.save_dtype)
+        whole = Checkpoint(model, self.tokenizer, head, sprm, str(target))
+        return save_checkpoint(target, whole, dtype=dtype, state_dict=rest)
+
+
+def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SPRMHead, SPRMConfig]:
+    """The model's own head, or a fresh one where it has none or another is asked for."""
+    settings = config.head
+    if checkpoint.head is not None and checkpoint.config is not None and not settings.fresh:
+        head, sprm = checkpoint.head, replace(checkpoint.config, calibration=None)
+        if settings.dropout is not None:
+            head.dropout.p = settings.dropout
+            sprm = replace(sprm, dropout=settings.dropout)
+        return head, sprm
+    ids: tuple[int, ...] | None = settings.step_tokens or None
+    if ids is None and checkpoint.config is not None:
+        ids = checkpoint.config.step_token_ids
+    head, sprm = init_head(
+        checkpoint.model,
+        checkpoint.tokenizer,
+        rule=settings.step_rule,
+        step_token_ids=ids,
+        layer=settings.layer,
+        logprob_features=settings.logprob_features,
+        seed=config.seed,
+        **({} if settings.dropout is None else {"dropout": settings.dropout}),
+    )
+    note("the head is new")
+    return head, sprm
+
+
+def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int]]:
+    """From a question to tokens: the chat template, with the thinking opened."""
+    from reflective.engines.torch import TorchEngine
+
+    def encode(text: str) -> list[int]:
+        return list(TorchEngine.encode_messages(holder, [{"role": "user", "content": text}]))
+
+    holder: Any = _Prompts(tokenizer, sprm.rule)
+    return encode
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """What the engine's encoding of prompts reads."""
+
+    tokenizer: Any
+    rule: Any
+
+
+def _check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
+    """Settings that can't go together, known once the head is."""
+    engine, settings = config.rollouts.engine, config.rollouts
+    if sprm.logprob_features and (engine == "trl" or (engine != "torch" and settings.temperature != 1.0)):
+        raise InputError(
+            "the head reads log-probabilities at temperature 1, which these rollouts don't bring. Use "
+            '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
+        )
+    if engine == "torch" and sprm.feature_position != "before":
+        raise InputError("the head reads at the step token; the embedded engine scores from before it. Use another engine.")
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _with_adapters(model: Any, config: JointConfig) -> Any:
+    if not config.lora.rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(config.seed)  # alike on every rank
+    settings = config.lora
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=list(settings.modules),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    found: set[int] = {tokenizer.eos_token_id} - {None}
+    ids = model.generation_config.eos_token_id
+    return frozenset(found | ({ids} if isinstance(ids, int) else set(ids or ())))
+
+
+def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _only_ours(trainer: Any, telling: Any) -> None:
+    """Our lines in place of the dictionaries that the trainer would print."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(telling)
+
+
+def _settings(config: JointConfig) -> dict[str, Any]:
+    """What was learnt and how; of paths only the last part, which says nothing of the machine."""
+    table = asdict(config)
+    for name in ("output", "device", "log"):
+        table.pop(name)
+    table["model"] = Path(config.model).name
+    if config.data.source is not None:
+        table["data"]["source"] = Path(config.data.source).name
+    return table
+
+
+def _silent(_: str) -> None:
+    """Of the processes that don't lead."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remarks of libraries that a user can do nothing about."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "trl", "accelerate", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)
