@@ -8,7 +8,8 @@ from dataclasses import asdict, fields
 from reflective.cli import DONE, INTERRUPTED
 from reflective.cli.common import print_json, say
 
-DESCRIPTION = "Train a small model from solution traces, a score head for a model of your own, or policy and head together."
+DESCRIPTION = """\
+Train a small model from solution traces, a score head for a model of your own, or policy and head together."""
 EXAMPLES = """\
 examples:
   reflective train sft recipes/nano/sft.toml --output runs/nano

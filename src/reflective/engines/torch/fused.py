@@ -119,9 +119,9 @@ class FusedBackbone(HFBackbone):
         """
         for module, layer in zip(decoder_layers(self.model), self._layers, strict=True):
             a, m = module.self_attn, module.mlp
-            pairs = ((a.q_proj.weight, layer.qkv), (a.o_proj.weight, layer.out))
-            pairs += ((m.gate_proj.weight, layer.gate_up), (m.down_proj.weight, layer.down))
-            if any(theirs.data_ptr() != ours.data_ptr() for theirs, ours in pairs):
+            theirs = (a.q_proj, a.o_proj, m.gate_proj, m.down_proj)
+            ours = (layer.qkv, layer.out, layer.gate_up, layer.down)
+            if any(linear.weight.data_ptr() != matrix.data_ptr() for linear, matrix in zip(theirs, ours)):
                 raise EngineError("the model's weights were moved after its engine was made; make the engine last.")
             if layer.qk_norm is not None:
                 layer.qk_norm.copy_(self._head_norms(a))

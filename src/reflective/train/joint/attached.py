@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import make_dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -35,9 +35,9 @@ def is_head(name: str) -> bool:
 def attach_head(model: Any, head: SPRMHead, layer: int, gradient_scale: float) -> None:
     """Let the model's forward take `step_index` (B, n) and give `step_logits` (B, n) back.
 
-    `layer` is a place in `hidden_states`, from 0 (`SPRMConfig.layer_index`). `gradient_scale` is the share of the head's gradient that reaches the backbone. Call it when whatever else patches
-    the forward has done so. Without `step_index`, the forward is what it was. Places below 0 are read at position 0:
-    the caller masks them out.
+    `layer` is a place in `hidden_states`, from 0 (`SPRMConfig.layer_index`). `gradient_scale` is the share of the
+    head's gradient that reaches the backbone. Call it when whatever else patches the forward has done so. Without
+    `step_index`, the forward is what it was. Places below 0 are read at position 0: the caller masks them out.
     """
     lm = base_model(model)
     lm.add_module(HEAD, head)
@@ -57,7 +57,8 @@ def attach_head(model: Any, head: SPRMHead, layer: int, gradient_scale: float) -
         finally:
             hook.remove()
         logits = step_logits(getattr(self, HEAD), caught[0], step_index, step_logprobs, gradient_scale)
-        return _with_step_logits(type(out))(**dict(out.items()), step_logits=logits)
+        kind = _with_step_logits(cast(Hashable, type(out)))
+        return kind(**dict(out.items()), step_logits=logits)
 
     lm.forward = types.MethodType(forward, lm)
 
@@ -86,6 +87,6 @@ def step_logits(
 
 
 @functools.cache
-def _with_step_logits(kind: type) -> Any:
+def _with_step_logits(kind: Any) -> Any:
     """The output's class with one more declared field."""
     return make_dataclass(f"{kind.__name__}WithStepLogits", [("step_logits", Tensor | None, None)], bases=(kind,))

@@ -83,7 +83,9 @@ class RolloutConfig:
                 f"[rollouts] group is {self.group}; an advantage compares trajectories of a problem, so give 2 or more."
             )
         if not self.temperature > 0:
-            raise InputError(f"[rollouts] temperature is {self.temperature}; it must be above 0: equal ones teach nothing.")
+            raise InputError(
+                f"[rollouts] temperature is {self.temperature}; it must be above 0: equal trajectories teach nothing."
+            )
 
     @property
     def trajectories(self) -> int:
@@ -134,7 +136,8 @@ class HeadLossConfig:
     logprob_features: bool = False  # of a fresh head; log-probabilities enter additively
 
     def __post_init__(self) -> None:
-        _at_least(self, 0.0, "lr", "weight_decay", "max_grad_norm", "coefficient", "backbone_gradient_scale", "plain_steps")
+        _at_least(self, 0.0, "lr", "weight_decay", "max_grad_norm", "coefficient")
+        _at_least(self, 0.0, "backbone_gradient_scale", "plain_steps")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"[head] dropout is {self.dropout}; it must be from 0 up to below 1.")
 
@@ -217,9 +220,9 @@ class JointConfig:
         total, at_once = self.rollouts.trajectories, self.micro_batch * processes
         if total % at_once:
             raise InputError(
-                f"{total} trajectories a generation ({self.rollouts.problems} problems × {self.rollouts.group}) can't be "
-                f"cut into micro-batches of {self.micro_batch} on {processes} process(es). Choose micro_batch so that "
-                "it divides them."
+                f"{total} trajectories a generation ({self.rollouts.problems} problems × {self.rollouts.group}) "
+                f"can't be cut into micro-batches of {self.micro_batch} on {processes} process(es). Choose micro_batch "
+                "so that it divides them."
             )
         micro_batches = total // at_once
         if micro_batches % self.policy.minibatches:

@@ -55,9 +55,7 @@ def _problems(data: DataConfig, seed: int) -> tuple[list[Problem], list[Problem]
         train = load_problems(data.source, split="train", levels=data.levels, limit=count, seed=seed)
         if not data.held_out:
             return train, []
-        return train, load_problems(
-            data.source, split="validation", levels=data.levels, limit=data.held_out, seed=seed
-        )
+        return train, load_problems(data.source, split="validation", levels=data.levels, limit=data.held_out, seed=seed)
     if data.hub is not None:
         files = fetch(HubSource(data.hub, data.files, data.revision))
         problems = [p for f in files for p in own_problems(f, fields=data.fields, kind=data.kind, prompt=data.prompt)]
@@ -98,7 +96,7 @@ def rows(problems: Sequence[Problem]) -> Any:
 
 
 def numbered(train: Sequence[Problem], held_out: Sequence[Problem]) -> tuple[list[Problem], Any, Any]:
-    """All problems under one numbering, and the rows of both parts (None for the held-out ones where there are none)."""
+    """All problems under one numbering, and the rows of both parts (None where nothing is held out)."""
     every = [*train, *held_out]
     every = [replace(p, id=p.id or str(i)) for i, p in enumerate(every)]
     table = rows(every)

@@ -6,6 +6,7 @@ Under `accelerate launch` (or `torchrun`) every process runs this; process 0 tel
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 
 from reflective.checkpoint import Checkpoint, SPRMConfig, init_head, load_checkpoint, save_checkpoint
 from reflective.errors import DependencyError, InputError, TrainingError
-from reflective.sprm.head import SPRMHead
+from reflective.sprm.head import DROPOUT, SPRMHead
 from reflective.train.joint.config import JointConfig
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
 
@@ -52,7 +53,9 @@ def _check_trl() -> None:
     try:
         import trl
     except ImportError as error:
-        raise DependencyError(f'joint training needs TRL. Install it with: pip install "reflective[train]" ({error})') from error
+        raise DependencyError(
+            f'joint training needs TRL. Install it with: pip install "reflective[train]" ({error})'
+        ) from error
     if not trl.__version__.startswith(TRL_VERSION):
         raise DependencyError(
             f"joint training needs trl {TRL_VERSION}*, and {trl.__version__} is installed. "
@@ -80,6 +83,7 @@ class JointRun:
         from reflective.train.joint.trainer import HeadPart, JointTrainer
 
         self.config, self._stop = config, stop
+        _check_engine(config)
         state = PartialState(cpu=config.device == "cpu")
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
@@ -163,14 +167,17 @@ class JointRun:
 
     def save(self) -> Path:
         """The trained model as a plain checkpoint folder, `<output>/model`."""
-        trainer, target = self.trainer, self.folder / "model"
-        accelerator = trainer.accelerator
         from reflective.train.joint.attached import HEAD, is_head
 
+        trainer, target = self.trainer, self.folder / "model"
+        accelerator = trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
-        state = accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else model.state_dict()
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            state = accelerator.get_state_dict(trainer.model_wrapped)  # all ranks gather
+        else:
+            state = model.state_dict()
         if not self.leads:
             return target
         head = SPRMHead(self.sprm.hidden_size, self.sprm.dropout, self.sprm.logprob_features)
@@ -203,7 +210,7 @@ def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SP
         layer=settings.layer,
         logprob_features=settings.logprob_features,
         seed=config.seed,
-        **({} if settings.dropout is None else {"dropout": settings.dropout}),
+        dropout=DROPOUT if settings.dropout is None else settings.dropout,
     )
     note("the head is new")
     return head, sprm
@@ -237,7 +244,19 @@ def _check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
             '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
         )
     if engine == "torch" and sprm.feature_position != "before":
-        raise InputError("the head reads at the step token; the embedded engine scores from before it. Use another engine.")
+        raise InputError(
+            "the head reads at the step token, and the embedded engine scores from before it. Use another engine."
+        )
+
+
+def _check_engine(config: JointConfig) -> None:
+    """The embedded engine reads whole weights; FSDP and ZeRO cut them into pieces. (Accelerate's own variables.)"""
+    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if config.rollouts.engine == "torch" and os.environ.get(name, "").lower() in ("1", "true"):
+            raise InputError(
+                f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
+                'Set [rollouts] engine = "vllm_colocate", "vllm_server" or "trl".'
+            )
 
 
 def _inner(model: Any) -> Any:

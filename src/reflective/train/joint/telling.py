@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line on stderr, a JSON line in `curves.jsonl`, and at the end a PNG of the curves."""
+"""What a run tells while it goes: lines on stderr, JSON lines in `curves.jsonl`, and at the end a PNG of the curves."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PANELS = (  # of the picture: title, series
 )
 
 
-class Telling(TrainerCallback):  # type: ignore[misc]
+class Telling(TrainerCallback):
     """Lines, curves and warnings; and the end that Ctrl-C asks for, after a whole step."""
 
     def __init__(self, folder: Path, note: Note, stop: Stop, leads: bool, agree: Any) -> None:
@@ -63,8 +63,9 @@ class Telling(TrainerCallback):  # type: ignore[misc]
             control.should_save = control.should_training_stop = True
         return control
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep and tell the figures; raise `TrainingError` where a loss is no number."""
+        logs: dict[str, Any] = kwargs["logs"]
         for name in ("loss", "grad_norm", "eval_loss"):
             value = logs.get(name)
             if isinstance(value, float) and not math.isfinite(value):
@@ -93,14 +94,20 @@ class Telling(TrainerCallback):  # type: ignore[misc]
     def _warn(self, figures: dict[str, float], step: int) -> None:
         """Once for each thing that makes further steps worth little."""
         if figures.get("entropy", math.inf) < ENTROPY_FLOOR:
-            self._once("entropy", f"step {step}: the entropy has collapsed (below {ENTROPY_FLOOR} nats a token); samples "
-                       "are nearly all alike. Lower [policy] lr or raise [rollouts] temperature.")
+            self._once(
+                f"step {step}: the entropy has collapsed (below {ENTROPY_FLOOR} nats a token); samples are nearly all "
+                "alike. Lower [policy] lr or raise [rollouts] temperature.",
+                "entropy",
+            )
         if figures.get("frac_reward_zero_std", 0.0) >= ALIKE:
-            what = "right" if figures.get("reward", 0.0) > 0.5 else "wrong"
-            self._once(f"alike {what}", f"step {step}: the trajectories of nearly every problem are all {what}, so the "
-                       f"policy learns next to nothing. Take {'harder' if what == 'right' else 'easier'} problems.")
+            what, other = ("right", "harder") if figures.get("reward", 0.0) > 0.5 else ("wrong", "easier")
+            self._once(
+                f"step {step}: the trajectories of nearly every problem are all {what}, so the policy learns next to "
+                f"nothing. Take {other} problems.",
+                what,
+            )
 
-    def _once(self, what: str, text: str) -> None:
+    def _once(self, text: str, what: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
             self._note(text)

@@ -83,9 +83,7 @@ class JointTrainer(WholeCheckpoints):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(self._encode(prompt)) for prompt in prompts], None, {}
 
-    def _calculate_rewards(
-        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
-    ) -> Tensor:
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._outcomes = outcomes_of(rewards[:, self.part.outcome])  # of all ranks
         return rewards
@@ -105,7 +103,7 @@ class JointTrainer(WholeCheckpoints):
         table, places = step_table(self.part.sprm, prompts, completions, batch["prompt_ids"].shape[1])
         batch["step_index"] = table.to(device)
         if self.part.head.uses_logprobs:
-            logprobs = [row.get(LOGPROBS) for row in inputs]
+            logprobs: Any = [row.get(LOGPROBS) for row in inputs]
             if logprobs[0] is None:  # vLLM: TRL has them as a tensor
                 logprobs = batch["sampling_per_token_logps"].tolist()
             batch["step_logprobs"] = logprob_table(logprobs, places).to(device)
@@ -149,7 +147,8 @@ class JointTrainer(WholeCheckpoints):
         if mode == "eval":
             self.watch.candidates(inputs, caught[0])
         # L = L_GRPO + coefficient · L_SPR; TRL has divided its part by the accumulation steps
-        return policy + self.part.loss.coefficient * spr.loss / accumulated
+        loss: Tensor = policy + self.part.loss.coefficient * spr.loss / accumulated
+        return loss
 
     def _spr_loss(self, step_logits: Tensor, inputs: dict[str, Any]) -> SPRLoss:
         settings = self.part.loss

@@ -1,7 +1,7 @@
 """What is watched while policy and head learn, and over what it is averaged.
 
-- The aha gap: mean score of right trajectories minus that of wrong ones (paper, section 4.4). Of the rollouts, where the
-  engine scores them; else of the training forward, in which the head's dropout is at work.
+- The aha gap: mean score of right trajectories minus that of wrong ones (paper). Of the rollouts, where the engine
+  scores them; else of the training forward, in which the head's dropout is at work.
 - The share of steps that the SPR filter keeps, and both losses.
 - On held-out problems: the AUC within problems, and what selecting by score is worth against one sample, against the
   mean token log-probability, and against an oracle.
@@ -34,7 +34,9 @@ class Watch:
 
     def __init__(self, aggregation: str) -> None:
         self._aggregation = aggregation
-        self._sums: dict[str, dict[str, list[float]]] = {mode: defaultdict(lambda: [0.0, 0.0]) for mode in ("train", "eval")}
+        self._sums: dict[str, dict[str, list[float]]] = {
+            mode: defaultdict(lambda: [0.0, 0.0]) for mode in ("train", "eval")
+        }
         self._candidates: list[tuple[int, Candidate]] = []
         self._rollouts_are_scored = False
 
