@@ -51,6 +51,7 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
         "reward_weights": list(config.rewards.weights) or None,
         "logging_steps": log.every,
         "logging_first_step": True,
+        "logging_nan_inf_filter": False,
         "report_to": list(log.report_to) or "none",
         "save_strategy": "steps",
         "save_steps": log.save_every,

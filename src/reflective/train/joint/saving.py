@@ -7,10 +7,13 @@ trajectories that are still to be learnt from. Tensors are read back without unp
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +57,7 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
         if leads:
             shutil.rmtree(temporary, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        with disk_errors(run / name):
+        with disk_errors(run / name), _full_disk():
             self._writing_to: Path | None = temporary
             try:
                 super()._save_checkpoint(model, trial)
@@ -127,6 +130,17 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
         tied = set(getattr(base_model(self.model), "_tied_weights_keys", None) or ())
         load_result.missing_keys[:] = [k for k in load_result.missing_keys if not is_head(k) and k not in tied]
         super()._issue_warnings_after_load(load_result)
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """What torch says when it can't write, as the system says it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "PytorchStreamWriter" in str(error) or "file write failed" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
 
 
 def whole_checkpoints(run: Path) -> list[Path]:

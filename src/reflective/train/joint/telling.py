@@ -10,7 +10,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from reflective.errors import TrainingError
 from reflective.train.progress import Note, Stop, clock
 
 CURVES = "curves.jsonl"
@@ -64,15 +63,8 @@ class Telling(TrainerCallback):
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep and tell the figures; raise `TrainingError` where a loss is no number."""
+        """Keep and tell the figures."""
         logs: dict[str, Any] = kwargs["logs"]
-        for name in ("loss", "grad_norm", "eval_loss"):
-            value = logs.get(name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} is {value} at step {state.global_step}: training diverged. The last checkpoint is whole; "
-                    "lower the rates ([policy] lr, [head] lr) or max_grad_norm, and start again under another output."
-                )
         if not self._leads:
             return
         figures = {k: v for k, v in logs.items() if isinstance(v, int | float) and math.isfinite(v)}

@@ -20,6 +20,7 @@ Letters: B trajectories, n steps, T positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from reflective.checkpoint import SPRMConfig
+from reflective.errors import TrainingError
 from reflective.sprm.head import SPRMHead
 from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG, SPRLoss, problem_balanced_weights, spr_loss
 from reflective.train.joint.attached import HEAD, attach_head, base_model, is_head
@@ -148,7 +150,16 @@ class JointTrainer(WholeCheckpoints):
             self.watch.candidates(inputs, caught[0])
         # L = L_GRPO + coefficient · L_SPR; TRL has divided its part by the accumulation steps
         loss: Tensor = policy + self.part.loss.coefficient * spr.loss / accumulated
+        self._refuse_diverged("the loss", float(loss.detach()))
         return loss
+
+    def _refuse_diverged(self, what: str, value: float) -> None:
+        """Stop before a number that is none reaches the weights."""
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{what} is {value} in step {self.state.global_step + 1}: training diverged. The weights are still "
+                "those before the step, and so is the last checkpoint. Lower [policy] lr, [head] lr or max_grad_norm."
+            )
 
     def _spr_loss(self, step_logits: Tensor, inputs: dict[str, Any]) -> SPRLoss:
         settings = self.part.loss
@@ -189,8 +200,11 @@ class JointTrainer(WholeCheckpoints):
         ids = {id(p) for p in head}
         norm = self.accelerator.clip_grad_norm_(head, self.part.loss.max_grad_norm or float("inf"))
         self.watch.number("train", "head_grad_norm", float(norm))
-        rest = [p for p in model.parameters() if id(p) not in ids]
-        return self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)
+        rest = self.accelerator.clip_grad_norm_(
+            [p for p in model.parameters() if id(p) not in ids], self.args.max_grad_norm
+        )
+        self._refuse_diverged("the gradient's norm", float(norm) + float(rest))
+        return rest
 
     # ---- what is told
 
