@@ -46,6 +46,14 @@ examples:
   reflective train joint recipes/nano/joint.toml
   reflective train joint recipes/nano/joint.toml --output runs/short --steps 10
 """
+PLAN_DESCRIPTION = """\
+Compute what joint training of a model takes: memory on each GPU, hours, and which configuration to launch it with. An
+estimate from the model's shape alone; nothing is loaded."""
+PLAN_EXAMPLES = """\
+examples:
+  reflective train plan 7b
+  reflective train plan 32b --gpus 16 --tokens 16384 --json
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +86,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     joint.add_argument("--device", help="auto or cpu")
     joint.add_argument("--json", action="store_true", help="print how the run ended as one JSON object")
     joint.set_defaults(action_run=_joint)
+
+    plan = actions.add_parser(
+        "plan", help="what joint training takes", description=PLAN_DESCRIPTION, epilog=PLAN_EXAMPLES
+    )
+    plan.add_argument("model", metavar="MODEL", help="1.5b, 7b, 32b (Qwen2.5), or a folder with a config.json")
+    numbers: tuple[tuple[str, type, str], ...] = (
+        ("gpus", int, "GPUs in all (default: 8)"),
+        ("gpu-gib", float, "memory of each in GiB (default: 80)"),
+        ("trajectories", int, "of a step (default: 256)"),
+        ("tokens", int, "of a trajectory with its prompt (default: 8192)"),
+        ("micro-batch", int, "trajectories through the model at once on each GPU (default: 1)"),
+        ("steps", int, "optimizer steps (default: 400)"),
+    )
+    for name, kind, what in numbers:
+        plan.add_argument(f"--{name}", type=kind, metavar="N", help=what)
+    plan.add_argument("--json", action="store_true", help="print the plan as one JSON object")
+    plan.set_defaults(action_run=_plan)
 
 
 def _configure_head(head: argparse.ArgumentParser) -> None:
@@ -163,3 +188,19 @@ def _joint(args: argparse.Namespace) -> int:
     else:
         print(result.folder)
     return INTERRUPTED if result.interrupted else DONE
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from reflective.train.config import make_config
+    from reflective.train.joint.cost import Work, plan
+
+    names = {field.name for field in fields(Work)}
+    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
+    found = plan(args.model, make_config(Work, given))
+    if args.json:
+        print_json(found)
+        return DONE
+    for name, value in found.items():
+        shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+        print(f"{name.replace('_', ' '):<24} {shown if shown is not None else 'none fits: take more GPUs'}")
+    return DONE
