@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-QUICK = ["scores_cost", "hf_generate", "reference_way", "floor", "prefill", "startup", "evaluate_speed"]
+QUICK = ["scores_cost", "hf_generate", "reference_way", "floor", "prefill", "startup", "evaluate_speed", "joint_step"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 

@@ -57,6 +57,7 @@ class EngineRollouts:
         """One completion for each prompt. `logprobs` are the model's own (temperature 1)."""
         began = time.perf_counter()
         encoded = {text: self.engine.encode_prompt(text) for text in set(prompts)}
+        seeds = [trajectory_seed(self._seed, trainer, i, len(prompts), text) for i, text in enumerate(prompts)]
         with self._writing(trainer.model), torch.no_grad():
             self.engine.refresh()
             for place, text in enumerate(prompts):
@@ -64,7 +65,7 @@ class EngineRollouts:
                     Request(
                         encoded[text],
                         Sampling(temperature=self._config.temperature),
-                        seed=trajectory_seed(self._seed, trainer, place, len(prompts), text),
+                        seed=seeds[place],
                         max_tokens=self._config.max_tokens,
                         until="eos",
                         index=place,

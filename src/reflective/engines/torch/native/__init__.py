@@ -287,7 +287,7 @@ class NativeBackbone(FusedBackbone):
             pointers = [w.data_ptr() for w in weights[:3]]
             self._head = _Head(*pointers, weights[3].item(), head.hidden_size, head.hidden.out_features)
             self._head_of = head
-        count = len(rows)
+        count, features = len(rows), features.contiguous()  # a prompt's feature is one row, seen as several
         if self._parts.numel() < count * self._head.inner:
             self._parts = torch.empty(count * self._head.inner)
         chosen, logits = _integers(rows), (c_double * count)()
