@@ -12,10 +12,10 @@ pytest.importorskip("trl")
 
 from reflective.checkpoint.attach import infer_config
 from reflective.errors import InputError
+from reflective.train.joint.beginning import prompt_encoder
 from reflective.train.joint.config import DataConfig, JointConfig, read_joint_config
 from reflective.train.joint.data import data_digest, numbered, read_data
 from reflective.train.joint.rewards import VerifiedAnswer
-from reflective.train.joint.run import prompt_encoder
 from reflective.types import Problem
 from tiny import tiny_tokenizer
 from train.joint.fakes import tiny_joint

@@ -199,7 +199,7 @@ class JointConfig:
     steps: int = 200  # optimizer steps
     seed: int = 0
     micro_batch: int = 8  # trajectories through the model at once, of each process
-    device: str = "auto"
+    device: Literal["auto", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of the weights in memory
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic
     gradient_checkpointing: bool = False

@@ -6,10 +6,9 @@ Under `accelerate launch` (or `torchrun`) every process runs this; process 0 tel
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,9 +16,8 @@ from typing import Any
 
 import torch
 
-from reflective.checkpoint import Checkpoint, SPRMConfig, init_head, load_checkpoint, save_checkpoint
-from reflective.errors import DependencyError, InputError, TrainingError
-from reflective.sprm.head import DROPOUT, SPRMHead
+from reflective.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reflective.errors import DependencyError, TrainingError
 from reflective.train.joint.config import JointConfig
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
 
@@ -75,15 +73,24 @@ class JointRun:
         from accelerate import PartialState
 
         from reflective.train.joint.arguments import grpo_arguments
+        from reflective.train.joint.attached import base_model
+        from reflective.train.joint.beginning import (
+            check_choice,
+            check_engine,
+            decoder,
+            eos_ids,
+            head_of,
+            prompt_encoder,
+            with_adapters,
+        )
         from reflective.train.joint.data import data_digest, numbered, read_data
         from reflective.train.joint.rewards import VerifiedAnswer, reward_functions
         from reflective.train.joint.rollouts import EngineRollouts
-        from reflective.train.joint.saving import check_settings, clean
         from reflective.train.joint.telling import Telling
         from reflective.train.joint.trainer import HeadPart, JointTrainer
 
         self.config, self._stop = config, stop
-        _check_engine(config)
+        check_engine(config)
         state = PartialState(cpu=config.device == "cpu")
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
@@ -92,24 +99,20 @@ class JointRun:
         checkpoint = load_checkpoint(config.model, device=device, dtype=config.dtype, require_head=False)
         head, self.sprm = head_of(config, checkpoint, self.note)
         self.tokenizer = checkpoint.tokenizer
-        _check_choice(config, self.sprm)
+        check_choice(config, self.sprm)
         model: Any = checkpoint.model
         context = int(model.config.get_text_config().max_position_embeddings)
         encode = prompt_encoder(self.tokenizer, self.sprm)
         train, held_out = read_data(config, encode, context, self.note)
         problems, train_rows, held_out_rows = numbered(train, held_out)
-        self.folder = Path(config.output)
-        if self.leads:
-            check_settings(self.folder, config.digest(data_digest(problems)))
-            clean(self.folder)
-        state.wait_for_everyone()
+        self.folder, self._digest = Path(config.output), config.digest(data_digest(problems))
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
-        verified = VerifiedAnswer(problems, self.sprm.rule, _eos_ids(model, self.tokenizer), _decoder(self.tokenizer))
-        model = _with_adapters(model, config)
+        verified = VerifiedAnswer(problems, self.sprm.rule, eos_ids(model, self.tokenizer), decoder(self.tokenizer))
+        model = with_adapters(model, config)
         rollouts = None
         if config.rollouts.engine == "torch":
             rollouts = EngineRollouts(
-                _inner(model), self.tokenizer, head, self.sprm, config.rollouts, config.seed, checkpoint.name
+                base_model(model), self.tokenizer, head, self.sprm, config.rollouts, config.seed, checkpoint.name
             )
         self.trainer = JointTrainer(
             model,
@@ -133,10 +136,14 @@ class JointRun:
 
     def train(self) -> JointResult:
         """From the newest checkpoint, or from the start, to the end or to Ctrl-C."""
-        from reflective.train.joint.saving import whole_checkpoints
+        from reflective.train.joint.saving import check_settings, clean, whole_checkpoints
         from reflective.train.joint.telling import read_curves, write_picture
 
         trainer = self.trainer
+        if self.leads:
+            check_settings(self.folder, self._digest)
+            clean(self.folder)
+        trainer.accelerator.wait_for_everyone()
         newest = next(reversed(whole_checkpoints(self.folder)), None)
         if newest is not None:
             self.note(f"going on from {newest}")
@@ -168,6 +175,7 @@ class JointRun:
     def save(self) -> Path:
         """The trained model as a plain checkpoint folder, `<output>/model`."""
         from reflective.train.joint.attached import HEAD, is_head
+        from reflective.train.joint.saving import whole_head
 
         trainer, target = self.trainer, self.folder / "model"
         accelerator = trainer.accelerator
@@ -180,116 +188,13 @@ class JointRun:
             state = model.state_dict()
         if not self.leads:
             return target
-        head = SPRMHead(self.sprm.hidden_size, self.sprm.dropout, self.sprm.logprob_features)
-        head.load_state_dict({k.rpartition(f"{HEAD}.")[2]: t for k, t in state.items() if is_head(k)})
+        head = whole_head(self.sprm, {k.rpartition(f"{HEAD}.")[2]: t for k, t in state.items() if is_head(k)})
         rest = {k: t for k, t in state.items() if not is_head(k)}
         provenance = {**self.sprm.provenance, "trained_with": _settings(self.config)}
         sprm = replace(self.sprm, calibration=None, provenance=provenance)  # the old one was for other scores
         dtype = getattr(torch, self.config.save_dtype)
         whole = Checkpoint(model, self.tokenizer, head, sprm, str(target))
         return save_checkpoint(target, whole, dtype=dtype, state_dict=rest)
-
-
-def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SPRMHead, SPRMConfig]:
-    """The model's own head, or a fresh one where it has none or another is asked for."""
-    settings = config.head
-    if checkpoint.head is not None and checkpoint.config is not None and not settings.fresh:
-        head, sprm = checkpoint.head, replace(checkpoint.config, calibration=None)
-        if settings.dropout is not None:
-            head.dropout.p = settings.dropout
-            sprm = replace(sprm, dropout=settings.dropout)
-        return head, sprm
-    ids: tuple[int, ...] | None = settings.step_tokens or None
-    if ids is None and checkpoint.config is not None:
-        ids = checkpoint.config.step_token_ids
-    head, sprm = init_head(
-        checkpoint.model,
-        checkpoint.tokenizer,
-        rule=settings.step_rule,
-        step_token_ids=ids,
-        layer=settings.layer,
-        logprob_features=settings.logprob_features,
-        seed=config.seed,
-        dropout=DROPOUT if settings.dropout is None else settings.dropout,
-    )
-    note("the head is new")
-    return head, sprm
-
-
-def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int]]:
-    """From a question to tokens: the chat template, with the thinking opened."""
-    from reflective.engines.torch import TorchEngine
-
-    def encode(text: str) -> list[int]:
-        return list(TorchEngine.encode_messages(holder, [{"role": "user", "content": text}]))
-
-    holder: Any = _Prompts(tokenizer, sprm.rule)
-    return encode
-
-
-@dataclass(frozen=True)
-class _Prompts:
-    """What the engine's encoding of prompts reads."""
-
-    tokenizer: Any
-    rule: Any
-
-
-def _check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
-    """Settings that can't go together, known once the head is."""
-    engine, settings = config.rollouts.engine, config.rollouts
-    if sprm.logprob_features and (engine == "trl" or (engine != "torch" and settings.temperature != 1.0)):
-        raise InputError(
-            "the head reads log-probabilities at temperature 1, which these rollouts don't bring. Use "
-            '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
-        )
-    if engine == "torch" and sprm.feature_position != "before":
-        raise InputError(
-            "the head reads at the step token, and the embedded engine scores from before it. Use another engine."
-        )
-
-
-def _check_engine(config: JointConfig) -> None:
-    """The embedded engine reads whole weights; FSDP and ZeRO cut them into pieces. (Accelerate's own variables.)"""
-    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if config.rollouts.engine == "torch" and os.environ.get(name, "").lower() in ("1", "true"):
-            raise InputError(
-                f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
-                'Set [rollouts] engine = "vllm_colocate", "vllm_server" or "trl".'
-            )
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _with_adapters(model: Any, config: JointConfig) -> Any:
-    if not config.lora.rank:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(config.seed)  # alike on every rank
-    settings = config.lora
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=list(settings.modules),
-            task_type="CAUSAL_LM",
-        ),
-    )
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    found: set[int] = {tokenizer.eos_token_id} - {None}
-    ids = model.generation_config.eos_token_id
-    return frozenset(found | ({ids} if isinstance(ids, int) else set(ids or ())))
-
-
-def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
-    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _only_ours(trainer: Any, telling: Any) -> None:

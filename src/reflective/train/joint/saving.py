@@ -12,16 +12,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
+from reflective.checkpoint import SPRMConfig
 from reflective.checkpoint.config import HEAD_FILE, SPRM_FOLDER
 from reflective.checkpoint.save import disk_errors, write_head
 from reflective.checkpoint.source import quiet
@@ -87,9 +89,7 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
             self.processing_class.save_pretrained(folder)
         if self.args.should_save and head:
             (folder / SPRM_FOLDER).mkdir(exist_ok=True)
-            plain = SPRMHead(self.part.sprm.hidden_size, logprob_features=self.part.sprm.logprob_features)
-            plain.load_state_dict(head)  # the one in the model may be in pieces
-            write_head(folder / SPRM_FOLDER, plain, self.part.sprm)
+            write_head(folder / SPRM_FOLDER, whole_head(self.part.sprm, head), self.part.sprm)
 
     def _save_pending(self, folder: Path) -> None:
         """The rest of a generation, where a checkpoint falls between two."""
@@ -130,6 +130,15 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
         tied = set(getattr(base_model(self.model), "_tied_weights_keys", None) or ())
         load_result.missing_keys[:] = [k for k in load_result.missing_keys if not is_head(k) and k not in tied]
         super()._issue_warnings_after_load(load_result)
+
+
+def whole_head(sprm: SPRMConfig, state: Mapping[str, Tensor]) -> SPRMHead:
+    """A head with these weights (the one in the model may be in pieces). Saving draws no random number, or a run that
+    was saved would go on otherwise than one that was not."""
+    with torch.random.fork_rng(devices=[]):
+        head = SPRMHead(sprm.hidden_size, sprm.dropout, sprm.logprob_features)
+    head.load_state_dict(state)
+    return head
 
 
 @contextmanager

@@ -198,13 +198,12 @@ class JointTrainer(WholeCheckpoints):
             return super()._clip_grad_norm(model)
         head = self.head_parameters(model)
         ids = {id(p) for p in head}
-        norm = self.accelerator.clip_grad_norm_(head, self.part.loss.max_grad_norm or float("inf"))
+        rest = [p for p in model.parameters() if id(p) not in ids]
+        norm = _whole(self.accelerator.clip_grad_norm_(head, self.part.loss.max_grad_norm or math.inf))
+        policy_norm = _whole(self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm))
+        self._refuse_diverged("the gradient's norm", float(norm + policy_norm))
         self.watch.number("train", "head_grad_norm", float(norm))
-        rest = self.accelerator.clip_grad_norm_(
-            [p for p in model.parameters() if id(p) not in ids], self.args.max_grad_norm
-        )
-        self._refuse_diverged("the gradient's norm", float(norm) + float(rest))
-        return rest
+        return policy_norm
 
     # ---- what is told
 
@@ -222,6 +221,12 @@ def outcomes_of(rewards: Tensor) -> Tensor:
     """Rewards (B,) as labels of the head: 1 right, 0 wrong, −1 where the reward is NaN."""
     labels = torch.where(rewards > RIGHT_ABOVE, RIGHT, WRONG)
     return torch.where(rewards.isnan(), UNGRADABLE, labels)
+
+
+def _whole(norm: Any) -> Tensor:
+    """A norm of parameters that may be in pieces, on every rank."""
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole
 
 
 def _keep_head_out(generation: Any) -> None:

@@ -1,0 +1,117 @@
+"""The model, its head, its adapters, and how it reads questions and writes answers: what a joint run begins with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from reflective.checkpoint import Checkpoint, SPRMConfig, init_head
+from reflective.engines.torch import TorchEngine
+from reflective.errors import InputError
+from reflective.sprm.head import DROPOUT, SPRMHead
+from reflective.train.joint.config import JointConfig
+from reflective.train.progress import Note
+
+
+def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SPRMHead, SPRMConfig]:
+    """The model's own head, or a fresh one where it has none or another is asked for."""
+    settings = config.head
+    if checkpoint.head is not None and checkpoint.config is not None and not settings.fresh:
+        head, sprm = checkpoint.head, replace(checkpoint.config, calibration=None)
+        if settings.dropout is not None:
+            head.dropout.p = settings.dropout
+            sprm = replace(sprm, dropout=settings.dropout)
+        return head, sprm
+    ids: tuple[int, ...] | None = settings.step_tokens or None
+    if ids is None and checkpoint.config is not None:
+        ids = checkpoint.config.step_token_ids
+    head, sprm = init_head(
+        checkpoint.model,
+        checkpoint.tokenizer,
+        rule=settings.step_rule,
+        step_token_ids=ids,
+        layer=settings.layer,
+        logprob_features=settings.logprob_features,
+        seed=config.seed,
+        dropout=DROPOUT if settings.dropout is None else settings.dropout,
+    )
+    note("the head is new")
+    return head, sprm
+
+
+def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int]]:
+    """From a question to tokens: the chat template, with the thinking opened."""
+
+    def encode(text: str) -> list[int]:
+        return list(TorchEngine.encode_messages(holder, [{"role": "user", "content": text}]))
+
+    holder: Any = _Prompts(tokenizer, sprm.rule)
+    return encode
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """What the engine's encoding of prompts reads."""
+
+    tokenizer: Any
+    rule: Any
+
+
+def check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
+    """Settings that can't go together, known once the head is."""
+    engine, settings = config.rollouts.engine, config.rollouts
+    if sprm.logprob_features and (engine == "trl" or (engine != "torch" and settings.temperature != 1.0)):
+        raise InputError(
+            "the head reads log-probabilities at temperature 1, which these rollouts don't bring. Use "
+            '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
+        )
+    if engine == "torch" and sprm.feature_position != "before":
+        raise InputError(
+            "the head reads at the step token, and the embedded engine scores from before it. Use another engine."
+        )
+
+
+def check_engine(config: JointConfig) -> None:
+    """The embedded engine reads whole weights; FSDP and ZeRO cut them into pieces. (Accelerate's own variables.)"""
+    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if config.rollouts.engine == "torch" and os.environ.get(name, "").lower() in ("1", "true"):
+            raise InputError(
+                f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
+                'Set [rollouts] engine = "vllm_colocate", "vllm_server" or "trl".'
+            )
+
+
+def with_adapters(model: Any, config: JointConfig) -> Any:
+    """The model, in low-rank adapters where the settings ask for them; they begin alike on every rank."""
+    if not config.lora.rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(config.seed)
+    settings = config.lora
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=list(settings.modules),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer."""
+    found: set[int] = {tokenizer.eos_token_id} - {None}
+    ids = model.generation_config.eos_token_id
+    return frozenset(found | ({ids} if isinstance(ids, int) else set(ids or ())))
+
+
+def decoder(tokenizer: Any) -> Callable[[list[int]], str]:
+    """Token ids to text, special tokens included."""
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
