@@ -37,7 +37,7 @@ from train.joint.fakes import tiny_joint
 from reflective.train.joint import run, saving
 
 folder, where, when = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-made = run.prepare(tiny_joint(folder, **EXTRA), note=lambda _: None)
+made = run.prepare(tiny_joint(folder, **EXTRA))
 trainer = made.trainer
 
 def die_in(name, owner):
@@ -91,17 +91,19 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, where: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    trained(whole, **extra)
+    tiny_joint(whole)
+    assert process(whole, "nowhere", 0, extra).wait(timeout=300) == 0
     (killed / "model-qwen3").symlink_to(whole / "model-qwen3")
     (killed / "problems.jsonl").symlink_to(whole / "problems.jsonl")
     running = process(killed, where, 2 if where == "rollout" else 3, extra)
-    running.wait(timeout=300)
-    assert running.returncode == -signal.SIGKILL, running.stderr and running.stderr.read()
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == -signal.SIGKILL, told
     kept = [p.name for p in whole_checkpoints(killed / "run")]
-    assert kept[-1] == {"rollout": "checkpoint-2", "backward": "checkpoint-3"}.get(where, "checkpoint-2")
+    assert kept[-1] == ("checkpoint-3" if where == "backward" else "checkpoint-2")
     assert all((killed / "run" / name / "trainer_state.json").is_file() for name in kept)
-    _, notes = trained(killed, **extra)
-    assert any("going on from" in note for note in notes)
+    running = process(killed, "nowhere", 0, extra)
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == 0 and "going on from" in told, told
     assert_same_weights(whole, killed)
     assert not (killed / "run" / WRITING).exists()
 
@@ -205,6 +207,9 @@ def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
     trained(tmp_path, steps=2)  # a longer run is the same run
     with pytest.raises(CheckpointError, match="another model, other problems or other settings"):
         trained(tmp_path, steps=2, seed=7)
+    tiny_folder(tmp_path / "model-qwen3", "qwen3", seed=1, step_token_ids=STEP_TOKENS)  # under the same name
+    with pytest.raises(CheckpointError, match="another model"):
+        trained(tmp_path, steps=3)
 
 
 def test_own_rewards_are_added_by_weight(tmp_path: Path) -> None:
@@ -268,6 +273,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch
         ({"micro_batch": 3}, "Choose micro_batch"),
         ({"data": {"held_out": 24}}, "held_out"),
         ({"rollouts": {"problems": 50, "group": 2}}, "a step takes 50"),
+        ({"device": "gpu"}, "device must be one of"),
         ({"data": {"source": None}}, "source"),
         ({"rewards": {"functions": ["no.such:thing"], "outcome": "no.such:thing"}}, "can't be found"),
         ({"rewards": {"functions": ["nonsense"], "outcome": "nonsense"}}, "package.module:function"),

@@ -283,3 +283,15 @@ def test_log_probability_features_are_those_of_the_rollout(tmp_path: Path) -> No
 def test_the_tiny_model_has_norms_of_heads(tmp_path: Path) -> None:
     """What the engine holds by value is there to go stale (tests of the rollouts rely on it)."""
     assert hasattr(tiny_model("qwen3").model.layers[0].self_attn, "q_norm")
+
+
+def test_the_head_stays_out_of_what_vllm_gets() -> None:
+    from reflective.train.joint.trainer import _keep_head_out
+
+    class Generation:
+        def _iter_named_params(self) -> Any:
+            return iter([("model.norm.weight", 1), ("sprm.hidden.weight", 2), ("lm_head.weight", 3)])
+
+    generation = Generation()
+    _keep_head_out(generation)
+    assert [name for name, _ in generation._iter_named_params()] == ["model.norm.weight", "lm_head.weight"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -42,7 +43,7 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
         "weight_decay": policy.weight_decay,
         "lr_scheduler_type": policy.schedule,
         "warmup_steps": policy.warmup_steps,
-        "max_grad_norm": policy.max_grad_norm,
+        "max_grad_norm": policy.max_grad_norm or math.inf,  # TRL would not clip, nor tell a norm
         "loss_type": policy.loss,
         "beta": policy.kl,
         "use_bias_correction_kl": policy.kl_corrected,
@@ -61,7 +62,7 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
         "eval_steps": log.evaluate_every or None,
         "eval_on_start": evaluates,
         "num_generations_eval": log.evaluate_group,
-        "per_device_eval_batch_size": _evaluated_at_once(config, processes),
+        "per_device_eval_batch_size": _evaluated_at_once(config, processes, held_out) if evaluates else 1,
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,  # the head is fed in every forward that has a backward
         "dataloader_pin_memory": device.type != "cpu",
@@ -88,10 +89,16 @@ def use_bfloat16(config: JointConfig, device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
-def _evaluated_at_once(config: JointConfig, processes: int) -> int:
-    """Trajectories of held-out problems in a batch of each process: whole groups over all of them."""
-    group, at_once = config.log.evaluate_group, config.micro_batch
-    at_once = max(at_once, config.rollouts.rows if config.rollouts.engine == "torch" else at_once)
-    while at_once * processes % group:
-        at_once += 1
-    return at_once
+def _evaluated_at_once(config: JointConfig, processes: int, held_out: int) -> int:
+    """Trajectories of held-out problems in a batch of each process: whole groups, and nothing left over at the end,
+    since what is left over would be filled up with trajectories that are there already."""
+    group = config.log.evaluate_group
+    total = held_out * group
+    most = max(config.micro_batch, config.rollouts.rows if config.rollouts.engine == "torch" else 1, group)
+    fitting = [n for n in range(1, most + 1) if total % (n * processes) == 0 and n * processes % group == 0]
+    if not fitting:
+        raise InputError(
+            f"{held_out} held-out problems × {group} trajectories can't be shared by {processes} processes. "
+            "Choose [data] held_out or [log] evaluate_group so that they can."
+        )
+    return fitting[-1]

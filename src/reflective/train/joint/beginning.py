@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -75,14 +76,28 @@ def check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
         )
 
 
-def check_engine(config: JointConfig) -> None:
-    """The embedded engine reads whole weights; FSDP and ZeRO cut them into pieces. (Accelerate's own variables.)"""
+def in_pieces() -> str | None:
+    """What cuts the weights into pieces in this launch, by the variables of `accelerate launch`; None: nothing."""
     for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if config.rollouts.engine == "torch" and os.environ.get(name, "").lower() in ("1", "true"):
-            raise InputError(
-                f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
-                'Set [rollouts] engine = "vllm_colocate", "vllm_server" or "trl".'
-            )
+        if os.environ.get(name, "").lower() in ("1", "true"):
+            return what
+    return None
+
+
+def check_engine(config: JointConfig) -> None:
+    """The embedded engine reads whole weights."""
+    if config.rollouts.engine == "torch" and (what := in_pieces()):
+        raise InputError(
+            f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
+            'Set [rollouts] engine = "vllm_colocate", "vllm_server" or "trl".'
+        )
+
+
+def model_digest(model: Any) -> str:
+    """Of the model's shape and of what its embeddings hold: another model under the same name is told apart."""
+    table = model.get_input_embeddings().weight.detach()
+    seen = (model.config.to_json_string(), float(table.double().sum()), float(table.double().abs().sum()))
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 
 def with_adapters(model: Any, config: JointConfig) -> Any:

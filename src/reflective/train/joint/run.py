@@ -80,6 +80,8 @@ class JointRun:
             decoder,
             eos_ids,
             head_of,
+            in_pieces,
+            model_digest,
             prompt_encoder,
             with_adapters,
         )
@@ -95,8 +97,9 @@ class JointRun:
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
         device = torch.device("cpu") if config.device == "cpu" else state.device
+        home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
         config.batches(state.num_processes)  # refused before a model is loaded
-        checkpoint = load_checkpoint(config.model, device=device, dtype=config.dtype, require_head=False)
+        checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
         head, self.sprm = head_of(config, checkpoint, self.note)
         self.tokenizer = checkpoint.tokenizer
         check_choice(config, self.sprm)
@@ -105,7 +108,7 @@ class JointRun:
         encode = prompt_encoder(self.tokenizer, self.sprm)
         train, held_out = read_data(config, encode, context, self.note)
         problems, train_rows, held_out_rows = numbered(train, held_out)
-        self.folder, self._digest = Path(config.output), config.digest(data_digest(problems))
+        self.folder, self._digest = Path(config.output), config.digest(data_digest(problems) + model_digest(model))
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
         verified = VerifiedAnswer(problems, self.sprm.rule, eos_ids(model, self.tokenizer), decoder(self.tokenizer))
         model = with_adapters(model, config)
