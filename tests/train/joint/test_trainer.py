@@ -53,6 +53,7 @@ def batch_of(run: JointRun, outcomes: list[int], seed: int = 0, step_every: int 
         "advantages": torch.randn(count, generator=rng),
         "outcomes": torch.tensor(outcomes),
         "problem": torch.arange(count),
+        "ended": torch.zeros(count, dtype=torch.bool),
     }
     batch["step_index"], _ = step_table(run.sprm, prompts, completions, p)
     batch["old_per_token_logps"] = -3.0 - torch.rand(count, c, generator=rng)

@@ -99,7 +99,9 @@ class PolicyConfig:
 
     lr: float = 1e-6  # paper: 1e-7 to 1e-6 at 1.5B to 32B
     weight_decay: float = 0.0
-    loss: str = "bnpo"  # mean over the tokens of the batch; reference
+    loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = (
+        "bnpo"  # reference: a token mean
+    )
     kl: float = 0.001  # "low_var", reference; 0 spares the reference model
     kl_corrected: bool = False  # TRL's default is True; the reference does not
     clip: float = 0.2

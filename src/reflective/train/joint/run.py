@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ class JointRun:
         train, held_out = read_data(config, encode, context, self.note)
         problems, train_rows, held_out_rows = numbered(train, held_out)
         self.folder, self._digest = Path(config.output), config.digest(data_digest(problems) + model_digest(model))
+        config = _with_trackers(config, self.note)
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
         verified = VerifiedAnswer(problems, self.sprm.rule, eos_ids(model, self.tokenizer), decoder(self.tokenizer))
         model = with_adapters(model, config)
@@ -206,6 +208,15 @@ def _only_ours(trainer: Any, telling: Any) -> None:
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(telling)
+
+
+def _with_trackers(config: JointConfig, note: Note) -> JointConfig:
+    """Without TensorBoard where it is not installed, which is told."""
+    if "tensorboard" not in config.log.report_to or find_spec("tensorboard") is not None:
+        return config
+    note('no curves for TensorBoard: it is not installed. For them: pip install "reflective[train]"')
+    rest = tuple(name for name in config.log.report_to if name != "tensorboard")
+    return replace(config, log=replace(config.log, report_to=rest))
 
 
 def _settings(config: JointConfig) -> dict[str, Any]:

@@ -110,7 +110,13 @@ class JointTrainer(WholeCheckpoints):
                 logprobs = batch["sampling_per_token_logps"].tolist()
             batch["step_logprobs"] = logprob_table(logprobs, places).to(device)
         batch["problem"] = torch.tensor([row["problem"] for row in inputs], device=device)
+        batch["ended"] = torch.tensor(
+            [bool(ids) and ids[-1] in self.eos_token_ids for ids in completions], device=device
+        )
+        self.watch.number(mode, "gradable", float((batch["outcomes"] != UNGRADABLE).sum()), count)
         if LOGPROBS in inputs[0]:
+            means = [sum(row[LOGPROBS]) / len(row[LOGPROBS]) for row in inputs]
+            batch["mean_logprob"] = torch.tensor(means, device=device)
             self.watch.rollout(mode, batch["outcomes"].tolist(), [row[SCORE] for row in inputs])
             sampled = batch.pop("sampling_per_token_logps")
             if self.temperature == 1.0:

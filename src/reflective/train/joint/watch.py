@@ -66,9 +66,8 @@ class Watch:
 
     def candidates(self, inputs: dict[str, Any], step_logits: Tensor) -> None:
         """Trajectories of held-out problems, with their scores by the head as it is (no dropout)."""
-        lengths = inputs["completion_mask"].sum(1).clamp(min=1)
-        logprobs = inputs.get("old_per_token_logps")
-        means = [0.0] * len(lengths) if logprobs is None else (logprobs.sum(1) / lengths).tolist()
+        count = len(inputs["problem"])
+        means = inputs["mean_logprob"].tolist() if "mean_logprob" in inputs else [0.0] * count
         mask = inputs["step_index"] != NO_STEP
         for row, problem in enumerate(inputs["problem"].tolist()):
             outcome = int(inputs["outcomes"][row])
@@ -79,7 +78,7 @@ class Watch:
                         score=aggregate(step_logits[row][mask[row]].tolist(), self._aggregation),
                         right=None if outcome == UNGRADABLE else outcome == RIGHT,
                         answer=None,
-                        closed=bool(mask[row].any()),
+                        closed=bool(inputs["ended"][row]),
                         mean_logprob=means[row],
                     ),
                 )
