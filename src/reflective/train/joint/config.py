@@ -18,6 +18,8 @@ from reflective.sprm.segment import RuleName
 from reflective.tasks.benchmarks import family_names
 from reflective.train.config import make_config
 
+PolicyLoss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
+
 VERIFY = "verify"  # the reward that grades final answers with `reflective.verify`
 
 # may change between an interruption and the resumption
@@ -99,9 +101,7 @@ class PolicyConfig:
 
     lr: float = 1e-6  # paper: 1e-7 to 1e-6 at 1.5B to 32B
     weight_decay: float = 0.0
-    loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = (
-        "bnpo"  # reference: a token mean
-    )
+    loss: PolicyLoss = "bnpo"  # the mean over a micro-batch's tokens; reference
     kl: float = 0.001  # "low_var", reference; 0 spares the reference model
     kl_corrected: bool = False  # TRL's default is True; the reference does not
     clip: float = 0.2

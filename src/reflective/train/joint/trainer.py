@@ -93,13 +93,33 @@ class JointTrainer(WholeCheckpoints):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mode = "train" if self.model.training else "eval"
-        group = self.num_generations if mode == "train" else self.num_generations_eval
+        self._add_labels(batch, inputs, self.num_generations if mode == "train" else self.num_generations_eval)
+        self._add_steps(batch, inputs)
+        self.watch.number(mode, "gradable", float((batch["outcomes"] != UNGRADABLE).sum()), len(inputs))
+        if LOGPROBS in inputs[0]:
+            self.watch.rollout(mode, batch["outcomes"].tolist(), [row[SCORE] for row in inputs])
+            sampled = batch.pop("sampling_per_token_logps")
+            if self.temperature == 1.0:
+                # π_old is who sampled: the ratio π/π_old is exact, also where engine and trainer round differently
+                batch["old_per_token_logps"] = sampled
+        return self._without_ungradable(batch)
+
+    def _add_labels(self, batch: dict[str, Any], inputs: list[dict[str, Any]], group: int) -> None:
+        """This rank's outcomes (B,) and, where they are asked for, weights (B,) that the whole groups decide."""
         count, device = len(inputs), batch["completion_ids"].device
         mine = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
         batch["outcomes"] = self._outcomes[mine]
         if self.part.loss.problem_balanced:
             problems = [i // group for i in range(len(self._outcomes))]
             batch["step_weights"] = problem_balanced_weights(problems, self._outcomes)[mine]
+        batch["problem"] = torch.tensor([row["problem"] for row in inputs], device=device)
+        if LOGPROBS in inputs[0]:
+            means = [sum(row[LOGPROBS]) / len(row[LOGPROBS]) for row in inputs]
+            batch["mean_logprob"] = torch.tensor(means, device=device)
+
+    def _add_steps(self, batch: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
+        """Where the head reads (B, n), what it is told of log-probabilities (B, n, 2), and which rows ended (B,)."""
+        device = batch["completion_ids"].device
         prompts = unpadded(batch["prompt_ids"], batch["prompt_mask"])
         completions = unpadded(batch["completion_ids"], batch["completion_mask"])
         table, places = step_table(self.part.sprm, prompts, completions, batch["prompt_ids"].shape[1])
@@ -109,20 +129,8 @@ class JointTrainer(WholeCheckpoints):
             if logprobs[0] is None:  # vLLM: TRL has them as a tensor
                 logprobs = batch["sampling_per_token_logps"].tolist()
             batch["step_logprobs"] = logprob_table(logprobs, places).to(device)
-        batch["problem"] = torch.tensor([row["problem"] for row in inputs], device=device)
-        batch["ended"] = torch.tensor(
-            [bool(ids) and ids[-1] in self.eos_token_ids for ids in completions], device=device
-        )
-        self.watch.number(mode, "gradable", float((batch["outcomes"] != UNGRADABLE).sum()), count)
-        if LOGPROBS in inputs[0]:
-            means = [sum(row[LOGPROBS]) / len(row[LOGPROBS]) for row in inputs]
-            batch["mean_logprob"] = torch.tensor(means, device=device)
-            self.watch.rollout(mode, batch["outcomes"].tolist(), [row[SCORE] for row in inputs])
-            sampled = batch.pop("sampling_per_token_logps")
-            if self.temperature == 1.0:
-                # π_old is who sampled: the ratio π/π_old is exact, also where engine and trainer round differently
-                batch["old_per_token_logps"] = sampled
-        return self._without_ungradable(batch)
+        ended = [bool(ids) and ids[-1] in self.eos_token_ids for ids in completions]
+        batch["ended"] = torch.tensor(ended, device=device)
 
     def _without_ungradable(self, batch: dict[str, Any]) -> dict[str, Any]:
         """No token of an ungradable trajectory counts in the policy's loss; the tokens that do are counted anew."""
