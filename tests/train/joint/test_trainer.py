@@ -296,3 +296,17 @@ def test_the_head_stays_out_of_what_vllm_gets() -> None:
     generation = Generation()
     _keep_head_out(generation)
     assert [name for name, _ in generation._iter_named_params()] == ["model.norm.weight", "lm_head.weight"]
+
+
+def test_balanced_weights_are_those_of_whole_groups(tmp_path: Path) -> None:
+    run = made(tmp_path, head={"problem_balanced": True})
+    rows = [dict(run.trainer.train_dataset[i]) for i in range(2) for _ in range(4)]
+    batch = run.trainer._generate_and_score_completions(rows)
+    outcomes = batch["outcomes"].tolist()
+    for start in (0, 4):
+        group = outcomes[start : start + 4]
+        right, wrong = group.count(1), group.count(0)
+        for row, outcome in enumerate(group, start):
+            both = right and wrong and outcome != UNGRADABLE
+            expected = (right + wrong) / (2 * group.count(outcome)) if both else 0.0
+            assert float(batch["step_weights"][row]) == pytest.approx(expected)

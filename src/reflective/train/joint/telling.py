@@ -57,8 +57,9 @@ class Telling(TrainerCallback):
         self._tokens, self._step = float(state.num_input_tokens_seen), state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Save and stop where a process was asked to."""
-        if self._agree(self._stop.requested):
+        """Save and stop, all together, where one process was asked to."""
+        self._stop.requested = self._agree(self._stop.requested)
+        if self._stop.requested:
             control.should_save = control.should_training_stop = True
         return control
 
