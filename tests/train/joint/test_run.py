@@ -108,13 +108,19 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, where: str) -> None:
     assert not (killed / "run" / WRITING).exists()
 
 
-@pytest.mark.parametrize("lora", [0, 2])
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, lora: int) -> None:
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"policy": {"iterations": 2, "schedule": "linear"}, "log": {"evaluate_every": 2, "evaluate_group": 2}},
+        {"lora": {"rank": 2}},
+        {"data": {"held_out": 20}},
+    ],
+    ids=["inside a generation", "adapters", "in the second epoch"],
+)
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, extra: dict[str, Any]) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
-    extra = {"policy": {"iterations": 2, "schedule": "linear"}, "log": {"evaluate_every": 2, "evaluate_group": 2}}
-    extra["lora"] = {"rank": lora}
     trained(whole, **extra)
     (stopped / "model-qwen3").symlink_to(whole / "model-qwen3")
     (stopped / "problems.jsonl").symlink_to(whole / "problems.jsonl")

@@ -33,7 +33,7 @@ TRAINER = {
     ),
     "_issue_warnings_after_load": "(self, load_result: Any) -> None",
 }
-OURS = {"__init__", "create_model_card"}
+OURS = {"__init__", "create_model_card", "_get_train_sampler"}
 
 
 def signature(owner, name):
@@ -57,6 +57,16 @@ def test_every_override_is_watched():
     ours = {**vars(WholeCheckpoints), **vars(JointTrainer)}
     overridden = {name for name, value in ours.items() if callable(value) and name in inherited}
     assert {n for n in overridden if not n.startswith("__")} - OURS == set(GRPO) | set(TRAINER)
+
+
+def test_the_order_of_the_data_comes_from_a_generator():
+    assert list(inspect.signature(trl.GRPOTrainer._get_train_sampler).parameters) == ["self", "dataset"]
+    from trl.trainer.utils import RepeatSampler
+
+    first, second = (RepeatSampler(range(20), 1, seed=3) for _ in range(2))
+    list(first)
+    first.generator.manual_seed(3)
+    assert list(first) == list(second)
 
 
 def test_trl_calls_the_model_once_with_what_the_forward_takes():

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import Sampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
@@ -106,6 +107,10 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
 
     # ---- resuming
 
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """TRL's, whose order in an epoch does not depend on the epochs that this process has been through."""
+        return EpochOrder(super()._get_train_sampler(dataset), self.args.seed, lambda: int(self.state.epoch or 0))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if not self.is_fsdp_enabled:  # there the head is part of the sharded state
@@ -130,6 +135,20 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
         tied = set(getattr(base_model(self.model), "_tied_weights_keys", None) or ())
         load_result.missing_keys[:] = [k for k in load_result.missing_keys if not is_head(k) and k not in tied]
         super()._issue_warnings_after_load(load_result)
+
+
+class EpochOrder(Sampler[int]):
+    """A shuffling sampler whose random stream begins anew in each epoch."""
+
+    def __init__(self, sampler: Any, seed: int, epoch: Callable[[], int]) -> None:
+        self._sampler, self._seed, self._epoch = sampler, seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self._sampler.generator.manual_seed(self._seed + self._epoch())
+        return iter(self._sampler)
+
+    def __len__(self) -> int:
+        return len(self._sampler)
 
 
 def whole_head(sprm: SPRMConfig, state: Mapping[str, Tensor]) -> SPRMHead:
