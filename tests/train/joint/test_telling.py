@@ -47,7 +47,11 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
 
 def test_curves_of_a_killed_run_are_read(tmp_path: Path) -> None:
     lines = ['{"step": 1, "reward": 0.1}', '{"step": 2, "reward": 0.2}', '{"step": 2, "rew']
-    (tmp_path / CURVES).write_text("\n".join(lines) + '\n{"step": 2, "reward": 0.3}\n')
+    (tmp_path / CURVES).write_text("\n".join(lines))
+    telling = Telling(tmp_path, print, Stop(), True, lambda wish: wish)
+    state = SimpleNamespace(global_step=2, max_steps=10, num_input_tokens_seen=0)
+    telling.on_train_begin(None, state, None)
+    telling.on_log(None, state, None, logs={"reward": 0.3})
     assert read_curves(tmp_path) == {"reward": ([1, 2], [0.1, 0.3])}  # what was run again counts
     assert read_curves(tmp_path / "nothing") == {}
 

@@ -53,8 +53,12 @@ class Telling(TrainerCallback):
         self._step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """What was read before a resumption does not count as speed."""
+        """What was read before a resumption does not count as speed; a line that a killed process began is ended."""
         self._tokens, self._step = float(state.num_input_tokens_seen), state.global_step
+        path = self._folder / CURVES
+        if self._leads and path.is_file() and not path.read_bytes().endswith(b"\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Save and stop, all together, where one process was asked to."""
