@@ -84,15 +84,23 @@ def assert_same_weights(a: Path, b: Path) -> None:
     assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
 
 
+# checkpoints at every step, so that some fall inside a generation
+KILLED: dict[str, Any] = {"log": {"save_every": 1}, "policy": {"minibatches": 2}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    tiny_joint(folder)
+    assert process(folder, "nowhere", 0, KILLED).wait(timeout=300) == 0
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["rollout", "backward", "checkpoint", "publishing"])
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, where: str) -> None:
-    extra = {"log": {"save_every": 1}, "policy": {"minibatches": 2}}  # so that checkpoints fall inside generations
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
-    tiny_joint(whole)
-    assert process(whole, "nowhere", 0, extra).wait(timeout=300) == 0
+def test_a_killed_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path, where: str) -> None:
+    killed, extra = tmp_path, KILLED
     (killed / "model-qwen3").symlink_to(whole / "model-qwen3")
     (killed / "problems.jsonl").symlink_to(whole / "problems.jsonl")
     running = process(killed, where, 2 if where == "rollout" else 3, extra)
