@@ -93,7 +93,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody killed."""
     folder = tmp_path_factory.mktemp("whole")
     tiny_joint(folder)
-    assert process(folder, "nowhere", 0, KILLED).wait(timeout=300) == 0
+    running = process(folder, "nowhere", 0, KILLED)
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == 0, told
     return folder
 
 
