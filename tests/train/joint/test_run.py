@@ -292,6 +292,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch
         ({"data": {"held_out": 24}}, "held_out"),
         ({"rollouts": {"problems": 50, "group": 2}}, "a step takes 50"),
         ({"device": "gpu"}, "device must be one of"),
+        ({"head": {"layer": -1}}, "fresh = true"),
+        ({"head": {"step_rule": "paper"}}, "fresh = true"),
         ({"data": {"source": None}}, "source"),
         ({"rewards": {"functions": ["no.such:thing"], "outcome": "no.such:thing"}}, "can't be found"),
         ({"rewards": {"functions": ["nonsense"], "outcome": "nonsense"}}, "package.module:function"),

@@ -23,25 +23,42 @@ def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SP
     settings = config.head
     if checkpoint.head is not None and checkpoint.config is not None and not settings.fresh:
         head, sprm = checkpoint.head, replace(checkpoint.config, calibration=None)
+        _check_kept(config, sprm)
         if settings.dropout is not None:
             head.dropout.p = settings.dropout
             sprm = replace(sprm, dropout=settings.dropout)
         return head, sprm
     ids: tuple[int, ...] | None = settings.step_tokens or None
-    if ids is None and checkpoint.config is not None:
+    if ids is None and settings.step_rule is None and checkpoint.config is not None:
         ids = checkpoint.config.step_token_ids
     head, sprm = init_head(
         checkpoint.model,
         checkpoint.tokenizer,
-        rule=settings.step_rule,
+        rule=settings.step_rule or "reference",
         step_token_ids=ids,
-        layer=settings.layer,
-        logprob_features=settings.logprob_features,
+        layer=-2 if settings.layer is None else settings.layer,
+        logprob_features=bool(settings.logprob_features),
         seed=config.seed,
         dropout=DROPOUT if settings.dropout is None else settings.dropout,
     )
     note("the head is new")
     return head, sprm
+
+
+def _check_kept(config: JointConfig, sprm: SPRMConfig) -> None:
+    """Refuse what can't be asked of a head that is there already."""
+    asked = config.head
+    for name, wanted, found in (
+        ("layer", asked.layer, sprm.layer),
+        ("step_tokens", asked.step_tokens or None, sprm.step_token_ids),
+        ("step_rule", asked.step_rule, None),
+        ("logprob_features", asked.logprob_features, sprm.logprob_features),
+    ):
+        if wanted is not None and wanted != found:
+            raise InputError(
+                f"[head] {name} is a new head's, and {config.model!r} has a head that is kept. Set [head] fresh = true, "
+                f"or leave {name} out."
+            )
 
 
 def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int]]:

@@ -119,7 +119,11 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class HeadLossConfig:
-    """The SPR loss and what moves the head. `fresh` makes a new head where the model has one."""
+    """The SPR loss and what moves the head.
+
+    `fresh` makes a new head where the model has one. `layer`, `step_rule`, `step_tokens` and `logprob_features` are a
+    new head's; a head that is kept has its own (None: whatever that is; of a new head −2, "reference" and False).
+    """
 
     lr: float = 3e-6  # reference
     weight_decay: float = 0.01
@@ -132,10 +136,10 @@ class HeadLossConfig:
     backbone_gradient_scale: float = 1e-4  # reference, dp_actor.py
     dropout: float | None = None  # None: as the head has it
     fresh: bool = False
-    layer: int = -2
-    step_rule: RuleName = "reference"
+    layer: int | None = None
+    step_rule: RuleName | None = None
     step_tokens: tuple[int, ...] = ()
-    logprob_features: bool = False  # of a fresh head; log-probabilities enter additively
+    logprob_features: bool | None = None
 
     def __post_init__(self) -> None:
         _at_least(self, 0.0, "lr", "weight_decay", "max_grad_norm", "coefficient")
