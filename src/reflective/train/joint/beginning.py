@@ -56,8 +56,8 @@ def _check_kept(config: JointConfig, sprm: SPRMConfig) -> None:
     ):
         if wanted is not None and wanted != found:
             raise InputError(
-                f"[head] {name} is a new head's, and {config.model!r} has a head that is kept. Set [head] fresh = true, "
-                f"or leave {name} out."
+                f"[head] {name} is a new head's, and the head of {config.model!r} is kept. "
+                f"Set [head] fresh = true, or leave {name} out."
             )
 
 
