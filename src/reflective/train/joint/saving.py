@@ -109,7 +109,10 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         """TRL's, whose order in an epoch does not depend on the epochs that this process has been through."""
-        return EpochOrder(super()._get_train_sampler(dataset), self.args.seed, lambda: int(self.state.epoch or 0))
+        sampler = super()._get_train_sampler(dataset)
+        if not self.shuffle_dataset:
+            return sampler
+        return EpochOrder(sampler, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -145,7 +148,7 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         self._sampler.generator.manual_seed(self._seed + self._epoch())
-        return iter(self._sampler)
+        yield from self._sampler
 
     def __len__(self) -> int:
         return len(self._sampler)
