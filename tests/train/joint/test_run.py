@@ -70,7 +70,7 @@ def process(folder: Path, where: str, when: int, extra: dict[str, Any]) -> subpr
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     code = RUN.replace("EXTRA", repr(extra))
     command = [sys.executable, "-c", code, str(folder), where, str(when)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=folder)
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

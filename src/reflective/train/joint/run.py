@@ -97,7 +97,7 @@ class JointRun:
         state = PartialState(cpu=config.device == "cpu")
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
-        device = torch.device("cpu") if config.device == "cpu" else state.device
+        device = state.device  # exactly: a model that is moved later, be it from cpu to cpu:0, leaves its engine behind
         home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
         config.batches(state.num_processes)  # refused before a model is loaded
         checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
