@@ -51,7 +51,8 @@ class TorchEngine(TokenEngine):
     """Writes scored trajectories with a Hugging Face causal LM and an SPRM head.
 
     `model` and `head` are taken as they are; without a head and a rule, trajectories carry no steps. The model's
-    projections may be re-laid (values unchanged), so don't train through it while the engine lives.
+    projections may be re-laid (values unchanged), so make the engine before an optimizer; when weights have changed in
+    place, call `refresh`.
 
     `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
     (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons.
@@ -169,6 +170,15 @@ class TorchEngine(TokenEngine):
     def close(self) -> None:
         """Free the KV memory; the model stays the caller's."""
         self._kv = None
+        self._parking.clear()
+        self._finished.clear()
+        self._features.clear()
+
+    def refresh(self) -> None:
+        """Go on with weights that an optimizer has changed in place; what is held of finished trajectories goes."""
+        if self.busy:
+            raise EngineError("the weights changed while trajectories were being written; let them finish first.")
+        self._backbone.refresh()
         self._parking.clear()
         self._finished.clear()
         self._features.clear()
