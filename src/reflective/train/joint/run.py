@@ -6,6 +6,7 @@ Under `accelerate launch` (or `torchrun`) every process runs this; process 0 tel
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -94,10 +95,14 @@ class JointRun:
 
         self.config, self._stop = config, stop
         check_engine(config)
+        if config.device == "cpu":
+            # accelerate would call it "cpu:0" where there are several processes, and moving a model from "cpu" to
+            # "cpu:0" copies it, which leaves the engine behind on the old weights
+            os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
         state = PartialState(cpu=config.device == "cpu")
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
-        device = state.device  # exactly: a model that is moved later, be it from cpu to cpu:0, leaves its engine behind
+        device = state.device
         home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
         config.batches(state.num_processes)  # refused before a model is loaded
         checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
