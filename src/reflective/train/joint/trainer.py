@@ -32,12 +32,13 @@ from reflective.checkpoint import SPRMConfig
 from reflective.errors import TrainingError
 from reflective.sprm.head import SPRMHead
 from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG, SPRLoss, problem_balanced_weights, spr_loss
-from reflective.train.joint.attached import HEAD, attach_head, base_model, is_head
+from reflective.train.joint.attached import attach_head, base_model, is_head
 from reflective.train.joint.config import HeadLossConfig
 from reflective.train.joint.rollouts import LOGPROBS, SCORE, EngineRollouts
 from reflective.train.joint.saving import WholeCheckpoints
 from reflective.train.joint.steps import NO_STEP, logprob_table, step_table, trimmed, unpadded
 from reflective.train.joint.watch import Watch
+from reflective.train.joint.with_vllm import keep_head_out
 
 RIGHT_ABOVE = 0.5  # a reward of the outcome function above this says right
 
@@ -70,7 +71,7 @@ class JointTrainer(WholeCheckpoints):
         self.watch = Watch(part.sprm.aggregation)
         generation = getattr(self, "vllm_generation", None)
         if generation is not None:
-            _keep_head_out(generation)
+            keep_head_out(generation)
 
     @property
     def micro_batches_done(self) -> int:
@@ -241,13 +242,3 @@ def _whole(norm: Any) -> Tensor:
     """A norm of parameters that may be in pieces, on every rank."""
     whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return whole
-
-
-def _keep_head_out(generation: Any) -> None:
-    """Don't send the head to vLLM, whose loader knows no such weights."""
-    every = generation._iter_named_params
-
-    def without_head() -> Any:
-        return ((name, p) for name, p in every() if not name.startswith(f"{HEAD}."))
-
-    generation._iter_named_params = without_head
