@@ -197,7 +197,15 @@ class OpenAIEngine(ServedEngine):
         def read(prompt: Sequence[int] | str, tokens: int, slots: Slots | None) -> list[Chunk]:
             greedy = Sampling(temperature=0.0)
             body = completion_request(
-                endpoint.model, prompt, greedy, seed=0, max_tokens=tokens, stop_ids=(), slots=slots, stream_interval=1
+                endpoint.model,
+                prompt,
+                greedy,
+                seed=0,
+                max_tokens=tokens,
+                stop_ids=(),
+                slots=slots,
+                stream_interval=1,
+                prompt_ids=isinstance(prompt, str),
             )
             return self._pool.read(endpoint, body, slots)
 

@@ -220,6 +220,17 @@ def test_what_can_not_run_is_refused_before_a_model_is_loaded(
         prepare(config, note=lambda _: None)
 
 
+def test_a_head_that_reads_log_probabilities_gets_the_models_own_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(with_vllm, "find_spec", lambda _: object())
+    fresh = {"fresh": True, "logprob_features": True}
+    for temperature, more in ((0.7, {}), (1.0, {"top_p": 0.9})):
+        config = configured(tmp_path, "vllm_colocate", head=fresh, rollouts={"temperature": temperature}, trl=more)
+        with pytest.raises(InputError, match="at temperature 1, without filters"):
+            prepare(config, note=lambda _: None)
+
+
 def test_vllm_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(with_vllm, "find_spec", lambda _: None)
     with pytest.raises(DependencyError, match=r"reflective\[vllm\]"):

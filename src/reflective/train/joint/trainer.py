@@ -114,9 +114,9 @@ class JointTrainer(WholeCheckpoints):
             problems = [i // group for i in range(len(self._outcomes))]
             batch["step_weights"] = problem_balanced_weights(problems, self._outcomes)[mine]
         batch["problem"] = torch.tensor([row["problem"] for row in inputs], device=device)
-        if LOGPROBS in inputs[0]:
-            means = [sum(row[LOGPROBS]) / len(row[LOGPROBS]) for row in inputs]
-            batch["mean_logprob"] = torch.tensor(means, device=device)
+        if "sampling_per_token_logps" in batch:  # NaN where vLLM had none
+            tokens, logprobs = batch["completion_mask"], batch["sampling_per_token_logps"].nan_to_num()
+            batch["mean_logprob"] = (logprobs * tokens).sum(1) / tokens.sum(1).clamp(min=1)  # (B, T) -> (B,)
 
     def _add_steps(self, batch: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
         """Where the head reads (B, n), what it is told of log-probabilities (B, n, 2), and which rows ended (B,)."""
