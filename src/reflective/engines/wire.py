@@ -157,7 +157,7 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk:
 def _drawn(token: int, value: Any, top: Any, names: tuple[str, ...]) -> Drawn:
     if not _is_number(value):
         raise Garbage(f"a log-probability that is none: {value!r:.40}")
-    values = [top.get(name) for name in names] if isinstance(top, dict) else []
+    values: list[Any] = [top.get(name) for name in names] if isinstance(top, dict) else []
     slots = tuple(map(float, values)) if all(map(_is_number, values)) else ()
     return Drawn(token, float(value), slots)
 
