@@ -114,7 +114,7 @@ def reflective_class(stock: Any) -> Any:
             if streamed:
                 self._head_from_stream = True
             if streamed or not self._head_from_stream:
-                _load_head(self.sprm, streamed or self._reflective.state())
+                self.sprm.load_state_dict(streamed or self._reflective.state())
             return loaded if loaded is None else {*loaded, *(PARTS + name for name, _ in self.sprm.named_parameters())}
 
     Reflective.__name__ = Reflective.__qualname__ = f"Reflective{stock.__name__}"
@@ -210,16 +210,6 @@ def _empty_head(plan: Plan) -> Any:
     from reflective.sprm.head import SPRMHead
 
     return SPRMHead(plan.head.hidden_size, 0.0, plan.head.uses_logprobs).eval()
-
-
-def _load_head(head: Any, state: dict[str, Any]) -> None:
-    """As vLLM's own modules are loaded: when a trainer replaces weights, vLLM says by its loaders where they go."""
-    for name, parameter in head.named_parameters():
-        load = getattr(parameter, "weight_loader", None)
-        if load is None:
-            parameter.data.copy_(state[name])
-        else:
-            load(parameter, state[name])
 
 
 def _divert(weights: Iterable[tuple[str, Any]], head: dict[str, Any]) -> Iterable[tuple[str, Any]]:
