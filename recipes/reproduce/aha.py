@@ -22,9 +22,11 @@ from reflective.checkpoint import init_head
 from reflective.evaluate.bootstrap import Bootstrap, Interval
 from reflective.evaluate.report.figures import Series
 from reflective.evaluate.table import Floats, Table
+from reflective.tasks.base import Split
 from reflective.train.joint.telling import read_curves
 
 NAME = "aha"
+NEEDS: Sequence[Split] = ()
 TITLE = "The aha moment"
 QUESTION = (
     "The gap between the mean scores of right and of wrong trajectories on test problems, over joint training from a "

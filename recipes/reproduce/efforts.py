@@ -6,6 +6,7 @@ Claim: answering from the best of 2, 8 or 32 thinkings by score beats one sample
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from reflective.evaluate.paired import compare
 from reflective.evaluate.report.words import MAIN
 from reflective.evaluate.selectors import LABELS, SELECTORS, known_selectors
 from reflective.evaluate.summary import summarise
+from reflective.tasks.base import Split
 
 NAME = "efforts"
+NEEDS: Sequence[Split] = ("test",)
 TITLE = "Effort against everything else that k trajectories can be spent on"
 QUESTION = (
     "Low, medium and high effort (best of 2, 8 and 32 by score) against a single sample, votes, selectors that need no "

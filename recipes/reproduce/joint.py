@@ -6,20 +6,23 @@ Claim: policy and judge share a backbone and can be trained together without los
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import judges
 from findings import Findings, Sheet
 from heads import adapted, fit, head_config, judge_test, rollouts_of
 from joint_runs import Look, begin, joint_config, look_folder, run_to, tidy
-from lab import SHARED, Lab, study_settings
+from lab import SHARED, SPLITS, Lab, study_settings
 from measures import cell, difference, difference_cell, table_of
 
 from reflective.checkpoint import init_head
 from reflective.evaluate.metrics.subsets import pass_at_k
 from reflective.sprm.head import SPRMHead
+from reflective.tasks.base import Split
 
 NAME = "joint"
+NEEDS: Sequence[Split] = SPLITS
 TITLE = "The head alone against joint training"
 QUESTION = (
     "The head alone is fitted on trajectories of the frozen policy; joint runs see as many, of their own. Variants "

@@ -1,9 +1,10 @@
 """Where the studies work: one model, its folders, and the trajectories that they share, sampled once.
 
-<output>/shared/{train,validation,test}   records of the model, and features/ of their steps
-<output>/<study>/settings.json            what its records were made with; another setting is refused
-<output>/<study>/sittings.jsonl           how long it took, a line a sitting
-<output>/<study>/done                     everything of it is recorded
+    <output>/shared/<split>    records of the model, and features/ of their steps
+    <output>/<study>           what a study adds
+
+In each of them: settings.json, what the records were made with, so that other settings are refused; sittings.jsonl,
+how long it took, a line a sitting; and `done`, once everything of it is recorded.
 """
 
 from __future__ import annotations
@@ -81,9 +82,7 @@ class Lab:
         if count_lines(folder / RECORDS) < wanted:
             k: int = getattr(data, f"{split}_trajectories")
             self.note(f"{split}: {wanted:,} problems × {k} trajectories")
-            engine = TorchEngine.from_checkpoint(
-                self.checkpoint(), max_rows=data.rows, keep_confidences=split == "test"
-            )
+            engine = engine_of(self.checkpoint(), self.sprm, max_rows=data.rows, keep_confidences=split == "test")
             found = sample(
                 engine, self.problems(split), k, folder, self.search_settings(split), self.note, keep_ids=True
             )
@@ -105,11 +104,6 @@ class Lab:
     def reader(self) -> Any:
         """The model by Hugging Face's own forward."""
         return self.checkpoint().model.eval()
-
-    def share(self) -> None:
-        """Make all that is shared."""
-        for split in SPLITS:
-            self.steps(split)
 
     # ---- a study's folder
 
@@ -142,6 +136,13 @@ class Lab:
                     f"'{path.parent}' was made with another {key!r} (see {path.name}). "
                     "Name another --output, or remove the folder."
                 )
+
+
+def engine_of(checkpoint: Checkpoint, sprm: SPRMConfig, **options: Any) -> TorchEngine:
+    """The engine of a model; one without a head knows from `sprm` where thinkings and steps end."""
+    if checkpoint.head is not None:
+        return TorchEngine.from_checkpoint(checkpoint, **options)
+    return TorchEngine(checkpoint.model, checkpoint.tokenizer, None, sprm.rule, name=checkpoint.name, **options)
 
 
 def is_done(root: Path, name: str) -> bool:

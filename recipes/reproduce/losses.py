@@ -6,14 +6,18 @@ failed trajectories, and judges better than one that learns from all steps (pape
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import judges
 from findings import Findings
 from heads import fit, head_config, judge_test, rollouts_of
-from lab import Lab, study_settings
+from lab import SPLITS, Lab, study_settings
+
+from reflective.tasks.base import Split
 
 NAME = "losses"
+NEEDS: Sequence[Split] = SPLITS
 TITLE = "SPR loss against plain BCE"
 QUESTION = (
     "Heads fitted on the same frozen trajectories, as long and from the same starts, that differ in the loss alone."

@@ -6,6 +6,7 @@ is what makes scoring free. What do other layers, and the step token's own posit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import judges
@@ -14,7 +15,10 @@ from findings import Findings
 from heads import fit, head_config, judge_test, rollouts_of
 from lab import BEFORE, SPLITS, Lab, study_settings
 
+from reflective.tasks.base import Split
+
 NAME = "reading"
+NEEDS: Sequence[Split] = SPLITS
 TITLE = "Where the head reads"
 QUESTION = (
     "Heads on other layers (−2 is what enters the last one, −1 what leaves the final norm), before the step token and "

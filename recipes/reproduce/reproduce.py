@@ -30,11 +30,12 @@ import reading
 import scaling
 import separate
 import transfer
-from lab import SHARED, Lab, is_done, seconds_of, study_settings
+from lab import SHARED, SPLITS, Lab, is_done, seconds_of, study_settings
 from settings import Settings, read_settings
 from writing import hardware, write_page
 
 from reflective.errors import InputError, ReflectiveError
+from reflective.tasks.base import Split
 from reflective.train.progress import Note, print_note
 
 HERE = Path(__file__).resolve().parent
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ReflectiveError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     return 0
 
 
@@ -79,11 +80,17 @@ def collect(settings: Settings, numbers: Sequence[int], note: Note) -> None:
     """The records of these studies; those that are done are left alone."""
     root = Path(settings.output)
     lab = Lab(settings, root, note)
-    _let(lab, SHARED, lambda folder: lab.share())
-    for number in numbers:
-        study = STUDIES[number - 1]
+    studies = [(number, STUDIES[number - 1]) for number in numbers]
+    for split in SPLITS:
+        if any(split in study.NEEDS for _, study in studies):
+            _let(lab, f"{SHARED}/{split}", partial(_share, lab, split))
+    for number, study in studies:
         note(f"study {number}: {study.TITLE}")
         _let(lab, study.NAME, partial(study.collect, lab))
+
+
+def _share(lab: Lab, split: Split, folder: Path) -> None:
+    lab.steps(split)
 
 
 def _let(lab: Lab, name: str, make: Callable[[Path], None]) -> None:
@@ -99,8 +106,12 @@ def write(settings: Settings, command: str, note: Note) -> dict[str, Any]:
     """Figures of every study that is done, as JSON in the output folder, and the page."""
     root = Path(settings.output)
     done = [(n, study) for n, study in enumerate(STUDIES, 1) if is_done(root, study.NAME)]
-    about = study_settings(root, SHARED)
-    studies = [_entry(root, number, study) for number, study in done]
+    made_with = [study_settings(root, study.NAME) for _, study in done]
+    if not done:
+        raise InputError(f"no study is complete in '{root}'. Run without --write, or name another --output.")
+    if len({about["weights"] for about in made_with}) > 1:
+        raise InputError(f"the studies in '{root}' are of different models. Remove those that are out of date.")
+    about = made_with[0]
     found = {
         "run": {
             "command": command,
@@ -108,11 +119,11 @@ def write(settings: Settings, command: str, note: Note) -> dict[str, Any]:
             "weights": about["weights"],
             "seeds": list(settings.seeds),
             "data": about["data"],
-            "seconds": {SHARED: seconds_of(root, SHARED)},
+            "seconds": {SHARED: sum(seconds_of(root, f"{SHARED}/{split}") for split in SPLITS)},
             "missing": [f"{n}. {s.TITLE}" for n, s in enumerate(STUDIES, 1) if (n, s) not in done],
             "hardware": hardware(),
         },
-        "studies": studies,
+        "studies": [_entry(root, number, study) for number, study in done],
     }
     (root / FOUND).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_page(Path(settings.results), found)

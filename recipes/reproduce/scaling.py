@@ -20,13 +20,12 @@ import numpy as np
 from features import load_features, read_features
 from findings import Findings, Sheet, line, plot
 from heads import fit, head_config, judge_test, rollouts_of, write_scored
-from lab import BEFORE, SEEDS, SPLITS, Lab, count_lines, search_settings, study_settings
+from lab import BEFORE, SEEDS, SPLITS, Lab, count_lines, engine_of, search_settings, study_settings
 from measures import cell, effort_name, efforts_shown, of_interval, over_seeds, same_problems, sentence, table_of
 from sampling import load, sample
 from settings import merged
 
-from reflective.checkpoint import init_head, load_checkpoint
-from reflective.engines.torch import TorchEngine
+from reflective.checkpoint import SPRMConfig, init_head, load_checkpoint
 from reflective.errors import TrainingError
 from reflective.evaluate.bootstrap import Bootstrap, Interval
 from reflective.evaluate.manifest import RECORDS
@@ -40,10 +39,11 @@ from reflective.train.config import SFTConfig, make_config
 from reflective.train.sft import train_sft
 
 NAME = "scaling"
+NEEDS: Sequence[Split] = ()
 TITLE = "The scaling law"
 QUESTION = (
     "Model sizes trained from nothing on the same tokens, each with a head of its own; right answers of the best of k "
-    "by score, for every k, against parameters × total thinking tokens."
+    "by score, for every k, against parameters × total written tokens."
 )
 RECIPE = Path(__file__).resolve().parent.parent / "nano" / "sft.toml"
 SCORED, ABOUT, TOKENIZER = "scored", "model.json", "tokenizer"
@@ -75,7 +75,7 @@ def _one(lab: Lab, target: Path, size: str, seed: int) -> None:
     _, sprm = init_head(reader.model, reader.tokenizer)
     records, steps = {}, {}
     for split in SPLITS:
-        records[split] = _sampled(lab, model, target / split, split)
+        records[split] = _sampled(lab, model, sprm, target / split, split)
         read_features(reader.model.eval(), sprm.rule, records[split], [BEFORE], target / split / "features", lab.note)
         steps[split] = load_features(target / split / "features", BEFORE)
     judge = head_config(lab.settings.model, seed, lab.settings.head)
@@ -87,6 +87,118 @@ def _one(lab: Lab, target: Path, size: str, seed: int) -> None:
         remark = f"{size}, seed {seed}, has no head, and selects by log-probability: {error}"
         lab.note(f"  {remark}")
     parameters = sum(p.numel() for p in reader.model.parameters())
+    about = {"parameters": parameters, "trained_tokens": config.max_tokens, "remark": remark}
+    (target / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    if remark:
+        unscored: list[list[list[float]]] = [[[] for _ in record.trajectories] for record in records["test"]]
+        write_scored(target / SCORED, records["test"], steps["test"], unscored, judge.aggregation)
+    else:
+        judge_test(head, records["test"], steps["test"], target / SCORED, judge.aggregation)
+
+
+def sft_config(lab: Lab, target: Path, size: str, seed: int) -> SFTConfig:
+    """The recipe of nano with this size; the same data for every size."""
+    study, data = lab.settings.scaling, lab.settings.data
+    ours: Mapping[str, Any] = {
+        "output": str(target / "sft"),
+        "tokenizer": str(target.parent / TOKENIZER),
+        "seed": seed,
+        "tensorboard": False,
+        "data": {"levels": list(data.levels), "cache": str(target.parent / "cache"), "validation_examples": 0},
+        "architecture": study.sizes[size],
+    }
+    recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+    recipe["data"]["families"] = dict.fromkeys(_families(lab), 1)
+    return make_config(SFTConfig, merged(recipe, study.supervised, ours))
+
+
+def _families(lab: Lab) -> list[str]:
+    return list(lab.settings.scaling.families or lab.settings.data.families or TASKS)
+
+
+def _sampled(lab: Lab, model: Path, sprm: SPRMConfig, folder: Path, split: Split) -> list[Record]:
+    """Trajectories of a trained model."""
+    study, data = lab.settings.scaling, lab.settings.data
+    count: int = getattr(study, f"{split}_problems")
+    if count_lines(folder / RECORDS) >= count:
+        return load(folder)
+    checkpoint = load_checkpoint(str(model), require_head=False)
+    problems = list(mixture(split, count, data.levels, _families(lab), data.seed))
+    engine = engine_of(checkpoint, sprm, max_rows=data.rows)
+    k = study.trajectories if split == "test" else study.train_trajectories
+    found = sample(engine, problems, k, folder, search_settings(data, SEEDS[split]), lab.note, keep_ids=True)
+    engine.close()
+    return found
+
+
+# ---- the law
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """accuracy = a + b · log10(compute): its coefficients with intervals, and how far the points lie from it."""
+
+    a: Interval
+    b: Interval
+    b_error: float  # the standard error of b, of resampled problems
+    residual: float  # root mean square, in shares
+    explained: float  # R²
+
+    def at(self, compute: float) -> float:
+        """What the law says."""
+        return self.a.value + self.b.value * float(np.log10(compute))
+
+
+def law(compute: Floats, accuracy: Floats) -> Law:
+    """The least-squares line through M points, (M,) and (P, M): each problem's share of right answers at each point.
+
+    The line is linear in the accuracies, so its coefficients are the means over problems of the coefficients that each
+    problem's own accuracies give, and are resampled like any mean. The abscissae are taken as given.
+    """
+    x = np.log10(compute)
+    centred = x - x.mean()
+    # b = Σ_m (x_m - x̄) y_m / Σ_m (x_m - x̄)²
+    b = accuracy @ centred / (centred @ centred)  # (P, M) @ (M,) -> (P,)
+    a = accuracy.mean(1) - b * x.mean()  # (P,)
+    bootstrap = Bootstrap(len(b))
+    intervals = bootstrap.means(np.stack([a, b], axis=1))
+    drawn = np.concatenate([counts @ b / counts.sum(1) for counts in bootstrap.blocks()])  # (R,)
+    y = accuracy.mean(0)  # (M,)
+    rest, total = y - (a.mean() + b.mean() * x), y - y.mean()
+    explained = 1.0 - float(rest @ rest) / float(total @ total) if float(total @ total) > 0 else float("nan")
+    return Law(intervals[0], intervals[1], float(drawn.std()), float(np.sqrt((rest**2).mean())), explained)
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """A size's points: `compute` (K,) and `accuracy` (P, K), the mean over seeds."""
+
+    parameters: int
+    tokens: float
+    ks: list[int]
+    accuracy: Floats
+
+    @property
+    def compute(self) -> Floats:
+        # parameters × total written tokens of k trajectories
+        out: Floats = self.parameters * self.tokens * np.array(self.ks, dtype=np.float64)
+        return out
+
+
+def _size(tables: Sequence[Table], parameters: int) -> _Size:
+    ks = budgets(min(table.budget for table in tables))
+    values = [best_of_k(table, order_keys(table, "best_of_n"), ks) for table in tables]
+    tokens = float(np.mean([np.nanmean(np.where(table.present, table.tokens, np.nan)) for table in tables]))
+    return _Size(parameters, tokens, ks, over_seeds(values))
+
+
+def figures(root: Path) -> Findings:
+    """From the scored test trajectories of every size and seed."""
+    settings = study_settings(root, NAME)
+    names, seeds = list(settings["study"]["sizes"]), settings["seeds"]
+    folders = {name: [judges.folder_of(root / NAME, name, seed) for seed in seeds] for name in names}
+    tables = {name: [table_of(folder / SCORED) for folder in several] for name, several in folders.items()}
+    same_problems([table for several in tables.values() for table in several])
     about = {name: [_about(folder) for folder in several] for name, several in folders.items()}
     sizes = {name: _size(several, about[name][0]["parameters"]) for name, several in tables.items()}
     known = ~np.isnan(np.concatenate([size.accuracy for size in sizes.values()], axis=1)).any(1)  # (P,)
@@ -108,7 +220,7 @@ def _one(lab: Lab, target: Path, size: str, seed: int) -> None:
     ]
     every = laws["all sizes and k"]
     told = (
-        sentence("b, in shares of right answers per decade of parameters × thinking tokens", every.b.to_json())
+        sentence("b, in shares of right answers per decade of parameters × written tokens", every.b.to_json())
         + f" Standard error {every.b_error:.4f}; the points lie {every.residual:.3f} (rms) from the line, "
         + f"R² = {every.explained:.3f}."
     )
@@ -116,7 +228,7 @@ def _one(lab: Lab, target: Path, size: str, seed: int) -> None:
         [
             Sheet("Sizes", ["", "parameters", "tokens a trajectory", "one", *map(effort_name, ks)], rows),
             Sheet(
-                "accuracy = a + b · log10(parameters × thinking tokens)",
+                "accuracy = a + b · log10(parameters × written tokens)",
                 ["points", "b", "standard error of b", "a", "residual (rms)", "R²"],
                 [_law_row(name, one) for name, one in laws.items()],
             ),
@@ -125,12 +237,12 @@ def _one(lab: Lab, target: Path, size: str, seed: int) -> None:
         [
             plot(
                 "scaling",
-                "Right answers against parameters × thinking tokens",
+                "Right answers against parameters × written tokens",
                 [
                     *(_points(i, name, size) for i, (name, size) in enumerate(sizes.items())),
                     line("law", "fit", (edge := [compute.min(), compute.max()]), [_flat(every.at(x)) for x in edge]),
                 ],
-                "parameters × thinking tokens of k trajectories",
+                "parameters × written tokens of k trajectories",
                 "right, best of k by score",
                 log_x=True,
                 unit_y=False,

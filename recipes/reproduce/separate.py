@@ -19,7 +19,7 @@ import torch
 from features import Written, sequences
 from findings import Findings, Sheet
 from heads import fit, head_config, judge_test, rollouts_of, write_scored
-from lab import Lab, study_settings
+from lab import SPLITS, Lab, study_settings
 from measures import Cell, cell, sentence
 
 from reflective.checkpoint import init_head
@@ -28,8 +28,10 @@ from reflective.evaluate.bootstrap import Bootstrap
 from reflective.records import Record
 from reflective.search import BestOfN, solve_many
 from reflective.sprm.head import SPRMHead
+from reflective.tasks.base import Split
 
 NAME = "separate"
+NEEDS: Sequence[Split] = SPLITS
 TITLE = "A shared backbone against a separate reward model"
 QUESTION = (
     "A head on the frozen, shared backbone, and a second copy of the backbone whose weights all learn to judge: the "
@@ -91,7 +93,7 @@ def _time(lab: Lab, folder: Path) -> None:
     rows = lab.settings.data.rows
     engines = {
         WITH: TorchEngine(shared.model, shared.tokenizer, head, lab.sprm.rule, max_rows=rows),
-        WITHOUT: TorchEngine(lab.checkpoint().model, shared.tokenizer, None, None, max_rows=rows),
+        WITHOUT: TorchEngine(lab.checkpoint().model, shared.tokenizer, None, lab.sprm.rule, max_rows=rows),
     }
     k = len(records[0].trajectories)
     for number, record in enumerate(records):
@@ -133,7 +135,7 @@ def figures(root: Path) -> Findings:
         for name, part, seconds, cost in ways
     ]
     weight = (
-        f"The head has {parameters['head'] / parameters['backbone']:.1%} of the backbone's parameters, a separate model "
+        f"The head has {parameters['head'] / parameters['backbone']:.1%} of the backbone's parameters, a separate one "
         f"{parameters['separate'] / parameters['backbone']:.1%}."
     )
     return Findings(

@@ -7,13 +7,14 @@ not set there keeps the settings of the package.
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.train.config import at_least, read_config
+from reflective.train.config import at_least, make_config
 
 Table = Mapping[str, Any]
 
@@ -152,14 +153,26 @@ class Settings:
     def of_study(self, name: str) -> dict[str, Any]:
         """What decides the records of a study, or of what is shared, as plain values."""
         table = dataclasses.asdict(self)
-        if name not in table:  # nothing is trained for it
+        if name not in table:  # what is shared, and study 1: nothing is trained for it
             return {"data": table["data"]}
         return {**{key: table[key] for key in ("seeds", "data", "head", "trainer")}, "study": table[name]}
 
 
 def read_settings(path: Path, **overrides: Any) -> Settings:
-    """The settings in a TOML file; `overrides` replace its top-level keys (None: leave as it is)."""
-    return read_config(Settings, path, **overrides)
+    """The settings in a TOML file; `overrides` replace its top-level keys (None: leave as it is).
+
+    A file that `extends` another one beside it says only what is different.
+    """
+    return make_config(Settings, merged(_table(path), {k: v for k, v in overrides.items() if v is not None}))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # TOML and UTF-8 errors are ValueErrors
+        raise InputError(f"can't read the settings '{path}': {error}") from error
+    base = table.pop("extends", None)
+    return table if base is None else merged(_table(path.parent / base), table)
 
 
 def merged(*tables: Table) -> dict[str, Any]:

@@ -15,14 +15,16 @@ import judges
 from features import Steps
 from findings import Findings, Sheet
 from heads import fit, head_config, logits_of, rollouts_of, write_scored
-from lab import Lab, study_settings
+from lab import SPLITS, Lab, study_settings
 from measures import cell, difference_cell, effort_name, table_of
 
 from reflective.errors import InputError
 from reflective.records import Record
 from reflective.sprm.head import SPRMHead
+from reflective.tasks.base import Split
 
 NAME = "transfer"
+NEEDS: Sequence[Split] = SPLITS
 TITLE = "Families that the head has never seen"
 QUESTION = (
     "The families are cut into folds; a head is fitted on all folds but one and judges that one. The policy has seen "

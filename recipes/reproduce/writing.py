@@ -63,11 +63,15 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         f"{_amount(data, 'train')} training, {_amount(data, 'validation')} validation and {_amount(data, 'test')} test "
         f"problems × trajectories, at temperature 1, where a study doesn't say otherwise.{missing}"
     )
+    how = (
+        "Brackets are 95 % intervals over problems; where something is trained, the value is the mean over seeds, and "
+        "± the standard deviation of the seeds. Differences are paired by problem; *noise* is what chance explains at "
+        "5 %. Nothing is corrected for the number of comparisons."
+    )
     return [
         "# Results",
         "",
-        "What the paper claims, examined again on a model that fits a laptop. All figures and sentences are computed from "
-        + "records, by",
+        "What the paper claims, examined again on a model that fits a laptop; all computed from records, by",
         "",
         "<!-- test: parse -->",
         "```bash",
@@ -76,9 +80,7 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         "",
         about,
         "",
-        "Brackets are 95 % intervals over problems; where something is trained, the value is the mean over seeds, and "
-        + "± the standard deviation of the seeds. Differences are paired by problem; *noise* is what chance explains at "
-        + "5 %. Nothing is corrected for the number of comparisons.",
+        how,
         "",
         f"Made on {run['hardware']}.",
         "",
