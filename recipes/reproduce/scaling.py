@@ -30,6 +30,7 @@ from reflective.errors import TrainingError
 from reflective.evaluate.bootstrap import Bootstrap, Interval
 from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.metrics.subsets import best_of_k, budgets
+from reflective.evaluate.report.words import plain
 from reflective.evaluate.selectors import order_keys
 from reflective.evaluate.table import Floats, Table
 from reflective.records import Record
@@ -222,7 +223,7 @@ def figures(root: Path) -> Findings:
     told = (
         sentence("b, in shares of right answers per decade of parameters × written tokens", every.b.to_json())
         + f" Standard error {every.b_error:.4f}; the points lie {every.residual:.3f} (rms) from the line, "
-        + f"R² = {every.explained:.3f}."
+        + f"R² = {plain(every.explained)}."
     )
     return Findings(
         [
@@ -266,10 +267,10 @@ def _law_row(name: str, one: Law) -> list[Any]:
     return [
         name,
         of_interval(one.b, unit="number"),
-        f"{one.b_error:.4f}",
+        plain(one.b_error),
         of_interval(one.a, unit="number"),
-        f"{one.residual:.4f}",
-        f"{one.explained:.3f}",
+        plain(one.residual),
+        plain(one.explained),
     ]
 
 
