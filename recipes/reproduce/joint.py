@@ -58,7 +58,7 @@ def _fitted(lab: Lab, folder: Path, seed: int) -> Path:
     settings, study = lab.settings, lab.settings.joint
     config = head_config(settings.model, seed, settings.head)
     seen = joint_config(lab, start, start, study.steps, seed, {})
-    wanted = study.steps * seen.rollouts.trajectories // max(seen.policy.iterations, 1)
+    wanted = study.steps * seen.rollouts.trajectories // (seen.policy.iterations * seen.policy.minibatches)
     problems = -(-wanted // settings.data.train_trajectories)
     lab.note(f"head alone on {problems:,} problems × {settings.data.train_trajectories}, seed {seed}")
     train, validation = rollouts_of(*lab.steps("train", problems)), rollouts_of(*lab.steps("validation"))

@@ -18,6 +18,7 @@ from settings import Table, merged
 
 from reflective.checkpoint import Checkpoint, SPRMConfig, load_checkpoint, save_checkpoint
 from reflective.engines.torch import TorchEngine
+from reflective.errors import TrainingError
 from reflective.evaluate.manifest import RECORDS
 from reflective.sprm.head import SPRMHead
 from reflective.tasks import TASKS
@@ -73,6 +74,8 @@ def run_to(lab: Lab, run: Path, start: Path, steps: int, seed: int, variant: Tab
         result = train_joint(joint_config(lab, start, run / TRAINED, steps, seed, variant), note=lambda text: None)
         if result.interrupted:
             raise KeyboardInterrupt
+        if result.steps < steps:
+            raise TrainingError(f"{run} ended after step {result.steps} of {steps}. Remove it and start again.")
         reached.write_text(f"{steps}\n")
     look_at(lab, run / TRAINED / "model", target, look)
 

@@ -219,7 +219,7 @@ def figures(root: Path) -> Findings:
         ]
         for name, size in sizes.items()
     ]
-    every = laws["all sizes and k"]
+    every, edges = laws["all sizes and k"], [float(compute.min()), float(compute.max())]
     told = (
         sentence("b, in shares of right answers per decade of parameters × written tokens", every.b.to_json())
         + f" Standard error {every.b_error:.4f}; the points lie {every.residual:.3f} (rms) from the line, "
@@ -241,11 +241,10 @@ def figures(root: Path) -> Findings:
                 "Right answers against parameters × written tokens",
                 [
                     *(_points(i, name, size) for i, (name, size) in enumerate(sizes.items())),
-                    line("law", "fit", (edge := [compute.min(), compute.max()]), [_flat(every.at(x)) for x in edge]),
+                    line("law", "fit", np.log10(edges).tolist(), [_flat(every.at(edge)) for edge in edges]),
                 ],
-                "parameters × written tokens of k trajectories",
+                "log10 of parameters × written tokens of k trajectories",
                 "right, best of k by score",
-                log_x=True,
                 unit_y=False,
             )
         ],
@@ -276,7 +275,7 @@ def _law_row(name: str, one: Law) -> list[Any]:
 
 def _points(place: int, name: str, size: _Size) -> Any:
     intervals = Bootstrap(len(size.accuracy)).means(size.accuracy, share=True)
-    return line(f"size{place}", f"{name} ({size.parameters / 1e6:.2f}M)", size.compute.tolist(), intervals)
+    return line(f"size{place}", f"{name} ({size.parameters / 1e6:.2f}M)", np.log10(size.compute).tolist(), intervals)
 
 
 def _flat(value: float) -> dict[str, float]:
