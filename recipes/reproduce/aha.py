@@ -101,7 +101,7 @@ def figures(root: Path) -> Findings:
                 [_curve(root / NAME, v, i, seeds, "spr/gap") for i, v in enumerate(variants)],
                 "optimizer step",
                 "mean score of right − of wrong",
-                caption="Means over seeds; no interval, since each step draws other problems.",
+                caption="Means over the seeds whose step had both; no interval, since each step draws other problems.",
                 unit_y=False,
             ),
         ],
@@ -172,9 +172,9 @@ def _number(interval: Interval) -> Cell:
 
 
 def _curve(folder: Path, variant: str, place: int, seeds: Sequence[int], name: str) -> Series:
-    """A figure of the training log, the mean over seeds at each step that all of them have told."""
+    """A figure of the training log, at each step the mean over the seeds that have told it there."""
     curves = [read_curves(folder / f"{variant}-{seed}" / TRAINED).get(name, ([], [])) for seed in seeds]
     told = [dict(zip(*curve, strict=True)) for curve in curves]
-    steps = sorted(set.intersection(*(set(one) for one in told)))
-    means = tuple(float(np.mean([one[step] for one in told])) for step in steps)
+    steps = sorted({step for one in told for step in one})
+    means = tuple(float(np.mean([one[step] for one in told if step in one])) for step in steps)
     return Series(f"variant{place}", variant, tuple(map(float, steps)), means)
