@@ -18,6 +18,7 @@ from reflective.evaluate.bootstrap import Bootstrap
 from reflective.evaluate.metrics.ranking import within_problems
 from reflective.evaluate.metrics.subsets import budgets
 from reflective.evaluate.paired import compare
+from reflective.evaluate.report.words import MAIN
 from reflective.evaluate.selectors import LABELS, SELECTORS, known_selectors
 from reflective.evaluate.summary import accuracy_by_problem
 from reflective.evaluate.table import Floats, Table
@@ -51,7 +52,7 @@ def figures(root: Path) -> Findings:
     for name in known_selectors(table):
         area, _ = within_problems(table, table.scores[SELECTORS[name]])
         aucs.append([LABELS[name], of_interval(bootstrap.means(area[:, None])[0])])
-    lines = [line(name, LABELS[name], every, points) for name, points in curves.items()]
+    lines = [line(name, LABELS[name], every, points, main=name in MAIN) for name, points in curves.items()]
     return Findings(
         [
             Sheet("Right answers", ["", "one", *map(effort_name, ks)], rows),

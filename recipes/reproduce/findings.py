@@ -50,11 +50,13 @@ class Findings:
         return found
 
 
-def line(id: str, name: str, x: Sequence[float], points: Sequence[Interval | Mapping[str, Any]]) -> Series:
-    """A line of figures with their intervals."""
+def line(
+    id: str, name: str, x: Sequence[float], points: Sequence[Interval | Mapping[str, Any]], *, main: bool = True
+) -> Series:
+    """A line of figures with their intervals, which are drawn where it is a `main` one."""
     rows = [p.to_json() if isinstance(p, Interval) else p for p in points]
     columns = (tuple(float(row[key]) for row in rows) for key in ("value", "low", "high"))
-    return Series(id, name, tuple(map(float, x)), *columns)
+    return Series(id, name, tuple(map(float, x)), *columns, main=main)
 
 
 def plot(

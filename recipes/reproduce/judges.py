@@ -26,6 +26,8 @@ from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.report.figures import Figure
 from reflective.evaluate.table import Table
 
+BANDS_AT_MOST = 3  # in a plot; the tables and the CSV have all intervals
+
 
 @dataclass(frozen=True, slots=True)
 class Judge:
@@ -96,9 +98,10 @@ def sentences(judges: Mapping[str, Judge], plain: str) -> list[str]:
 
 
 def curves(id: str, title: str, judges: Mapping[str, Judge]) -> Figure:
-    """Right answers against k, a line a judge."""
+    """Right answers against k, a line a judge; with bands where these can still be told apart."""
+    few = len(judges) <= BANDS_AT_MOST
     lines = [
-        line(f"judge{i}", name, [1, *j.ks], [cell(j.single), *(cell(at) for at in j.best)])
+        line(f"judge{i}", name, [1, *j.ks], [cell(j.single), *(cell(at) for at in j.best)], main=few)
         for i, (name, j) in enumerate(judges.items())
     ]
     return plot(id, title, lines, "k, trajectories a problem", "right", log_x=True)
