@@ -112,13 +112,14 @@ class Lab:
         """The folder of a study while it works there. Refuses a folder with other settings; keeps the time."""
         self.claim(name)
         folder = self.root / name
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.process_time()
         try:
             yield folder
             (folder / "done").touch()
         finally:
             with (folder / "sittings.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"seconds": round(time.monotonic() - began, 1)}) + "\n")
+                spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - worked}
+                file.write(json.dumps({name: round(value, 1) for name, value in spent.items()}) + "\n")
 
     def claim(self, name: str) -> None:
         """Note what a study's records are made with. Raises `InputError` where they were made with something else."""

@@ -49,7 +49,7 @@ def collect(lab: Lab, folder: Path) -> None:
     """Trains both judges with each seed, lets both judge, and times them problem by problem."""
     settings, study = lab.settings, lab.settings.separate
     train, steps = lab.steps("train", study.train_problems)
-    held_out, held_steps = lab.steps("validation")
+    held_out, held_steps = lab.steps("validation", study.validation_problems)
     test, test_steps = lab.steps("test", study.test_problems)
     for seed in settings.seeds:
         config = head_config(settings.model, seed, settings.head)

@@ -54,8 +54,9 @@ class LossesSettings:
 class SeparateSettings:
     """Study 3: both judges learn from the same problems; the second model's weights all move."""
 
-    train_problems: int = 500
-    test_problems: int = 400
+    train_problems: int = 300
+    validation_problems: int = 100
+    test_problems: int = 200
     epochs: int = 2
     lr: float = 3e-4
     weight_decay: float = 0.01

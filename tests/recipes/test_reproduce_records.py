@@ -95,7 +95,8 @@ def test_the_head_says_of_read_states_what_it_said_while_they_were_written(check
     for record, logits in zip(records, heads.logits_of(checkpoint.head, records, steps), strict=True):
         assert [t.step_positions for t in record.trajectories] == [tuple(p) for p in steps[record.key].positions]
         for t, values in zip(record.trajectories, logits, strict=True):
-            assert values == pytest.approx(t.step_logits, abs=0.05)  # the states were rounded to bfloat16
+            # the states were rounded to bfloat16, by 2^-9 of themselves; the logits of this random head go up to tens
+            assert values == pytest.approx(t.step_logits, abs=0.2)
 
 
 def test_shards_that_are_there_are_not_read_again(checkpoint, records, places, folder):
