@@ -1,7 +1,8 @@
 """A separate reward model: a second copy of the backbone that judges and does nothing else, with all its weights.
 
 What it is told is what a shared head is told: the same trajectories, the outcome of each for all its steps, and right
-and wrong trajectories of a problem weighing the same. It reads where the head reads. That it must read every
+and wrong trajectories of a problem weighing the same. It begins as the model itself with a fresh head that sees
+standardised states, as a shared head does, and reads where the head reads. That it must read every
 trajectory again, prompt included, is what it costs.
 
     L = Σ_i v_i · BCE(s_i, y_i) / Σ_i v_i over all steps of a batch of problems
@@ -58,6 +59,15 @@ class RewardModel(nn.Module):
             mask[b, : len(row.steps)] = True
         features = states.gather(1, at.unsqueeze(2).expand(-1, -1, states.shape[2]))  # (B, n, H)
         return self.head.mlp(features), mask
+
+
+@torch.no_grad()
+def standardise(head: SPRMHead, features: Tensor) -> None:
+    """Let a fresh head see raw states (N, H) as if each of their dimensions had mean 0 and deviation 1."""
+    mean, deviation = features.float().mean(0), features.float().std(0)  # (H,) each
+    # W1·(h − μ)/σ + b1 = (W1/σ)·h + (b1 − (W1/σ)·μ)
+    head.hidden.weight.div_(torch.where(deviation > 0, deviation, 1.0))  # (2H, H) / (H,)
+    head.hidden.bias.sub_(head.hidden.weight @ mean)
 
 
 def train(

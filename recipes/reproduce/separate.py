@@ -16,6 +16,7 @@ from typing import Any
 import judges
 import numpy as np
 import reward_model
+import torch
 from features import Written, sequences
 from findings import Findings, Sheet
 from heads import fit, head_config, judge_test, rollouts_of, write_scored
@@ -62,6 +63,7 @@ def collect(lab: Lab, folder: Path) -> None:
         if not judges.is_written(target):
             lab.note(f"separate reward model, seed {seed}")
             model = _new(lab, seed)
+            reward_model.standardise(model.head, torch.cat([steps[record.key].features for record in train]))
             data, validation = (_paired(lab, part) for part in (train, held_out))
             reward_model.train(model, data, validation, study, seed, lab.note)
             logits = reward_model.score(model, [rows for _, rows in _paired(lab, test)])

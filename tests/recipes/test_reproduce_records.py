@@ -140,6 +140,16 @@ def test_a_separate_model_that_begins_as_the_shared_one_judges_alike(checkpoint,
             assert values == pytest.approx(t.step_logits, abs=1e-3)
 
 
+def test_a_standardised_head_sees_mean_zero_and_deviation_one(checkpoint):
+    raw = 3 + 5 * torch.randn(400, 64, generator=torch.Generator().manual_seed(0))
+    raw[:, 0] = 7.0  # never varies: keeps its scale
+    plain, fitted = (tiny_checkpoint("qwen3", step_token_ids=STEP_TOKENS).head for _ in range(2))
+    reward_model.standardise(fitted, raw)
+    deviation = torch.where(raw.std(0) > 0, raw.std(0), 1.0)
+    with torch.no_grad():
+        torch.testing.assert_close(fitted(raw), plain((raw - raw.mean(0)) / deviation), rtol=1e-4, atol=1e-4)
+
+
 def test_a_separate_model_learns_and_moves_its_backbone(checkpoint, records):
     backbone = tiny_checkpoint("qwen3", step_token_ids=STEP_TOKENS)
     model = reward_model.RewardModel(backbone.model.get_decoder(), backbone.head)
