@@ -25,13 +25,15 @@ export DEMO_PROBLEM
 # one torch thread a worker: the workers already fill the cores
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: setup demo test lint types bench clean help
+.PHONY: setup demo test lint types bench reproduce reproduce-quick clean help
 
 help:
-	@echo "make setup   make $(VENV) and install reflective with everything that development needs"
-	@echo "make demo    solve a countdown problem with 32 trajectories of the shipped model"
-	@echo "make test    ruff, mypy --strict and the tests"
-	@echo "make bench   the benchmarks; each ends in one JSON line"
+	@echo "make setup            make $(VENV) and install reflective with everything that development needs"
+	@echo "make demo             solve a countdown problem with 32 trajectories of the shipped model"
+	@echo "make test             ruff, mypy --strict and the tests"
+	@echo "make bench            the benchmarks; each ends in one JSON line"
+	@echo "make reproduce        the paper's claims, examined again: docs/results.md, in about three hours"
+	@echo "make reproduce-quick  the same in miniature, in minutes: runs/reproduce-quick/results.md"
 
 setup: $(STAMP)
 
@@ -63,6 +65,12 @@ test: lint types $(VLLM)
 
 bench: setup $(VLLM)
 	$(BIN)/python benchmarks/run_all.py
+
+reproduce: setup
+	$(BIN)/python recipes/reproduce/reproduce.py
+
+reproduce-quick: setup
+	$(BIN)/python recipes/reproduce/reproduce.py --settings quick.toml
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

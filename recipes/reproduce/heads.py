@@ -1,0 +1,149 @@
+"""Heads fitted on cached hidden states, and their scores of recorded trajectories as records of their own.
+
+A head's scores are written in the format of every other run, so that one summary computes every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from features import Steps
+from settings import Table, merged
+
+from reflective.checkpoint import SPRMConfig
+from reflective.evaluate.manifest import RECORDS
+from reflective.records import Record, RecordWriter
+from reflective.search.ranking import best_closed
+from reflective.sprm.aggregate import aggregate
+from reflective.sprm.head import SPRMHead
+from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG
+from reflective.train.config import make_config
+from reflective.train.head import fit_head
+from reflective.train.head_config import HeadConfig
+from reflective.train.progress import Note
+from reflective.train.rollouts import Rollouts
+
+OUTCOMES: Mapping[bool | None, int] = {True: RIGHT, False: WRONG, None: UNGRADABLE}
+DIGITS = 5  # of a logit that is written
+
+Logits = list[list[list[float]]]
+"""Of each problem's each trajectory's steps."""
+
+
+def rollouts_of(records: Sequence[Record], steps: Mapping[str, Steps]) -> Rollouts:
+    """Records and their steps as what a head is fitted on."""
+    trajectories = [(number, record, t) for number, record in enumerate(records) for t in record.trajectories]
+    counts = [count for record in records for count in steps[record.key].counts]
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + count)
+    return Rollouts(
+        features=torch.cat([steps[record.key].features for record in records]),
+        logprob_features=torch.cat([steps[record.key].logprobs for record in records]),
+        starts=starts,
+        problems=[number for number, _, _ in trajectories],
+        outcomes=[OUTCOMES[t.verdict.right if t.verdict else None] for _, _, t in trajectories],
+        tokens=[t.tokens for _, _, t in trajectories],
+        mean_logprobs=[t.mean_logprob or 0.0 for _, _, t in trajectories],
+        answers=[t.answer for _, _, t in trajectories],
+        closed=[t.closed for _, _, t in trajectories],
+        families=[record.problem.family for _, record, _ in trajectories],
+    )
+
+
+def head_config(model: str, seed: int, *tables: Table) -> HeadConfig:
+    """The package's settings of a head, and what the tables say over them."""
+    return make_config(HeadConfig, merged({"model": model, "tasks": ["all"], "seed": seed}, *tables))
+
+
+def fit(config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: SPRMConfig, note: Note) -> SPRMHead:
+    """A head fitted on `train`, as it was after its best epoch on `validation`.
+
+    Raises `TrainingError` where there are not both right and wrong trajectories.
+    """
+    said: list[str] = []
+    head, epoch = fit_head(config, train, validation, adapted(sprm, config), said.append)
+    note(f"  fitted on {len(train):,} trajectories: {said[epoch - 1] if 0 < epoch <= len(said) else 'nothing learnt'}")
+    return head
+
+
+def adapted(sprm: SPRMConfig, config: HeadConfig) -> SPRMConfig:
+    """The head's place in the model, with the kind of head that the settings ask for."""
+    return replace(
+        sprm,
+        dropout=config.dropout,
+        logprob_features=config.logprob_features,
+        aggregation=config.aggregation,
+        calibration=None,
+    )
+
+
+@torch.no_grad()
+def logits_of(head: SPRMHead, records: Sequence[Record], steps: Mapping[str, Steps]) -> Logits:
+    """What a head says of every step."""
+    found: Logits = []
+    for record in records:
+        mine = steps[record.key]
+        values: list[float] = head.eval()(mine.features, mine.logprobs if head.uses_logprobs else None).tolist()
+        row, start = list[list[float]](), 0
+        for count in mine.counts:
+            row.append(values[start : start + count])
+            start += count
+        found.append(row)
+    return found
+
+
+def judge_test(
+    head: SPRMHead, records: Sequence[Record], steps: Mapping[str, Steps], folder: Path, aggregation: str
+) -> None:
+    """Write what a head says of recorded trajectories."""
+    write_scored(folder, records, steps, logits_of(head, records, steps), aggregation)
+
+
+def write_scored(
+    folder: Path, records: Sequence[Record], steps: Mapping[str, Steps], logits: Logits, aggregation: str
+) -> None:
+    """The records as a judge sees them, in a folder of the judge's name, whole or not there.
+
+    Thinkings and token ids stay where they were sampled.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{RECORDS}"
+    temporary.unlink(missing_ok=True)
+    with RecordWriter(temporary) as writer:
+        for record, values in zip(records, logits, strict=True):
+            writer.write(_scored(record, values, steps[record.key].positions, aggregation, folder.name))
+    temporary.rename(folder / RECORDS)
+
+
+def _scored(
+    record: Record, logits: Sequence[Sequence[float]], places: Sequence[Sequence[int]], aggregation: str, name: str
+) -> Record:
+    trajectories = tuple(
+        replace(
+            t,
+            step_logits=tuple(float(f"{s:.{DIGITS}g}") for s in values),
+            step_positions=tuple(at[: len(values)]),
+            score=aggregate(values, aggregation),
+            thinking="",
+            step_ends=(),
+        )
+        for t, values, at in zip(record.trajectories, logits, places, strict=True)
+    )
+    members: Any = trajectories  # ranked by the same fields as a trajectory
+    best, _ = best_closed(members)
+    chosen = next((t for t in trajectories if best is not None and t.index == best.index), None)
+    return replace(
+        record,
+        model=name,
+        trajectories=trajectories,
+        selected=None if chosen is None else chosen.index,
+        answer=None if chosen is None else chosen.answer,
+        verdict=chosen.verdict if chosen is not None else record.verdict,
+        confidence=None,
+        extra={key: value for key, value in record.extra.items() if key not in ("prompt_ids", "token_ids")},
+    )

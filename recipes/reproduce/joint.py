@@ -1,0 +1,99 @@
+"""Study 7: the head alone against policy and head together, and what training together does to the policy.
+
+Claim: policy and judge share a backbone and can be trained together without loss to the policy, and better for it
+(paper, section 4). All begin with the same policy and see as many trajectories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import judges
+from findings import Findings, Sheet
+from heads import adapted, fit, head_config, judge_test, rollouts_of
+from joint_runs import Look, begin, joint_config, look_folder, run_to, tidy
+from lab import SHARED, SPLITS, Lab, study_settings
+from measures import cell, difference, difference_cell, table_of
+
+from reflective.checkpoint import init_head
+from reflective.evaluate.metrics.subsets import pass_at_k
+from reflective.sprm.head import SPRMHead
+from reflective.tasks.base import Split
+
+NAME = "joint"
+NEEDS: Sequence[Split] = SPLITS
+TITLE = "The head alone against joint training"
+QUESTION = (
+    "The head alone is fitted on trajectories of the frozen policy; joint runs see as many, of their own. Variants "
+    "begin with a fresh head or with that one; with the coefficient of the SPR loss at 0 only the policy learns."
+)
+ALONE = "head alone"
+
+
+def collect(lab: Lab, folder: Path) -> None:
+    """A head alone for each seed, and every joint variant."""
+    settings, study = lab.settings, lab.settings.joint
+    look = Look(study.test_problems, study.trajectories)
+    for seed in settings.seeds:
+        starts = {"fresh": _fresh(lab, folder, seed), "fitted": _fitted(lab, folder, seed)}
+        for variant, table in study.variants.items():
+            run = judges.folder_of(folder, variant, seed)
+            change = {key: value for key, value in table.items() if key != "start"}
+            run_to(lab, run, starts[table.get("start", "fresh")], study.steps, seed, change, look)
+            tidy(run)
+
+
+def _fresh(lab: Lab, folder: Path, seed: int) -> Path:
+    checkpoint = lab.checkpoint()
+    head, sprm = init_head(checkpoint.model, checkpoint.tokenizer, step_token_ids=lab.sprm.step_token_ids, seed=seed)
+    return begin(lab, folder / f"fresh-{seed}", head, sprm)
+
+
+def _fitted(lab: Lab, folder: Path, seed: int) -> Path:
+    """The checkpoint with a head that was fitted on as many trajectories as a joint run sees, and its records."""
+    target, start = judges.folder_of(folder, ALONE, seed), folder / f"fitted-{seed}"
+    if judges.is_written(target) and start.is_dir():
+        return start
+    settings, study = lab.settings, lab.settings.joint
+    config = head_config(settings.model, seed, settings.head)
+    seen = joint_config(lab, start, start, study.steps, seed, {})
+    wanted = study.steps * seen.rollouts.trajectories // (seen.policy.iterations * seen.policy.minibatches)
+    problems = -(-wanted // settings.data.train_trajectories)
+    lab.note(f"head alone on {problems:,} problems × {settings.data.train_trajectories}, seed {seed}")
+    train, validation = rollouts_of(*lab.steps("train", problems)), rollouts_of(*lab.steps("validation"))
+    head: SPRMHead = fit(config, train, validation, lab.sprm, lab.note)
+    begin(lab, start, head, adapted(lab.sprm, config))
+    judge_test(head, *lab.steps("test", study.test_problems), target, config.aggregation)
+    return start
+
+
+def figures(root: Path) -> Findings:
+    """From the records of the frozen policy under the head alone, and of every trained policy."""
+    settings = study_settings(root, NAME)
+    study, seeds = settings["study"], settings["seeds"]
+    variants = list(study["variants"])
+    folders = {
+        ALONE: [judges.folder_of(root / NAME, ALONE, seed) for seed in seeds],
+        **{
+            v: [look_folder(judges.folder_of(root / NAME, v, seed), study["steps"]) for seed in seeds] for v in variants
+        },
+    }
+    tables = {name: [table_of(folder) for folder in several] for name, several in folders.items()}
+    found = judges.side_by_side(tables)
+    oracle = {name: [pass_at_k(t, [found[name].ks[-1]])[:, 0] for t in several] for name, several in tables.items()}
+    before = found[ALONE].single[:1]  # of the policy as it was, the same in every seed
+    rows = [["before", cell(before), "", cell(oracle[ALONE][:1])]]
+    rows += [[v, cell(found[v].single), difference_cell(found[v].single, before), cell(oracle[v])] for v in variants]
+    policy = Sheet(
+        "The policy: one sample, and the oracle",
+        ["", "pass@1", "difference from before, points", f"pass@{found[ALONE].ks[-1]}"],
+        rows,
+    )
+    sentences = [difference(found[v].single, before).sentence(f"pass@1 after {v}", "pass@1 before") for v in variants]
+    return Findings(
+        [*judges.sheets("Judge and policy together", found, ALONE), policy],
+        [*judges.sentences(found, ALONE), *sentences],
+        [judges.curves("joint", "Right answers, head alone and joint training", found)],
+        [f"{SHARED}/test", *(str(folder.relative_to(root)) for several in folders.values() for folder in several)],
+    )

@@ -1,0 +1,141 @@
+"""The page with what was found, and its pictures: from the findings alone, without a model."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from findings import figure_of
+
+from reflective.errors import InputError
+from reflective.evaluate.manifest import versions
+from reflective.evaluate.report.plots import write_plots
+
+PACKAGES = ("reflective", "torch", "transformers", "trl")
+
+
+def write_page(path: Path, found: Mapping[str, Any]) -> None:
+    """Write the page and, beside it in a folder of its name, the pictures with their numbers as CSV.
+
+    `found` holds "run" (what was run, for the head) and "studies": number, name, title, question, seconds, findings.
+    """
+    pictures = path.with_suffix("")
+    lines = _head(found)
+    for study in found["studies"]:
+        plots = [figure_of({**plot, "id": f"{study['number']}_{plot['id']}"}) for plot in study["findings"]["plots"]]
+        drawn = [plot for plot in plots if any(y == y for series in plot.series for y in series.y)]
+        images = write_plots(drawn, pictures)
+        lines += _study(study, [(plot.title, images[plot.title], plot.caption) for plot in drawn])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("\n".join(lines).rstrip("\n") + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"can't write '{path}': {error.strerror or error}.") from error
+
+
+def hardware() -> str:
+    """The machine, in a few words."""
+    name = ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((row.partition(":")[2].strip() for row in lines if row.startswith("model name")), "")
+    except OSError:
+        name = platform.processor()
+    packages = ", ".join(f"{package} {version}" for package, version in versions(PACKAGES).items())
+    return f"{os.cpu_count()} cores, {name or platform.machine()}; {packages}"
+
+
+def _head(found: Mapping[str, Any]) -> list[str]:
+    run = found["run"]
+    data = run["data"]
+    shared = run["seconds"]["shared"]
+    missing = f" Not in this run: {', '.join(run['missing'])}." if run["missing"] else ""
+    times = [["shared trajectories", _minutes(shared)]]
+    times += [[f"{s['number']}. {s['title']}", _minutes(s["seconds"])] for s in found["studies"]]
+    times.append(["together", _minutes(shared + sum(s["seconds"] for s in found["studies"]))])
+    about = (
+        f"Model `{run['model']}` (weights {run['weights']}), seeds {', '.join(map(str, run['seeds']))}; "
+        f"{_amount(data, 'train')} training, {_amount(data, 'validation')} validation and {_amount(data, 'test')} test "
+        f"problems × trajectories, at temperature 1, where a study doesn't say otherwise.{missing}"
+    )
+    how = (
+        "Brackets are 95 % intervals over problems; where something is trained, the value is the mean over seeds, and "
+        "± the standard deviation of the seeds. Differences are paired by problem; *noise* is what chance explains at "
+        "5 %. Nothing is corrected for the number of comparisons."
+    )
+    return [
+        "# Results",
+        "",
+        "What the paper claims, examined again on a model that fits a laptop; all computed from records, by",
+        "",
+        "<!-- test: parse -->",
+        "```bash",
+        run["command"],
+        "```",
+        "",
+        about,
+        "",
+        how,
+        "",
+        f"Made on {run['hardware']}.",
+        "",
+        *_table(["", "minutes"], times),
+    ]
+
+
+def _amount(data: Mapping[str, Any], split: str) -> str:
+    return f"{data[f'{split}_problems']:,} × {data[f'{split}_trajectories']}"
+
+
+def _study(study: Mapping[str, Any], images: Sequence[tuple[str, str, str]]) -> list[str]:
+    found = study["findings"]
+    lines = [f"## {study['number']}. {study['title']}", "", study["question"], ""]
+    lines += [f"- {text}" for text in found["sentences"]]
+    lines.append("")
+    for sheet in found["sheets"]:
+        lines += [
+            f"**{sheet['title']}**",
+            "",
+            *_table(sheet["head"], [[_cell(c) for c in row] for row in sheet["rows"]]),
+        ]
+    for title, path, caption in images:
+        lines += [f"![{title}]({path})", ""]
+        lines += [caption, ""] if caption else []
+    lines += [f"{remark}\n" for remark in found["remarks"]]
+    lines += [f"Code: `recipes/reproduce/{study['name']}.py`; records: `{study['sources']}`.", ""]
+    return lines
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def _cell(cell: Any) -> str:
+    """`0.581 (0.565 to 0.597) ± 0.004`."""
+    if isinstance(cell, str):
+        return cell.replace("|", "\\|")
+    unit = cell["unit"]
+    if cell["value"] is None:
+        return "—"
+    text = _in(unit, cell["value"])
+    if cell["low"] is not None:
+        text += f" ({_in(unit, cell['low'])} to {_in(unit, cell['high'])})"
+    if cell.get("spread") is not None:
+        text += f" ± {_in(unit, cell['spread']).lstrip('+')}"
+    return text
+
+
+def _in(unit: str, value: float) -> str:
+    if unit == "points":
+        return f"{100 * value:+.1f}"
+    return f"{value:.3f}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"
