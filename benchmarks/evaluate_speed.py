@@ -1,10 +1,11 @@
-"""What evaluation costs: figures from records, a report over many trajectories, and the runner against the bare engine.
+"""What evaluation costs: grading, figures from records, a report over many trajectories, and the runner itself.
 
     python benchmarks/evaluate_speed.py
 
-`figures`: every strategy and selector at every k with bootstrapped intervals, 1,319 problems × 32 trajectories.
-`report`: `reflective report` over 3,125 problems × 32 trajectories with texts, in a process of its own, with its peak
-memory. `runner`: solving, grading and recording problems of nano against solving them alone, in alternating rounds.
+`grading`: answers graded a second (see `grading.py`). `figures`: every strategy and selector at every k with
+bootstrapped intervals, 1,319 problems × 32 trajectories. `report`: `reflective report` over 3,125 problems × 32
+trajectories with texts, in a process of its own, with its peak memory. `runner`: solving, grading and recording
+problems of nano against solving them alone, in alternating rounds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import Check, Result, Setting, alternate, parse, progress, ratio, report, rounded, summary, timed
+from grading import WANTED, rates
 
 MEMORY = """
 import resource, subprocess, sys
@@ -123,22 +125,26 @@ def write_run(folder: Path, problems: int, n: int) -> None:
 
 
 def runner(setting: Setting, folder: Path) -> dict[str, list[Result]]:
-    """Rounds of the bare engine and of the runner, on the same problems."""
+    """Rounds of the bare engine and of the runner, on the same problems, as many of them in flight."""
     from reflective.api import Reflective
     from reflective.evaluate.run import Plan, run_benchmark
     from reflective.search import BestOfN, Settings, solve_many
+    from reflective.search.many import ROWS_IN_FLIGHT
     from reflective.tasks import mixture
 
-    count, k = (2, 2) if setting.quick else (10, 32)
+    count, k = (2, 2) if setting.quick else (20, 32)
     problems = list(mixture("test", count, (1, 2)))
     engine = Reflective.from_pretrained("nano", threads=setting.threads).engine
     settings = Settings(max_tokens=512)
+    in_flight = max(ROWS_IN_FLIGHT, getattr(engine, "max_rows", 0))
     rounds = 0
 
     def bare() -> Result:
-        return {
-            "seconds": timed(lambda: list(solve_many(engine, problems, k, strategy=BestOfN("all"), settings=settings)))
-        }
+        def work() -> None:
+            for _ in solve_many(engine, problems, k, strategy=BestOfN("all"), settings=settings, in_flight=in_flight):
+                pass
+
+        return {"seconds": timed(work)}
 
     def recorded() -> Result:
         nonlocal rounds
@@ -153,6 +159,7 @@ def main() -> int:
     setting = parse(__doc__)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
+        graded = rates(setting)
         figures_s = figures(setting)
         progress(f"figures: {figures_s:.1f} s")
         report_s, peak = whole_report(setting, folder)
@@ -166,11 +173,13 @@ def main() -> int:
             "sides": {name: summary(result) for name, result in results.items()},
             "ratio_of": "runner / bare engine",
             **overhead,
+            "answers_graded_per_s": graded,
             "figures_s": rounded(figures_s),
             "report_s": rounded(report_s),
             "report_peak_bytes": peak,
         },
         [
+            Check("mixed answers graded a second", float(graded["mixed"]), ">=", WANTED),
             Check("figures of 1,319 x 32 trajectories, s", figures_s, "<=", 10.0),
             Check("report over 100,000 trajectories, s", report_s, "<=", 60.0),
             Check("its peak memory, GiB", peak / 2**30, "<=", 2.0),

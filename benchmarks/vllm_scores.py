@@ -32,6 +32,7 @@ from common import (
     Unavailable,
     compare_processes,
     parse,
+    peak_memory,
     ratio,
     report,
     rounded,
@@ -43,6 +44,7 @@ from common import (
 LIMITS = {"raw_logits": 1.03, "raw_logprobs": 1.10, "http": 1.15}
 TIME_AT_LEAST, MEMORY_AT_LEAST = 1.9, 1.8
 PROBLEMS, SAMPLES = 64, 8
+BLOCK = 128  # positions of the cache that vLLM hands out together on the CPU
 SPARE = 8  # ids that the tokenizer does not use
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
@@ -50,7 +52,7 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 def environment(setting: Setting, **more: str) -> None:
     if importlib.util.find_spec("vllm") is None:
         raise Unavailable("vLLM is not installed. Install it with: make setup (Linux).")
-    defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    defaults = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     if setting.threads and hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(0))[: setting.threads]
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
@@ -79,8 +81,22 @@ def folder_of(setting: Setting) -> Path:
     return folder
 
 
-def generator(setting: Setting, *, scores: bool, **options: Any) -> Any:
-    """A function that writes all rows and gives back their tokens (and reads the scores of their steps)."""
+def cache_bytes(setting: Setting) -> int:
+    """Keys and values of all rows, in whole blocks with one to spare: no more, since peak memory is compared."""
+    from models import settings_of
+
+    values = settings_of(setting)
+    width = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
+    position = 2 * values["num_hidden_layers"] * values["num_key_value_heads"] * width * 4
+    blocks = (setting.prompt + setting.tokens - 1) // BLOCK + 2
+    return int(max((setting.rows + 2) * blocks * BLOCK, 2048)) * position
+
+
+def generator(setting: Setting, *, scores: bool, **options: Any) -> tuple[Any, int]:
+    """A function that writes all rows and gives back their tokens (and reads the scores of their steps).
+
+    Also the memory that the libraries alone take.
+    """
     from models import prompt_ids
     from vllm import LLM, SamplingParams
 
@@ -90,6 +106,7 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> Any:
 
     folder = folder_of(setting)
     described = describe_model(folder)
+    libraries = peak_memory()
     llm = LLM(
         model=str(folder),
         load_format="dummy",
@@ -98,6 +115,7 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> Any:
         enforce_eager=setting.quick,
         max_model_len=max(1024, setting.prompt + setting.tokens),
         max_num_seqs=max(setting.rows, 32),
+        kv_cache_memory_bytes=cache_bytes(setting),
         **options,
     )
     asked = {"logprob_token_ids": list(described.slots.ids), "flat_logprobs": True} if scores else {}
@@ -118,25 +136,26 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> Any:
                     read_logit(*flat.logprobs[start + 1 : start + 3])
         return rows
 
-    return write
+    return write, libraries
+
+
+def measured(work: Any, libraries: int) -> Run:
+    return lambda: {"seconds": timed(work), "libraries_bytes": libraries}
 
 
 def plain(setting: Setting) -> Run:
     environment(setting, VLLM_PLUGINS="", VLLM_ENABLE_V1_MULTIPROCESSING="0")
-    write = generator(setting, scores=False)
-    return lambda: {"seconds": timed(write)}
+    return measured(*generator(setting, scores=False))
 
 
 def raw_logits(setting: Setting) -> Run:
     environment(setting, VLLM_ENABLE_V1_MULTIPROCESSING="0")
-    write = generator(setting, scores=True, logprobs_mode="raw_logits")
-    return lambda: {"seconds": timed(write)}
+    return measured(*generator(setting, scores=True, logprobs_mode="raw_logits"))
 
 
 def raw_logprobs(setting: Setting) -> Run:
     environment(setting, VLLM_ENABLE_V1_MULTIPROCESSING="0")
-    write = generator(setting, scores=True)
-    return lambda: {"seconds": timed(write)}
+    return measured(*generator(setting, scores=True))
 
 
 def reference(setting: Setting) -> Run:
@@ -146,7 +165,7 @@ def reference(setting: Setting) -> Run:
 
     from reflective.sprm.segment import step_positions
 
-    write = generator(setting, scores=False)
+    write, libraries = generator(setting, scores=False)
     scorer = random_model(setting)
     judge, steps, prompt = head(scorer), rule(scorer), list(prompt_ids(setting))
 
@@ -160,7 +179,7 @@ def reference(setting: Setting) -> Run:
         for ids in write():
             score(ids)
 
-    return lambda: {"seconds": timed(work)}
+    return measured(work, libraries)
 
 
 # ---- over HTTP and in process, through our engines
@@ -191,7 +210,7 @@ def searches(engine: Any, setting: Setting) -> Run:
 
 
 def in_process(setting: Setting) -> Run:
-    environment(setting)
+    environment(setting, VLLM_CPU_KVCACHE_SPACE="1")
     from reflective.engines.vllm import VLLMEngine
 
     rows = PROBLEMS * SAMPLES
@@ -201,7 +220,7 @@ def in_process(setting: Setting) -> Run:
 
 
 def http(setting: Setting) -> Run:
-    environment(setting)
+    environment(setting, VLLM_CPU_KVCACHE_SPACE="1")
     import urllib.request
 
     from reflective.checkpoint import resolve_source
@@ -248,7 +267,11 @@ def main() -> None:
         if over in results and under in results:
             ratios[name] = ratio(results[over], results[under])
     peaks = {name: results[name][-1]["peak_memory_bytes"] for name in COST if name in results}
-    memory = peaks["reference"] / peaks["raw_logits"] if {"reference", "raw_logits"} <= set(peaks) else None
+    memory = without = None
+    if {"reference", "raw_logits"} <= set(peaks):
+        memory = peaks["reference"] / peaks["raw_logits"]
+        own = {name: peaks[name] - results[name][-1]["libraries_bytes"] for name in peaks}
+        without = own["reference"] / own["raw_logits"]
     figures: Result = {
         "sides": {name: summary(runs, _tokens(name, runs, setting)) for name, runs in results.items()},
         "unavailable": {name: told["unavailable"] for name, told in about.items() if "unavailable" in told},
@@ -257,6 +280,7 @@ def main() -> None:
         "ratios": ratios,
         "peak_memory_bytes": peaks,
         "memory_ratio": rounded(memory),
+        "memory_ratio_without_libraries": rounded(without),
     }
     checks = [Check(name, ratios[name]["ratio"], "<=", limit) for name, limit in LIMITS.items() if name in ratios]
     if "reference" in ratios and setting.shape == "half":  # of nano, most memory is Python's

@@ -27,7 +27,7 @@ PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 PARSE_ONLY = "<!-- test: parse -->"
 LANGUAGES = ("bash", "console", "python")
 NEEDS_MODEL = ("solve", "score", "info", "train", "eval", "report")
-OTHER_PROGRAMS = ("make", "python", "pip", "git", "cat", "echo", "printf", "vllm")
+OTHER_PROGRAMS = ("make", "accelerate", "python", "pip", "git", "cat", "echo", "printf", "vllm")
 
 # nothing but white space may stand between the marker and its block
 BLOCK = re.compile(

@@ -71,7 +71,9 @@ CONFINED = {
     "reasoning_gym": ("tasks",),
     "math_verify": ("verify",),
     "sympy": ("verify",),
-    "matplotlib": ("evaluate",),
+    "matplotlib": ("evaluate", "train"),
+    "peft": ("train",),
+    "datasets": ("train",),
 }
 
 FILES = sorted(SRC.rglob("*.py"))

@@ -99,6 +99,13 @@ def test_other_json_is_no_record(data):
         Record.from_json(data)
 
 
+def test_an_unknown_verdict_is_refused():
+    data = json.loads(json.dumps(record().to_json()))
+    data["trajectories"][0]["verdict"] = {"kind": "maybe"}
+    with pytest.raises(InputError, match="a verdict is one of right, wrong, ungradable, got 'maybe'"):
+        Record.from_json(data)
+
+
 def test_unknown_keys_are_ignored():
     data = json.loads(json.dumps(record().to_json()))
     data["later"] = 1

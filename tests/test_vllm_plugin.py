@@ -12,7 +12,7 @@ from reflective.engines.plan import Plan
 from reflective.engines.slots import OFFSET, Slots, read_logit, read_logprob
 from reflective.errors import EngineError
 from reflective.sprm.head import SPRMHead
-from reflective.vllm_plugin import reflective_class
+from reflective.vllm_plugin import _at_once, _remembered, reflective_class
 
 H, V = 4, 12
 SLOTS = Slots(11, 10, 9)
@@ -191,3 +191,32 @@ def test_a_class_without_logits_is_not_touched():
 def test_a_class_is_made_once():
     assert reflective_class(Stock) is reflective_class(Stock)
     assert issubclass(reflective_class(Stock), Stock)
+
+
+# ---- what vLLM does for the slots of every token
+
+
+def test_a_token_is_turned_into_text_once():
+    decoded, tokenizer = [], object()
+
+    def own(tokenizer, token_ids):
+        decoded.extend(token_ids)
+        return [f"<{token}>" for token in token_ids]
+
+    convert = _remembered(own)
+    assert [convert(tokenizer, ids) for ids in ([1, 2, 1], [2], [])] == [["<1>", "<2>", "<1>"], ["<2>"], []]
+    assert decoded == [1, 2]
+    assert convert(object(), [1]) == ["<1>"] and decoded == [1, 2, 1]  # another tokenizer has other texts
+    assert _remembered(convert) is convert
+
+
+def test_only_rows_that_all_ask_for_the_same_are_read_at_once():
+    asked, tensors = [], lambda *parts: parts
+    sampler = SimpleNamespace(LogprobsTensors=tensors, batched_count_greater_than=None)
+    gather = _at_once(lambda self, *given: asked.append(given[1]), sampler)
+    values = torch.tensor([[0.5, 3.0, 1.0, 2.0], [4.0, 1.0, 3.0, 2.0]])
+    ids, got, ranks = gather(None, values, {0: [3, 0], 1: [3, 0]}, torch.tensor([2, 0]))
+    assert ids.tolist() == [[2, 3, 0], [0, 3, 0]] and got.tolist() == [[1.0, 2.0, 0.5], [4.0, 2.0, 4.0]]
+    assert ranks.tolist() == [3, 1] and asked == []
+    for other in ({0: [3, 0]}, {0: [3, 0], 1: [0, 3]}):  # a row asks for nothing, or for something else
+        assert gather(None, values, other, torch.tensor([2, 0])) is None and asked[-1] == other

@@ -39,6 +39,7 @@ _COMMON: Mapping[str, Any] = {
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "qwen2": {},
     "qwen3": {},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
     "llama": {},
     "mistral": {"sliding_window": None},
     "gemma": {},

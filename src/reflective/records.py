@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from reflective.confidence import confidence_of, self_certainty_of
 from reflective.errors import InputError, ReflectiveError
@@ -199,7 +199,11 @@ def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(data: Mapping[str, Any] | None) -> Verdict | None:
-    return None if data is None else Verdict(cast(VerdictKind, data["kind"]), str(data.get("reason", "")))
+    if data is None:
+        return None
+    if data["kind"] not in get_args(VerdictKind):
+        raise ValueError(f"a verdict is one of {', '.join(get_args(VerdictKind))}, got {data['kind']!r:.40}")
+    return Verdict(cast(VerdictKind, data["kind"]), str(data.get("reason", "")))
 
 
 def _trajectory(data: Mapping[str, Any]) -> TrajectoryRecord:

@@ -20,6 +20,7 @@ Departure from the reference: it scores with a second copy of the model, in a se
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,12 +29,15 @@ from reflective.engines.plan import Plan, make_plan
 from reflective.errors import EngineError
 
 PARTS: Final = "sprm."  # prefix of the head's weights where they come with the model's
+LARGEST_VOCABULARY: Final = 2**18  # texts of tokens that are remembered
+COUNTED_AT_ONCE: Final = 2**18  # values; fewer are counted sooner than a compiled function is found
 
 
 def register() -> None:
     """Make vLLM load reflective versions of its model classes. Calling it again changes nothing."""
     from vllm import ModelRegistry
 
+    remember_texts()
     kind = _registered_kind()
     for architecture, stock in list(ModelRegistry.models.items()):
         if not isinstance(stock, kind):
@@ -69,6 +73,7 @@ def reflective_class(stock: Any) -> Any:
             plan = make_plan(vllm_config, stock) if prefix == "" else None
             if plan is not None:
                 _mark(vllm_config, plan)
+                gather_at_once()
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             self._reflective = plan
             if plan is not None:
@@ -98,7 +103,8 @@ def reflective_class(stock: Any) -> Any:
                 return super().compute_logits(hidden_states, *args, **kwargs)
             hidden, feature = hidden_states.split(hidden_states.shape[-1] // 2, dim=-1)  # (R, 2H) -> 2 × (R, H)
             logits = super().compute_logits(hidden.contiguous(), *args, **kwargs)  # (R, V), or None on some ranks
-            return None if logits is None else plan.write(logits.float(), self.sprm(feature, *plan.no_extras(feature)))
+            # w · c, where a head reads log-probabilities, is added by whoever knows the whole step
+            return None if logits is None else plan.write(logits.float(), self.sprm.mlp(feature))
 
         def load_weights(self, weights: Iterable[tuple[str, Any]]) -> Any:
             if self._reflective is None:
@@ -114,6 +120,79 @@ def reflective_class(stock: Any) -> Any:
     Reflective.__name__ = Reflective.__qualname__ = f"Reflective{stock.__name__}"
     Reflective.__module__ = __name__
     return Reflective
+
+
+# ---- what slots cost
+
+
+def remember_texts() -> None:
+    """Let vLLM's server turn each token into text once: it does so for the slots beside every token that is written.
+
+    What it gives is the same. Calling it again changes nothing.
+    """
+    from vllm.v1.engine import logprobs
+
+    own = logprobs.convert_ids_list_to_tokens
+    if list(inspect.signature(own).parameters) == ["tokenizer", "token_ids"]:
+        logprobs.convert_ids_list_to_tokens = _remembered(own)
+
+
+def _remembered(own: Any) -> Any:
+    if hasattr(own, "__wrapped__"):
+        return own
+
+    @functools.lru_cache(maxsize=LARGEST_VOCABULARY)
+    def text_of(tokenizer: Any, token: int) -> str:
+        (text,) = own(tokenizer, [token])
+        return str(text)
+
+    @functools.wraps(own)
+    def convert(tokenizer: Any, token_ids: Any) -> list[str]:
+        return [text_of(tokenizer, token) for token in token_ids]
+
+    return convert
+
+
+def gather_at_once() -> None:
+    """Let vLLM's sampler read the slots of all rows in one operation. Calling it again changes nothing.
+
+    vLLM 0.32 fills a table row by row, a tenth of a step of a small model at 32 rows. Where rows ask for different
+    ids, or the sampler is another one than is known here, its own way stays.
+    """
+    from vllm.v1.sample import sampler
+
+    own = sampler.Sampler.gather_specific_token_logprobs
+    if list(inspect.signature(own).parameters) == ["self", "logprobs", "logprob_token_ids", "sampled"]:
+        sampler.Sampler.gather_specific_token_logprobs = _at_once(own, sampler)
+
+
+def _at_once(own: Any, sampler: Any) -> Any:
+    if hasattr(own, "__wrapped__"):
+        return own
+    import torch
+
+    @functools.lru_cache(maxsize=64)
+    def on_device(ids: tuple[int, ...], device: Any) -> Any:
+        return torch.tensor(ids, device=device)
+
+    @functools.wraps(own)
+    def gather(self: Any, logprobs: Any, logprob_token_ids: Any, sampled: Any) -> Any:
+        wanted = list(logprob_token_ids.values())
+        if len(wanted) != len(logprobs) or any(ids != wanted[0] for ids in wanted):
+            return own(self, logprobs, logprob_token_ids, sampled)
+        ids = on_device(tuple(wanted[0]), logprobs.device)  # (n,)
+        columns = torch.cat([sampled.unsqueeze(-1), ids.expand(len(wanted), -1)], dim=-1)  # (R, 1 + n)
+        values = logprobs.gather(-1, columns)  # (R, V) -> (R, 1 + n)
+        drawn = values[:, :1].contiguous()  # (R, 1)
+        if logprobs.numel() <= COUNTED_AT_ONCE:
+            ranks = (logprobs >= drawn).sum(-1)  # (R, V) -> (R,)
+        else:
+            for tensor in (logprobs, drawn):  # as vLLM does: one compiled count for any number of rows
+                torch._dynamo.decorators.mark_unbacked(tensor, 0)
+            ranks = sampler.batched_count_greater_than(logprobs, drawn)
+        return sampler.LogprobsTensors(columns.to(torch.int32), values, ranks)
+
+    return gather
 
 
 # ---- parts of the model

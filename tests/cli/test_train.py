@@ -71,3 +71,49 @@ def test_head_hands_over_only_what_is_given(run, monkeypatch):
 def test_head_needs_problems(run):
     code, out, err = run("train", "head", "--model", "m")
     assert (code, out) == (2, "") and "--data" in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def joint(monkeypatch):
+    """Calls of train_joint, which does nothing."""
+    module = pytest.importorskip("reflective.train.joint.run")
+    calls = []
+
+    def train(config):
+        calls.append(config)
+        return module.JointResult(Path(config.output), 3, {"reward": math.nan}, interrupted=config.seed == 13)
+
+    monkeypatch.setattr(module, "train_joint", train)
+    return calls
+
+
+def test_joint_reads_the_configuration_and_overrides_it(run, joint, tmp_path):
+    path = tmp_path / "joint.toml"
+    path.write_text('model = "nano"\noutput = "runs/a"\n[data]\nsource = "gcd"\n')
+    code, out, _ = run("train", "joint", str(path), "--output", "runs/b", "--steps", "7", "--model", "m")
+    assert (code, out) == (0, "runs/b\n")
+    assert (joint[0].steps, joint[0].model, joint[0].seed) == (7, "m", 0)
+    code, out, _ = run("train", "joint", str(path), "--json", "--seed", "13")
+    assert code == 130 and json.loads(out) == {
+        "folder": "runs/a",
+        "steps": 3,
+        "figures": {"reward": None},
+        "interrupted": True,
+    }
+
+
+def test_a_bad_joint_configuration_is_one_line(run, tmp_path):
+    path = tmp_path / "joint.toml"
+    path.write_text('model = "nano"\noutput = "a"\n[data]\nsource = "gcd"\n[polcy]\nlr = 1.0\n')
+    code, out, err = run("train", "joint", str(path))
+    assert (code, out) == (2, "") and "Did you mean 'policy'" in err and err.count("\n") == 1
+
+
+def test_a_plan_is_computed_without_loading_anything(run):
+    code, out, _ = run("train", "plan", "7b", "--gpus", "8", "--json")
+    plan = json.loads(out)
+    assert code == 0 and plan["parameters"] == 7_615_616_512 and plan["advised"] == "fsdp2"
+    code, out, _ = run("train", "plan", "32b", "--gpus", "1")
+    assert code == 0 and "none fits" in out
+    code, _, err = run("train", "plan", "70b")
+    assert code == 2 and "1.5b, 7b, 32b" in err

@@ -149,12 +149,14 @@ class FakeVLLM:
                 if fault == "garbage" and count == 2:
                     handler.wfile.write(b"data: {]\n\n")
                     return
+                if fault == "abort" and count == 2:
+                    event["choices"][0]["finish_reason"] = "abort"
                 line = f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
                 if fault == "half a line" and count == 2:
                     handler.wfile.write(line[: len(line) // 2])
                     return
                 handler.wfile.write(line)
-                if fault == "cut" and count == 2:
+                if fault in ("cut", "abort") and count == 2:
                     return
                 time.sleep(self.pause_s)
             handler.wfile.write(b"data: [DONE]\n\n")
@@ -167,12 +169,13 @@ class FakeVLLM:
         ids = tokenizer.encode(prompt, add_special_tokens=False) if isinstance(prompt, str) else list(prompt)
         stops = {*body["stop_token_ids"], tokenizer.eos_token_id}
         first, waiting = True, []
-        for i in range(body["max_tokens"]):
+        count = body["max_tokens"] + (5 if fault == "too many" else 0)
+        for i in range(count):
             with self._lock:
                 entry = self._draw(ids, body, i)
             ids.append(entry[0])
             waiting.append(entry)
-            end = "stop" if entry[0] in stops else "length" if i + 1 == body["max_tokens"] else None
+            end = "stop" if entry[0] in stops else "length" if i + 1 == count else None
             if end is None and not first and len(waiting) < body["stream_interval"]:
                 continue
             choice: dict[str, Any] = {"index": 0, "text": "a\u2028b\x85c", "finish_reason": end}

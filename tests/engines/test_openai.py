@@ -13,7 +13,7 @@ from reflective.api import Reflective
 from reflective.checkpoint import load_checkpoint
 from reflective.engines import serve_engine
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
-from reflective.engines.openai import OpenAIEngine
+from reflective.engines.openai import OpenAIEngine, tokens_together
 from reflective.engines.torch import TorchEngine
 from reflective.errors import EngineError, InputError
 
@@ -112,10 +112,15 @@ def test_load_is_spread_over_the_endpoints(folder, server):
         engine.close()
 
 
+def test_chunks_grow_with_the_trajectories_in_flight_at_an_endpoint():
+    assert [tokens_together(n, 1) for n in (1, 64, 128, 512)] == [8, 8, 16, 32]
+    assert tokens_together(512, 4) == 16
+
+
 # ---- servers that fail in the middle: no trajectory is lost, and greedy ones are as if nothing had been
 
 
-@pytest.mark.parametrize("fault", ["cut", "cut at once", "garbage", "half a line", "busy", "overloaded"])
+@pytest.mark.parametrize("fault", ["cut", "cut at once", "garbage", "half a line", "busy", "overloaded", "abort"])
 def test_a_broken_answer_is_taken_up_again(folder, expected, fault):
     with fake_server(folder, fault=lambda n: fault if n in (2, 3, 4) else "") as flaky:
         engine = connect(folder, flaky, stream_interval=4)
@@ -218,6 +223,19 @@ def test_another_api(folder, server):
 def test_a_server_without_token_ids_is_another_api(folder):
     with fake_server(folder, fault=lambda _: "no ids") as strange, pytest.raises(EngineError, match="no token ids"):
         connect(folder, strange)
+
+
+def test_a_server_that_writes_on_and_on_is_left(folder):
+    told = "writes more tokens than it was asked for"
+    with fake_server(folder, fault=lambda _: "too many") as eager, pytest.raises(EngineError, match=told):
+        connect(folder, eager)
+
+
+def test_a_trajectory_ends_at_its_limit_whatever_is_sent(folder, expected):
+    with fake_server(folder, fault=lambda n: "too many" if n >= 2 else "") as eager:
+        engine = connect(folder, eager)
+        same(write(engine, requests(engine)), expected)
+        engine.close()
 
 
 def test_another_model(folder, server, tmp_path):

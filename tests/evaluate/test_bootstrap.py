@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reflective.evaluate.bootstrap import Bootstrap, wilson
+from reflective.evaluate.metrics.calibration import Reliability
 
 NAN = float("nan")
 
@@ -65,3 +66,27 @@ def test_the_same_seed_gives_the_same_interval_in_blocks_of_any_size(monkeypatch
     assert Bootstrap(30, seed=4).means(values) == first != Bootstrap(30, seed=5).means(values)
     monkeypatch.setattr("reflective.evaluate.bootstrap.BLOCK_CELLS", 100)
     assert Bootstrap(30, seed=4).means(values)[0].low == pytest.approx(first[0].low)
+
+
+def test_a_figure_that_no_resample_varies_has_no_interval():
+    gain = Bootstrap(8).means(np.zeros((8, 1)))[0]
+    assert gain.value == 0.0 and math.isnan(gain.low) and math.isnan(gain.high)
+    alone = Bootstrap(8).means(np.array([[0.8], *[[NAN]] * 7]))[0]  # one problem that counts
+    assert alone.value == 0.8 and alone.problems == 1 and math.isnan(alone.low)
+    ratio = Bootstrap(4).ratios(np.full((4, 1), 0.5), np.ones((4, 1)))[0]
+    assert ratio.value == 0.5 and math.isnan(ratio.low)
+
+
+def test_a_ratio_of_one_is_not_certainty():
+    got = Bootstrap(10).ratios(np.ones((10, 1)), np.ones((10, 1)))[0]
+    assert (got.value, got.high) == (1.0, 1.0) and got.low == pytest.approx(0.7225, abs=1e-3)
+
+
+def test_an_interval_of_errors_is_around_them():
+    # stated 0.5, right half of the time: the true error is 0, and every resample only adds to it
+    right = (np.random.default_rng(5).random((100, 1)) < 0.5).astype(float)
+    reliability = Reliability.of(np.full((100, 1), 0.5), right)
+    kept = Bootstrap(100).statistics([reliability.error], reliability.resampled, 100)[0]
+    moved = Bootstrap(100).statistics([reliability.error], reliability.resampled, 100, centred=True)[0]
+    assert kept.value == moved.value and moved.low <= moved.value <= moved.high
+    assert moved.high - moved.low == pytest.approx(kept.high - kept.low)

@@ -59,3 +59,8 @@ def test_the_random_flips_agree_with_the_exact_ones(monkeypatch):
     exact = compare(difference, np.zeros(12)).p
     monkeypatch.setattr("reflective.evaluate.paired.EXACT", 0)
     assert compare(difference, np.zeros(12)).p == pytest.approx(exact, abs=0.02)
+
+
+def test_random_flips_never_make_a_p_of_zero():
+    # one run is right in all of 100 problems, the other in none: no random flip is as extreme as the observed one
+    assert compare(np.ones(100), np.zeros(100)).p == pytest.approx(1 / 10_001)

@@ -157,6 +157,9 @@ def test_shards_merge_to_the_whole(tmp_path):
     run(tmp_path / "other", effort=2, shard=(2, 3))
     with pytest.raises(InputError, match="effort 2 instead of 4"):
         merge([tmp_path / "s1", tmp_path / "other"], tmp_path / "mixed")
+    run(tmp_path / "shorter", settings=Settings(Sampling(), seed=3, max_tokens=59), shard=(2, 3))
+    with pytest.raises(InputError, match="settings max_tokens 59 instead of 60"):
+        merge([tmp_path / "s1", tmp_path / "shorter"], tmp_path / "mixed")
     with pytest.raises(InputError, match="already holds"):
         merge([tmp_path / "s1"], tmp_path / "merged")
     with pytest.raises(InputError, match="shard is 4/3"):

@@ -32,8 +32,9 @@ CUT = Scripted("never done.\n\n", logits=[9.0], endless=True)
 class Half:
     """A calibration that halves the evidence."""
 
-    def confidence(self, strategy, evidence, k):
+    def confidence(self, strategy, evidence, k, *, score=None, mean_logprob=None):
         self.asked = (strategy, k)
+        self.told = (score, mean_logprob)
         return None if evidence is None else evidence / 2
 
 
@@ -71,6 +72,7 @@ def test_confidence_comes_from_the_calibration_and_is_unknown_without():
     solution = solve(ScriptedEngine(SCRIPT), "what", 4, calibration=calibration)
     assert solution.confidence == pytest.approx(solution.trajectories[1].score / 2)
     assert calibration.asked == ("best_of_n", 4)
+    assert calibration.told == (solution.best.score, solution.best.mean_logprob)
     assert solve(ScriptedEngine(SCRIPT), "what", 4).confidence is None
 
 

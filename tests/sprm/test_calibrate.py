@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import reflective.nano
+from reflective.checkpoint.config import read_config
 from reflective.errors import CheckpointError, InputError
-from reflective.sprm.calibrate import Calibration, Coefficients, ece, fit_calibration
+from reflective.sprm.calibrate import Calibration, Coefficients, Informed, Sample, ece, fit_calibration
 
 
 def test_confidence_by_hand() -> None:
@@ -137,3 +141,88 @@ def test_calibration_error_at_the_borders() -> None:
         ece([0.5], [True, False])
     with pytest.raises(InputError, match="bins"):
         ece([0.5], [True], bins=0)
+
+
+INFORMED = Informed(a=2.0, b=-0.5, c=0.25, s=0.5, w=-1.0)
+
+
+def test_informed_confidence_by_hand() -> None:
+    calibration = Calibration({"majority": Coefficients(1.0, 0.0, 0.0)}, {"majority": INFORMED})
+    # logit(0.75) = ln 3; log2(8) = 3; logit(0.9) = ln 9; ℓ = −0.5: 2·ln 3 − 1.5 + 0.25 + 0.5·ln 9 − ln 0.5
+    want = 1 / (1 + math.exp(-(3 * math.log(3) - 1.25 - math.log(0.5))))
+    assert calibration.confidence("majority", 0.75, 8, score=0.9, mean_logprob=-0.5) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("known", [{}, {"score": 0.5}, {"mean_logprob": -0.5}])
+def test_where_something_is_unknown_the_plain_equation_holds(known: dict[str, float]) -> None:
+    calibration = Calibration({"majority": Coefficients(1.0, 0.0, 0.0)}, {"majority": INFORMED})
+    assert calibration.confidence("majority", 0.3, 8, **known) == pytest.approx(0.3)
+
+
+def test_a_trajectory_without_surprise_has_a_finite_confidence() -> None:
+    calibration = Calibration({}, {"single": INFORMED})
+    confidence = calibration.confidence("single", 0.5, 1, score=0.5, mean_logprob=0.0)
+    assert confidence == calibration.confidence("single", 0.5, 1, score=0.5, mean_logprob=-1e-4)
+    with pytest.raises(InputError, match="log-probability is nan"):
+        calibration.confidence("single", 0.5, 1, score=0.5, mean_logprob=math.nan)
+
+
+def test_informed_coefficients_there_and_back() -> None:
+    calibration = Calibration({"single": Coefficients(1.0, 2.0, 3.0)}, {"single": INFORMED})
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
+
+
+def test_the_plain_coefficients_of_format_1_are_read() -> None:
+    old = {"best_of_n": {"a": 1.0, "b": 2.0, "c": 3.0}}
+    assert Calibration.from_json(old) == Calibration({"best_of_n": Coefficients(1.0, 2.0, 3.0)})
+
+
+@pytest.mark.parametrize("informed", [[], {"x": {"a": 1, "b": 2, "c": 3}}, {"x": 5}])
+def test_malformed_informed_coefficients_are_refused(informed: object) -> None:
+    with pytest.raises(CheckpointError, match="calibrat"):
+        Calibration.from_json({"plain": {}, "informed": informed})
+
+
+def easy_and_hard(n: int) -> list[Sample]:
+    """Problems that ℓ tells apart, P(right) = σ(−2 · ln(−ℓ) − 4), and the score does not."""
+    rng = random.Random(1)
+    made = []
+    for _ in range(n):
+        score, log_surprise = rng.uniform(0.3, 0.7), rng.uniform(-4.0, 0.0)
+        right = rng.random() < 1 / (1 + math.exp(2 * log_surprise + 4))
+        made.append(Sample("best_of_n", score, 8, right, score, -math.exp(log_surprise)))
+    return made
+
+
+def test_the_informed_fit_tells_easy_problems_from_hard_ones() -> None:
+    calibration, unseen = fit_calibration(easy_and_hard(1_000)), easy_and_hard(4_000)[1_000:]
+    plain = [calibration.confidence("best_of_n", r.evidence, r.k) or 0.0 for r in unseen]
+    assert all(0.35 < p < 0.65 for p in plain)
+    told = [
+        calibration.confidence(r.strategy, r.evidence, r.k, score=r.score, mean_logprob=r.mean_logprob) for r in unseen
+    ]
+    assert (ece([p or 0.0 for p in told], [r.right for r in unseen]) or 1.0) < 0.04
+    assert min(p or 0.0 for p in told) < 0.05 and max(p or 0.0 for p in told) > 0.95
+
+
+def test_a_weight_counts_as_so_many_samples() -> None:
+    data = easy_and_hard(60)
+    weighted = fit_calibration([r._replace(weight=3.0) for r in data])
+    thrice = fit_calibration(data * 3)
+    for one, other in zip(
+        (weighted.strategies["best_of_n"], weighted.informed["best_of_n"]),
+        (thrice.strategies["best_of_n"], thrice.informed["best_of_n"]),
+    ):
+        assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), abs=1e-6)
+
+
+def test_the_shipped_confidence_falls_with_surprise_and_rises_with_the_score() -> None:
+    calibration = read_config(Path(reflective.nano.__file__).parent / "weights" / "sprm" / "config.json").calibration
+    assert calibration is not None and set(calibration.informed) == set(calibration.strategies)
+    for strategy in calibration.informed:
+        by_surprise = [
+            calibration.confidence(strategy, 0.6, 8, score=0.6, mean_logprob=-u) or 0.0 for u in (0.01, 0.1, 0.5, 2, 9)
+        ]
+        assert by_surprise == sorted(by_surprise, reverse=True) and by_surprise[-1] < 0.1 < 0.8 < by_surprise[0]
+        by_score = [calibration.confidence(strategy, s, 8, score=s, mean_logprob=-0.1) or 0.0 for s in (0.3, 0.6, 0.9)]
+        assert by_score == sorted(by_score)

@@ -153,3 +153,23 @@ def test_two_boxed_answers_do_not_hedge() -> None:
 def test_numbers_in_unfinished_thinking_are_never_an_answer() -> None:
     for response in ("<think>\\boxed{5}", "the answer is 5", "<think>#### 5\n"):
         assert answer_part(response) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "answer"),
+    [
+        ("So:\n<answer>1 2\n3 4</answer>", "exact", "1 2\n3 4"),
+        ("<answer>\n2 < 3 > 1\n</answer>", "gym", "2 < 3 > 1"),
+        ("<answer>a, which is for me. Or not</answer>", "gym", "a, which is for me. Or not"),
+        ("<answer>1</answer> no, <answer>2</answer>", "gym", "2"),
+        ("<answer>1</answer> no, <answer></answer>", "gym", "1"),
+        ("<answer>1 <answer>2</answer>", "list", "2"),
+        ('\\boxed{[{"A": "move"}]}', "gym", '[{"A": "move"}]'),
+        ("Two lines:\n```\n1 2\n3 4\n```\nThat is it.", "gym", "1 2\n3 4"),
+        ("1 2\n3 4\n", "gym", "1 2\n3 4"),
+        ("<answer>The answer is 5.</answer>", "math", "5"),
+        ("<answer>" + "a<b" * 200_000, "gym", None),
+    ],
+)
+def test_tags_and_fences_hold_answers_of_many_lines(text: str, kind: str, answer: str | None) -> None:
+    assert extract_answer(text, kind) == answer

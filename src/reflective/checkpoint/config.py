@@ -14,7 +14,7 @@ from reflective.sprm.aggregate import AGGREGATIONS, DEFAULT_AGGREGATION
 from reflective.sprm.calibrate import Calibration
 from reflective.sprm.segment import StepRule
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2  # 1 has plain calibrations only, and is read
 SPRM_FOLDER: Final = "sprm"
 CONFIG_FILE: Final = "config.json"
 HEAD_FILE: Final = "head.safetensors"

@@ -9,9 +9,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reflective.errors import InputError
+
+if TYPE_CHECKING:
+    from reflective.api import Options
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,21 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (0: off)")
     group.add_argument("--min-p", type=float, default=0.0, metavar="P", help="drop tokens below P times the likeliest")
     group.add_argument("--max-tokens", type=int, metavar="N", help="of a thinking (default: 4096, or the context)")
+
+
+def solving_options(args: argparse.Namespace) -> Options:
+    """What `Reflective.solve` is asked for: the budget, the strategy and the sampling."""
+    return {
+        "effort": args.effort,
+        "strategy": args.strategy,
+        "answers": args.answers,
+        "seed": args.seed,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "top_k": args.top_k,
+        "min_p": args.min_p,
+        "max_tokens": args.max_tokens,
+    }
 
 
 @contextmanager

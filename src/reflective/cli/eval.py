@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reflective.cli import DONE
-from reflective.cli.common import add_model_arguments, add_sampling_arguments, load_model, print_json, say
+from reflective.cli.common import (
+    add_model_arguments,
+    add_sampling_arguments,
+    load_model,
+    print_json,
+    say,
+    solving_options,
+)
 
 if TYPE_CHECKING:
     from reflective.evaluate.run import Plan, Progress
@@ -17,8 +24,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Run a benchmark: sample and score k trajectories of each problem, write and grade their answers, record everything, and
 say what every strategy is worth at k. BENCHMARK is a benchmark's name, a problem family or "mixture" (see reflective
-tasks list), or a file of your own. Killed or stopped by Ctrl-C, the same command goes on where it was.
-See also: reflective eval merge | regrade | import | export, and reflective report."""
+tasks list), "reasoning_gym:NAME", or a file of your own. Killed or stopped by Ctrl-C, the same command goes on where
+it was. See also: reflective eval merge | regrade | import | export, and reflective report."""
 EXAMPLES = """\
 examples:
   reflective eval countdown --limit 20 --effort 8 --output runs/countdown
@@ -111,19 +118,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     from reflective.api import plan
     from reflective.evaluate.run import Plan
 
-    effort, strategy, settings = plan(
-        {
-            "effort": args.effort,
-            "strategy": args.strategy,
-            "answers": args.answers,
-            "seed": args.seed,
-            "temperature": args.temperature,
-            "top_p": args.top_p,
-            "top_k": args.top_k,
-            "min_p": args.min_p,
-            "max_tokens": args.max_tokens,
-        }
-    )
+    effort, strategy, settings = plan(solving_options(args))
     return Plan(
         effort,
         strategy,

@@ -30,8 +30,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(data)
     else:
-        for name, value in _rows(data):
-            print(f"{name:<26}{value}")
+        rows = _rows(data)
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            print(f"{name:<{width}}  {value}")
     return DONE
 
 

@@ -15,10 +15,10 @@ from reflective.cli.common import (
     print_json,
     read_problem,
     say,
+    solving_options,
 )
 
 if TYPE_CHECKING:
-    from reflective.api import Options
     from reflective.types import Solution
 
 DESCRIPTION = """\
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from reflective.search import Interrupts, Solved
     from reflective.search.settings import check_problem
 
-    options = _options(args)
+    options = solving_options(args)
     plan(options)  # what can't work is refused before a model is loaded
     problem = check_problem(read_problem(args.problem)).text
     remote = args.engine.startswith("http")
@@ -80,20 +80,6 @@ def run(args: argparse.Namespace) -> int:
     if solution.interrupted:
         return INTERRUPTED
     return DONE if solution.answer_text.strip() else FAILED
-
-
-def _options(args: argparse.Namespace) -> Options:
-    return {
-        "effort": args.effort,
-        "strategy": args.strategy,
-        "answers": args.answers,
-        "seed": args.seed,
-        "temperature": args.temperature,
-        "top_p": args.top_p,
-        "top_k": args.top_k,
-        "min_p": args.min_p,
-        "max_tokens": args.max_tokens,
-    }
 
 
 def _rows(args: argparse.Namespace) -> AbstractContextManager[Any]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import random
+import textwrap
 from typing import Any
 
 from reflective.cli import DONE, FAILED
 from reflective.cli.common import print_json, say
 
 DESCRIPTION = """\
-Problem sets: generated families, endless and in plain English, and benchmarks from the Hugging Face hub or from a file
-(--file), or a file of yours by its path."""
+Problem sets: generated families, endless and in plain English; every family of the package reasoning_gym, as
+reasoning_gym:NAME; benchmarks from the Hugging Face hub or from a file (--file); or a file of yours by its path."""
 EXAMPLES = """\
 examples:
   reflective tasks list
   reflective tasks show countdown --level 2 --trace
   reflective tasks sample gcd -n 5 --split test > problems.jsonl
   reflective tasks sample mixture -n 100 --levels 1 2 --split train > problems.jsonl
+  reflective tasks show reasoning_gym:mini_sudoku
   reflective tasks check math500
   reflective tasks check gsm8k --file gsm8k_test.jsonl
   reflective tasks check my.csv --field problem=question --field answer=key --kind choice
@@ -81,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from reflective.tasks import BENCHMARKS, TASKS
+    from reflective.verify.gym.families import FAMILIES
 
     if args.json:
         listed: dict[str, Any] = {}
@@ -88,6 +91,12 @@ def _list(args: argparse.Namespace) -> int:
             listed[name] = {"description": task.description, "levels": {str(k): v for k, v in task.levels.items()}}
         for name, benchmark in BENCHMARKS.items():
             listed[name] = {"description": benchmark.description, **_origin(benchmark)}
+        for name, family in FAMILIES.items():
+            listed[f"reasoning_gym:{name}"] = {
+                "grader": family.grader or None,
+                "instead_of_the_packages_because": family.why or None,
+                "refused": family.refused or None,
+            }
         print_json(listed)
         return DONE
     width = max(map(len, (*TASKS, *BENCHMARKS)))
@@ -100,6 +109,9 @@ def _list(args: argparse.Namespace) -> int:
         size = f", {benchmark.size} problems" if benchmark.size else ""
         print(f"{name:<{width}}  {benchmark.description}")
         print(f"{'':<{width}}    {benchmark.kind}{size}, {benchmark.source.address}")
+    print("\nreasoning_gym:NAME, or several names with commas, or reasoning_gym for all of them in turn")
+    names = ", ".join(sorted(name for name, family in FAMILIES.items() if not family.refused))
+    print(textwrap.fill(names, 110, initial_indent="    ", subsequent_indent="    "))
     return DONE
 
 
@@ -125,9 +137,9 @@ def _show(args: argparse.Namespace) -> int:
         problem = task.problem(args.split, args.index, args.level, args.seed)
         trace = task.trace(problem, random.Random(args.seed)) if args.trace else None
     else:
-        problems, trace = _load(args, None, (1, 2, 3)), None
         if args.trace:
-            raise InputError(f"--trace: only families write solutions, and {args.name!r} is none.")
+            raise InputError(f"--trace: only our own families write solutions, and {args.name!r} is none of them.")
+        problems, trace = _load(args, max(args.index, 0) + 1, (1, 2, 3)), None
         if not 0 <= args.index < len(problems):
             raise InputError(f"--index is {args.index}; {args.name} has problems 0 to {len(problems) - 1}.")
         problem = problems[args.index]
@@ -159,10 +171,10 @@ def _sample(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from reflective.verify import self_check
+    from reflective.verify import WITHOUT_GOLD, self_check
 
     problems = _load(args, args.count, args.levels)
-    unchecked = sum(problem.answer is None for problem in problems if problem.kind in ("code", "expression"))
+    unchecked = sum(problem.answer is None for problem in problems if problem.kind in WITHOUT_GOLD)
     faults = self_check(problems)
     if args.json:
         listed = [

@@ -1,4 +1,4 @@
-"""`reflective train`: a small model from traces (sft), or a head for a model that exists (head)."""
+"""`reflective train`: a small model from traces (sft), a head for a model that exists (head), both together (joint)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import asdict, fields
 from reflective.cli import DONE, INTERRUPTED
 from reflective.cli.common import print_json, say
 
-DESCRIPTION = "Train a small model from solution traces, or a score head for a model of your own."
+DESCRIPTION = """\
+Train a small model from solution traces, a score head for a model of your own, or policy and head together."""
 EXAMPLES = """\
 examples:
   reflective train sft recipes/nano/sft.toml --output runs/nano
   reflective train head --model path/to/model --data problems.jsonl
+  reflective train joint recipes/nano/joint.toml
 """
 SFT_DESCRIPTION = """\
 Train a model on solution traces, from scratch or from a checkpoint, as a TOML file says. Ctrl-C saves and stops; the
@@ -34,6 +36,25 @@ examples:
   reflective train head --model nano --task gcd lcm --problems 200 --output runs/own-head
 """
 
+JOINT_DESCRIPTION = """\
+Train the policy and its score head together from final answers alone (GRPO and the SPR loss in one forward), as a TOML
+file says. The figures go to stderr, to TensorBoard and to curves.jsonl in the output folder; curves.png shows them at
+the end. Ctrl-C saves and stops; the same command goes on where it was, bit for bit. On several GPUs:
+accelerate launch --config_file recipes/accelerate/fsdp2-1x8.yaml -m reflective train joint CONFIG.toml"""
+JOINT_EXAMPLES = """\
+examples:
+  reflective train joint recipes/nano/joint.toml
+  reflective train joint recipes/nano/joint.toml --output runs/short --steps 10
+"""
+PLAN_DESCRIPTION = """\
+Compute what joint training of a model takes: memory on each GPU, hours, and which configuration to launch it with. An
+estimate from the model's shape alone; nothing is loaded."""
+PLAN_EXAMPLES = """\
+examples:
+  reflective train plan 7b
+  reflective train plan 32b --gpus 16 --tokens 16384 --json
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -53,6 +74,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     _configure_head(head)
     head.set_defaults(action_run=_head)
+
+    joint = actions.add_parser(
+        "joint", help="policy and head together", description=JOINT_DESCRIPTION, epilog=JOINT_EXAMPLES
+    )
+    joint.add_argument("config", metavar="CONFIG.toml", help="what to train, on what, and how")
+    joint.add_argument("--model", metavar="NAME", help="nano, a folder or a hub id")
+    joint.add_argument("--output", metavar="FOLDER", help="where the run and the model go")
+    joint.add_argument("--steps", type=int, metavar="N", help="optimizer steps")
+    joint.add_argument("--seed", type=int, metavar="N")
+    joint.add_argument("--device", help="auto or cpu")
+    joint.add_argument("--json", action="store_true", help="print how the run ended as one JSON object")
+    joint.set_defaults(action_run=_joint)
+
+    plan = actions.add_parser(
+        "plan", help="what joint training takes", description=PLAN_DESCRIPTION, epilog=PLAN_EXAMPLES
+    )
+    plan.add_argument("model", metavar="MODEL", help="1.5b, 7b, 32b (Qwen2.5), or a folder with a config.json")
+    numbers: tuple[tuple[str, type, str], ...] = (
+        ("gpus", int, "GPUs in all (default: 8)"),
+        ("gpu-gib", float, "memory of each in GiB (default: 80)"),
+        ("trajectories", int, "of a step (default: 256)"),
+        ("tokens", int, "of a trajectory with its prompt (default: 8192)"),
+        ("micro-batch", int, "trajectories through the model at once on each GPU (default: 1)"),
+        ("steps", int, "optimizer steps (default: 400)"),
+    )
+    for name, kind, what in numbers:
+        plan.add_argument(f"--{name}", type=kind, metavar="N", help=what)
+    plan.add_argument("--json", action="store_true", help="print the plan as one JSON object")
+    plan.set_defaults(action_run=_plan)
 
 
 def _configure_head(head: argparse.ArgumentParser) -> None:
@@ -125,3 +175,32 @@ def _head(args: argparse.Namespace) -> int:
     else:
         print(result.folder)
     return INTERRUPTED if result.interrupted else DONE
+
+
+def _joint(args: argparse.Namespace) -> int:
+    from reflective.train.joint.config import read_joint_config
+    from reflective.train.joint.run import train_joint
+
+    names = ("model", "output", "steps", "seed", "device")
+    result = train_joint(read_joint_config(args.config, **{name: getattr(args, name) for name in names}))
+    if args.json:
+        print_json(asdict(result) | {"folder": str(result.folder)})
+    else:
+        print(result.folder)
+    return INTERRUPTED if result.interrupted else DONE
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from reflective.train.config import make_config
+    from reflective.train.joint.cost import Work, plan
+
+    names = {field.name for field in fields(Work)}
+    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
+    found = plan(args.model, make_config(Work, given))
+    if args.json:
+        print_json(found)
+        return DONE
+    for name, value in found.items():
+        shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+        print(f"{name.replace('_', ' '):<24} {shown if shown is not None else 'none fits: take more GPUs'}")
+    return DONE

@@ -16,10 +16,20 @@ REMOTE = ("http://", "https://")
 
 def check_engine(name: str) -> None:
     """Refuse an engine that is not there, before a model is loaded for it."""
-    if name not in ENGINES and not name.startswith(REMOTE):
+    if name.startswith(REMOTE):
+        from reflective.engines.wire import base_url
+
+        for address in addresses(name):
+            base_url(address)
+    elif name not in ENGINES:
         raise InputError(
             f"unknown engine {name!r}; known are: {', '.join(ENGINES)}, and addresses such as http://localhost:8000/v1."
         )
+
+
+def addresses(name: str) -> list[str]:
+    """The endpoints in an engine's name, which has commas between them."""
+    return [address for address in name.split(",") if address.strip()]
 
 
 def make_engine(name: str, checkpoint: Any, **options: Any) -> Engine:
@@ -40,5 +50,4 @@ def serve_engine(name: str, source: str | Path, *, require_head: bool = True, **
         return VLLMEngine.from_source(source, require_head=require_head, **options)
     from reflective.engines.openai import OpenAIEngine
 
-    urls = [address for address in name.split(",") if address.strip()]
-    return OpenAIEngine.from_source(source, urls, require_head=require_head, **options)
+    return OpenAIEngine.from_source(source, addresses(name), require_head=require_head, **options)

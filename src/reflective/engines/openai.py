@@ -23,13 +23,15 @@ from reflective.engines.pool import SILENCE_S, TRIES, Arrived, Endpoint, Pool
 from reflective.engines.sequence import Running
 from reflective.engines.served import ServedEngine, draw_seed
 from reflective.engines.slots import Slots
-from reflective.engines.wire import Chunk, base_url, completion_request, message, refusal, shown
+from reflective.engines.wire import Chunk, base_url, completion_request, refusal, said, shown
 from reflective.errors import EngineError, InputError
 from reflective.types import FinishReason
 
 API_KEY: Final = "REFLECTIVE_API_KEY"  # environment variable
 WAIT_S: Final = 0.5  # for tokens, in one step
 STREAM_INTERVAL: Final = 8  # tokens that a server sends together; a chunk a token would cost more than the token
+LONGEST_INTERVAL: Final = 32  # where so many are in flight that chunks would keep the server from writing
+ROWS_A_TOKEN: Final = 8  # trajectories in flight at an endpoint that make chunks a token longer
 ENDS: Final[dict[str, FinishReason]] = {"stop": "eos", "length": "length", "repetition": "length"}
 
 
@@ -37,7 +39,8 @@ class OpenAIEngine(ServedEngine):
     """Writes scored trajectories with vLLM servers.
 
     `urls` are the endpoints, of the same model. `served_name` is the model's name there, where it has several.
-    `max_rows` says how many trajectories of a search should be in flight. The API key comes from REFLECTIVE_API_KEY.
+    `max_rows` says how many trajectories of a search should be in flight; `stream_interval` how many tokens come
+    together, by default 8, and more where many are in flight. The API key comes from REFLECTIVE_API_KEY.
     """
 
     def __init__(
@@ -47,20 +50,18 @@ class OpenAIEngine(ServedEngine):
         *,
         allow_unscored: bool = False,
         served_name: str | None = None,
-        stream_interval: int = STREAM_INTERVAL,
+        stream_interval: int | None = None,
         max_rows: int = 512,
         tries: int = TRIES,
         silence_s: float = SILENCE_S,
     ) -> None:
-        if stream_interval < 1 or max_rows < 1 or tries < 1:
+        if min(1 if stream_interval is None else stream_interval, max_rows, tries) < 1:
             raise InputError("stream_interval, max_rows and tries must be 1 or more.")
         if len({base_url(url) for url in urls}) != len(urls) or not urls:
             raise InputError(f"endpoints must be different addresses; got {', '.join(map(shown, urls)) or 'none'}.")
         self._interval, self.max_rows = stream_interval, max_rows
         self.remark = ""
-        self._pool = Pool(
-            [base_url(url) for url in urls], api_key=os.environ.get(API_KEY) or None, tries=tries, silence_s=silence_s
-        )
+        self._pool = Pool([base_url(url) for url in urls], api_key=_api_key(), tries=tries, silence_s=silence_s)
         try:
             super().__init__(model, scored=False)
             context = [self._meet(endpoint, served_name) for endpoint in self._pool.endpoints]
@@ -94,6 +95,7 @@ class OpenAIEngine(ServedEngine):
     def _send(self, sequence: Running) -> None:
         request, here = sequence.request, list(sequence.token_ids)
         slots = self.model.slots if self.scored else None
+        interval = self._interval or tokens_together(len(self._running), len(self._pool.endpoints))
 
         def body(written: Sequence[Drawn], model: str) -> dict[str, Any]:
             tokens = [*here, *(one.token for one in written)]
@@ -105,7 +107,7 @@ class OpenAIEngine(ServedEngine):
                 max_tokens=sequence.limit - len(tokens),
                 stop_ids=self._stop_ids(sequence),
                 slots=slots,
-                stream_interval=self._interval,
+                stream_interval=interval,
             )
 
         home = self._pool.homes.get(request.parent) if request.parent is not None else None
@@ -144,7 +146,7 @@ class OpenAIEngine(ServedEngine):
             entries = [entry for entry in json.loads(text)["data"] if isinstance(entry["id"], str)]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise EngineError(
-                f"{endpoint.where} does not speak the completions API: its list of models is {message(text)!r:.80}. "
+                f"{endpoint.where} does not speak the completions API: its list of models is {said(text)!r:.80}. "
                 "Give the address of a vLLM server, such as http://localhost:8000/v1."
             ) from None
         endpoint.model, context = self._choose(entries, served_name, endpoint.where)
@@ -156,7 +158,7 @@ class OpenAIEngine(ServedEngine):
         if not fitting and not served_name:
             fitting = [e for e in entries if not e.get("parent")]  # adapters have a parent
         if len(fitting) != 1:
-            known = ", ".join(entry["id"] for entry in entries) or "none"
+            known = said(", ".join(entry["id"] for entry in entries)) or "none"
             raise EngineError(f"{where} serves several or other models ({known}). Name one with served_name.")
         length = fitting[0].get("max_model_len")
         context = length if isinstance(length, int) and length > 0 else self.context_length
@@ -210,6 +212,19 @@ class OpenAIEngine(ServedEngine):
         chunks = read(prompt, TOKENS, self.model.slots if scored else None)
         _ended(chunks, endpoint.where)
         return prompt, [one for chunk in chunks for one in chunk.drawn]
+
+
+def tokens_together(running: int, endpoints: int) -> int:
+    """Tokens in a chunk where so many trajectories are in flight: the more, the less each one is looked at."""
+    return min(max(STREAM_INTERVAL, running // (ROWS_A_TOKEN * endpoints)), LONGEST_INTERVAL)
+
+
+def _api_key() -> str | None:
+    """The key from the environment. Raises `InputError`, which does not show it, where no header may hold it."""
+    key = os.environ.get(API_KEY, "").strip()  # files end in a line feed
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(f"{API_KEY} holds characters that no HTTP header may have. Set it to the key alone.")
+    return key or None
 
 
 def _ended(chunks: Sequence[Chunk], where: str) -> None:

@@ -33,19 +33,16 @@ class Plan:
         """The head's weights, on the CPU in float32."""
         return dict(self.head.state_dict())
 
-    def no_extras(self, feature: Any) -> tuple[Any, ...]:
-        """Zeros where the head reads log-probabilities, too: w · c is added by whoever knows the whole step."""
-        return (feature.new_zeros((*feature.shape[:-1], 2)),) if self.head.uses_logprobs else ()
-
     def write(self, logits: Any, s: Any) -> Any:
         """Logits (R, V) in float32 with the slots filled from s (R,), in place."""
-        score, reference, normaliser = self.slots.ids
-        s = s.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        logits[:, [score, reference, normaliser]] = OFFSET
+        score, normaliser = self.slots.score, self.slots.normaliser
+        # a column at a time: the index of several would have to be copied to the device, which waits for it
+        for slot in self.slots.ids:
+            logits[:, slot] = OFFSET
         if self.normalise:
             # −200 + lse; what this slot adds to the sum is below the resolution of float32
             logits[:, normaliser] = OFFSET + logits.logsumexp(-1).clamp(-LARGEST_NORMALISER, LARGEST_NORMALISER)
-        logits[:, score] = OFFSET + s
+        logits[:, score] += s.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         return logits
 
 

@@ -8,6 +8,7 @@ An endpoint that answers 429 or 503, or not at all, is left alone for a while th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 import random
 import threading
@@ -16,9 +17,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from reflective.engines.bounded import certificates, read_lines, read_text, retry_after
 from reflective.engines.drawn import Drawn
 from reflective.engines.slots import Slots
-from reflective.engines.wire import RETRIED, Chunk, Garbage, read_line, refusal, shown
+from reflective.engines.wire import GIVEN_UP, RETRIED, Chunk, Garbage, read_line, refusal, said, shown
 from reflective.errors import DependencyError, EngineError, ReflectiveError
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ FIRST_WAIT_S: Final = 0.25  # before the second try; doubled each time, with up 
 LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 7  # in a row without a single new token, then the stream is given up
 CONNECT_S: Final = 10.0
-LONGEST_LINE: Final = 2**24  # bytes; a chunk of many tokens has some thousands
+CLIENTS: Final = 16  # each looks through all of its connections whenever a stream begins or ends
 SILENCE_S: Final = 120.0  # without a byte, an endpoint counts as lost
+LIST_S: Final = 30.0  # for what a server knows without its model
 
 
 @dataclass(eq=False)
@@ -82,6 +85,7 @@ class Pool:
             import httpx
         except ImportError as error:
             raise DependencyError("endpoints need httpx. Install it with: pip install 'reflective[http]'.") from error
+        context = certificates()
         self.endpoints = [Endpoint(url) for url in urls]
         self.arrived: queue.SimpleQueue[Arrived] = queue.SimpleQueue()
         self._tries = tries
@@ -90,13 +94,21 @@ class Pool:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="reflective-endpoints", daemon=True)
         self._thread.start()
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-            trust_env=False,  # a proxy for the internet is none for a cluster's own addresses
-        )
+        headers = {"Accept-Encoding": "identity"}  # a few compressed bytes could unfold to any number
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self._clients = [
+            httpx.AsyncClient(
+                headers=headers,
+                verify=context,
+                follow_redirects=False,  # the key goes to no other address
+                timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256 // CLIENTS),
+                trust_env=False,  # a proxy for the internet is none for a cluster's own addresses
+            )
+            for _ in range(CLIENTS)
+        ]
+        self._turns = itertools.cycle(self._clients)
 
     # ---- from the caller's thread
 
@@ -161,7 +173,10 @@ class Pool:
             try:
                 async for chunk in self._stream(endpoint, body(written, endpoint.model), slots):
                     written += chunk.drawn
-                    self.arrived.put(Arrived(id, chunk.drawn, chunk.end))
+                    given_up = chunk.end in GIVEN_UP
+                    self.arrived.put(Arrived(id, chunk.drawn, None if given_up else chunk.end))
+                    if given_up:
+                        raise _Lost(f"the server gave the trajectory up ({chunk.end})")
                     if chunk.end is not None:
                         endpoint.failures = 0
                         return
@@ -205,10 +220,10 @@ class Pool:
         import httpx
 
         try:
-            async with self._client.stream("POST", f"{endpoint.url}/completions", json=body) as response:
+            async with next(self._turns).stream("POST", f"{endpoint.url}/completions", json=body) as response:
                 if response.status_code != 200:
                     await self._raise_for(response, endpoint)
-                async for line in _lines(response):
+                async for line in read_lines(response):
                     chunk = read_line(line, slots)
                     if chunk is not None:
                         yield chunk
@@ -218,19 +233,25 @@ class Pool:
             raise _Lost("it does not answer in time") from None
         except (httpx.TransportError, httpx.StreamError, OSError) as error:
             raise _Lost(f"the connection failed ({type(error).__name__})") from None
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise EngineError(f"{endpoint.where} is no address that can be reached ({error}).") from None
+        except (httpx.InvalidURL, UnicodeError):
+            raise EngineError(f"{endpoint.where} is no address that can be reached.") from None
 
     async def _raise_for(self, response: httpx.Response, endpoint: Endpoint) -> None:
-        text = (await response.aread()).decode("utf-8", "replace")
+        text = await read_text(response)
         if response.status_code in RETRIED:
-            raise _Lost(f"HTTP {response.status_code}", _retry_after(response))
+            raise _Lost(f"HTTP {response.status_code}", retry_after(response))
         raise refusal(response.status_code, text, endpoint.where)
 
     async def _read(self, endpoint: Endpoint, body: dict[str, Any], slots: Slots | None) -> list[Chunk]:
         for attempt in range(self._tries):
             try:
-                return [chunk async for chunk in self._stream(endpoint, body, slots)]
+                chunks, tokens = [], 0
+                async for chunk in self._stream(endpoint, body, slots):
+                    chunks.append(chunk)
+                    tokens += len(chunk.drawn)
+                    if tokens > body["max_tokens"]:
+                        raise EngineError(f"{endpoint.where} writes more tokens than it was asked for.")
+                return chunks
             except _Lost as lost:
                 if attempt == self._tries - 1:
                     raise EngineError(f"{endpoint.where}: {lost}, {self._tries} times in a row.") from None
@@ -242,42 +263,28 @@ class Pool:
 
         for attempt in range(self._tries):
             try:
-                response = await self._client.get(f"{endpoint.url}{path}")
+                async with next(self._turns).stream("GET", f"{endpoint.url}{path}", timeout=LIST_S) as response:
+                    text = await read_text(response)
             except httpx.TimeoutException:
                 raise EngineError(f"{endpoint.where} does not answer in time. Is the server still loading?") from None
             except (httpx.TransportError, httpx.InvalidURL, OSError, UnicodeError) as error:
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise EngineError(
+                        f"{endpoint.where} shows a certificate that no known authority vouches for ({said(error)}). "
+                        "Name the file of your own authority in SSL_CERT_FILE."
+                    ) from None
                 raise EngineError(
                     f"{endpoint.where} can't be reached ({type(error).__name__}). Start a server with: vllm serve MODEL"
                 ) from None
             if response.status_code not in RETRIED or attempt == self._tries - 1:
                 break
-            await asyncio.sleep(min(max(FIRST_WAIT_S * 2**attempt, _retry_after(response)), LONGEST_WAIT_S))
-        return response.status_code, response.text
+            await asyncio.sleep(min(max(FIRST_WAIT_S * 2**attempt, retry_after(response)), LONGEST_WAIT_S))
+        return response.status_code, text
 
     async def _close(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of an answer, split at line feeds alone: texts in it may hold other characters that break lines."""
-    rest = b""
-    async for part in response.aiter_bytes():
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            yield line.decode("utf-8", "replace")
-        if len(rest) > LONGEST_LINE:
-            raise Garbage(f"a line of more than {LONGEST_LINE:,} bytes")
-    if rest:
-        yield rest.decode("utf-8", "replace")
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks for; 0 where it does not say or says a date."""
-    try:
-        return max(0.0, float(response.headers.get("retry-after", "0")))
-    except ValueError:
-        return 0.0
+        for client in self._clients:
+            await client.aclose()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from reflective.engines.base import Request
 from reflective.sprm.segment import StepTracker
-from reflective.types import FinishReason
+from reflective.types import FinishReason, Step
 
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes half a character to
 CONTEXT_TOKENS = 6  # tokens decoded again before new ones, since a token's text depends on its neighbours
@@ -36,11 +36,14 @@ class Running:
     confidences: list[float] = field(default_factory=list)
     step_positions: list[int] = field(default_factory=list)
     step_logits: list[float] = field(default_factory=list)
+    step_texts: list[str] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     emitted: int = 0  # tokens whose text has been sent
     emit_from: int = 0  # where this request's text begins
     _context: int = 0  # the token from which on text is decoded
     _sent: int | None = None  # characters from there on that have been sent; None: not known
+    _pieces: list[str] = field(default_factory=list)  # what has been sent since `_pieces_from`
+    _pieces_from: int = 0  # a token: the one after the last step, unless half a character was held back there
 
     @property
     def length(self) -> int:
@@ -76,8 +79,10 @@ class Running:
             confidences=list(self.confidences),
             step_positions=list(self.step_positions),
             step_logits=list(self.step_logits),
+            step_texts=list(self.step_texts),
             emitted=len(self.token_ids),
             emit_from=len(self.token_ids),
+            _pieces_from=len(self.token_ids),
         )
 
     def last_step_logprobs(self) -> tuple[float, float]:
@@ -98,7 +103,25 @@ class Running:
         if text.endswith(INCOMPLETE) and not flush:
             return ""
         sent, self._sent, self.emitted = self._sent, len(text), len(self.token_ids)
+        self._pieces.append(text[sent:])
         return text[sent:]
+
+    def end_step(self, logit: float, decode: Decode) -> None:
+        """Note the step that the last token ends; its text is what was sent since the one before, where that is whole.
+
+        Call it when the text has been taken.
+        """
+        start = self.step_positions[-2] + 1 if len(self.step_positions) > 1 else 0
+        whole = self._pieces_from == start and self.emitted == len(self.token_ids)
+        text = "".join(self._pieces) if whole else decode(self.token_ids[start:])
+        self.step_logits.append(logit)
+        self.step_texts.append(text.strip())
+        self._pieces, self._pieces_from = [], self.emitted
+
+    def steps(self) -> tuple[Step, ...]:
+        """The steps so far."""
+        parts = zip(self.step_positions, self.step_logits, self.step_texts, strict=True)
+        return tuple(Step(position, logit, text) for position, logit, text in parts)
 
 
 def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[tuple[float, float]]:

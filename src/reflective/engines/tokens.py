@@ -17,7 +17,7 @@ from reflective.engines.sequence import Running
 from reflective.errors import ContextError, EngineError, InputError
 from reflective.sprm.aggregate import aggregate, sigmoid
 from reflective.sprm.segment import StepRule, StepTracker
-from reflective.types import FinishReason, Step, Trajectory
+from reflective.types import FinishReason, Trajectory
 
 
 class TokenEngine(Engine):
@@ -40,6 +40,7 @@ class TokenEngine(Engine):
         self.scored, self.aggregation, self.calibration = scored, aggregation, calibration
         self.context_length = context_length
         self._vocabulary, self._eos_ids = vocabulary, eos_ids
+        self._marks = rule.marks if rule is not None else frozenset()
         self._decode = _decoder(tokenizer)
         self._ids = itertools.count()
         self._finished: dict[int, Running] = {}
@@ -121,8 +122,8 @@ class TokenEngine(Engine):
                 )
             mean, lowest = sequence.last_step_logprobs()
             logit += weights[0] * mean + weights[1] * lowest
-        sequence.step_logits.append(logit)
         self._emit_text(sequence)
+        sequence.end_step(logit, self._decode_text)
         self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, sigmoid(logit)))
 
     def _emit_text(self, sequence: Running, *, flush: bool = False) -> None:
@@ -160,7 +161,7 @@ class TokenEngine(Engine):
             token_ids=tuple(ids),
             thinking=self._decode_text(ids[: min(thinking_stop, answer_stop)]),
             answer_text=self._decode_text(ids[answer_start:answer_stop]).strip(),
-            steps=self._steps(ids, sequence.step_positions, sequence.step_logits) if self.scored else (),
+            steps=sequence.steps() if self.scored else (),
             score=aggregate(sequence.step_logits, self.aggregation),
             finish_reason=reason,
             token_logprobs=tuple(sequence.logprobs) if len(sequence.logprobs) == len(ids) else None,
@@ -168,13 +169,6 @@ class TokenEngine(Engine):
             token_confidences=tuple(sequence.confidences),
             seed=sequence.request.seed,
         )
-
-    def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
-        steps, start = [], 0
-        for position, logit in zip(positions, logits, strict=True):
-            steps.append(Step(position, logit, self._decode_text(ids[start : position + 1]).strip()))
-            start = position + 1
-        return tuple(steps)
 
 
 def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Final
 
@@ -200,11 +204,30 @@ def _start(model: Described, dtype: str, max_rows: int, options: Mapping[str, An
     try:
         if model.head is not None:
             _check(args)
-        return LLMEngine.from_engine_args(args)
+        with _ctrl_c_for_us_alone():
+            return LLMEngine.from_engine_args(args)
     except ReflectiveError:
         raise
     except Exception as error:  # configuration, memory, processes: each with errors of its own
         raise EngineError(f"vLLM can't serve {model.name!r}: {_cause(error)}") from error
+
+
+@contextmanager
+def _ctrl_c_for_us_alone() -> Iterator[None]:
+    """Start processes that a terminal's Ctrl-C does not end: a search that is stopped still needs them.
+
+    They inherit which signals this thread holds back. Meanwhile another thread takes them, so that a Ctrl-C stops the
+    loading.
+    """
+    resource_tracker.ensure_running()  # a process of Python's own; starting it later would let the signal through
+    started = threading.Event()
+    threading.Thread(target=started.wait, name="reflective-signals", daemon=True).start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        started.set()
 
 
 def _check(args: Any) -> None:

@@ -21,6 +21,7 @@ DATA, DONE = "data:", "[DONE]"
 TOKEN: Final = "token_id:"  # how vLLM writes an id where the API has a text
 RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 LONGEST_MESSAGE: Final = 200  # characters of a server's words in an error
+GIVEN_UP: Final = frozenset({"abort", "error"})  # finish reasons of a server that stops: another one may go on
 
 
 class Garbage(Exception):
@@ -37,10 +38,15 @@ class Chunk:
 
 
 def base_url(address: str) -> str:
-    """An endpoint's address as `http://host:8000/v1`. Raises `InputError` for anything else."""
+    """An endpoint's address as `http://host:8000/v1`. Raises `InputError` for anything else, passwords included."""
     parts = urlsplit(address.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"{shown(address)!r} is no endpoint; give an address such as http://localhost:8000/v1.")
+    if "@" in parts.netloc:
+        raise InputError(
+            f"the address of {shown(address)!r} holds a user name or password, which others would see. "
+            "Put the server's key into REFLECTIVE_API_KEY instead."
+        )
     path = parts.path.rstrip("/")
     return parts._replace(path=path or "/v1", query="", fragment="").geturl()
 
@@ -173,7 +179,13 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def said(text: object) -> str:
+    """A server's words in one short line, without what a terminal would obey."""
+    words = " ".join(str(text)[: 8 * LONGEST_MESSAGE].split())
+    return "".join(c if c.isprintable() else "?" for c in words)[:LONGEST_MESSAGE]
 
 
 def message(data: Any) -> str:
@@ -183,20 +195,25 @@ def message(data: Any) -> str:
             data = data[key]
     if isinstance(data, dict):
         data = data.get("message", data)
-    return " ".join(str(data).split())[:LONGEST_MESSAGE]
+    return said(data)
 
 
 def refusal(status: int, text: str, where: str) -> EngineError:
     """The error for a status that no other try will change."""
     try:
-        said = message(json.loads(text))
+        words = message(json.loads(text))
     except (ValueError, RecursionError):
-        said = " ".join(text.split())[:LONGEST_MESSAGE]
+        words = said(text)
+    if 300 <= status < 400:
+        return EngineError(
+            f"{where} sends clients elsewhere (HTTP {status}), where the API key must not follow. "
+            "Give the address at which the server answers itself."
+        )
     if status in (401, 403):
         return EngineError(f"{where} refuses the API key (HTTP {status}). Set REFLECTIVE_API_KEY to the right one.")
     if status in (404, 405, 501):
         return EngineError(
-            f"{where} does not speak the completions API (HTTP {status}: {said}). "
+            f"{where} does not speak the completions API (HTTP {status}: {words}). "
             "Give the address of a vLLM server, such as http://localhost:8000/v1."
         )
-    return EngineError(f"{where} refused a request (HTTP {status}): {said}")
+    return EngineError(f"{where} refused a request (HTTP {status}): {words}")

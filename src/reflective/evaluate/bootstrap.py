@@ -4,8 +4,9 @@ P problems, R resamples, M figures. A resample draws P problems with replacement
 is averaged over those where it is defined. The interval runs from the 2.5 % to the 97.5 % quantile. Every figure of a
 run sees the same resamples.
 
-Departure: where a share is 0 or 1 in every problem, resampling can't vary it and would claim certainty; the Wilson
-interval takes its place.
+Departures: where a share is 0 or 1 in every problem, resampling can't vary it and would claim certainty; the Wilson
+interval takes its place. Another figure that no resample varies (one problem that counts, the same value in all) has no
+interval.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reflective.evaluate.table import Floats
 
@@ -74,23 +76,32 @@ class Bootstrap:
         return [_widened(i) if share and i.value in (0.0, 1.0) else i for i in intervals]
 
     def ratios(self, above: Floats, below: Floats) -> list[Interval]:
-        """Σ above / Σ below over problems where both are known, for M figures, (P, M) each."""
+        """Σ above / Σ below, shares, over problems where both are known, for M figures, (P, M) each."""
         known = ~np.isnan(above) & ~np.isnan(below)
         a, b = np.where(known, above, 0.0), np.where(known, below, 0.0)
         drawn = np.concatenate([_ratio(counts @ a, counts @ b) for counts in self.blocks()])
         used = (known & (b > 0)).sum(0)
-        return self._intervals(_ratio(a.sum(0), b.sum(0)), drawn, used.tolist())
+        intervals = self._intervals(_ratio(a.sum(0), b.sum(0)), drawn, used.tolist())
+        return [_widened(i) if i.value in (0.0, 1.0) else i for i in intervals]
 
     def statistics(
-        self, points: Sequence[float], resampled: Callable[[Floats], Sequence[Floats]], problems: int
+        self,
+        points: Sequence[float],
+        resampled: Callable[[Floats], Sequence[Floats]],
+        problems: int,
+        *,
+        centred: bool = False,
     ) -> list[Interval]:
         """Figures whose values in resamples `resampled` gives, (R, P) -> M times (R,).
 
-        They may be computed in bins there: an interval is moved by what the bins change in the point itself.
+        They may be computed in bins there: an interval is moved by what the bins change in the point itself. `centred`
+        moves it by what resampling adds on the average: a sum of sizes of errors, such as the ECE, only grows by noise.
         """
         drawn = np.concatenate([np.stack(resampled(counts), axis=1) for counts in self.blocks()])  # (R, M)
         binned = np.stack(resampled(np.ones((1, self.problems))), axis=1)
         exact = np.array(points)
+        if centred and not np.isnan(drawn).all(0).any():
+            binned = np.nanmean(drawn, axis=0, keepdims=True)
         return self._intervals(exact, drawn + (exact - binned), [problems] * len(points))
 
     def _intervals(self, points: Floats, drawn: Floats, problems: Sequence[int]) -> list[Interval]:
@@ -104,12 +115,21 @@ class Bootstrap:
                 take = np.quantile if some is not None else np.nanquantile
                 edges[:, defined] = take(drawn[:, defined], [tail, 1 - tail], axis=0)
             low, high = edges
+        flat = _same(drawn) if len(drawn) else np.ones(len(points), dtype=np.bool_)
+        low, high = (np.where(np.isnan(points) | flat, np.nan, edge) for edge in (low, high))
         return [
             Interval(float(p), float(a), float(b), int(n))
-            if not np.isnan(p)
-            else Interval(float("nan"), float("nan"), float("nan"), int(n))
             for p, a, b, n in zip(points, low, high, problems, strict=True)
         ]
+
+
+def _same(drawn: Floats) -> NDArray[np.bool_]:
+    """Which figures are the same in every resample, (R, M) -> (M,)."""
+    known = ~np.isnan(drawn)
+    most = np.where(known, drawn, -np.inf).max(0)
+    least = np.where(known, drawn, np.inf).min(0)
+    flat: NDArray[np.bool_] = ~(most - least > 1e-12 * np.maximum(1.0, np.abs(most)))
+    return flat
 
 
 def wilson(right: float, n: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from reflective.types import Problem
 
 MANIFEST, RECORDS = "manifest.json", "records.jsonl"
 VERSION = 1
-PACKAGES = ("reflective", "torch", "transformers", "vllm", "math-verify")  # what answers and verdicts depend on
+PACKAGES = ("reflective", "torch", "transformers", "vllm", "math-verify", "reasoning-gym")  # what verdicts depend on
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +125,10 @@ def digest_of(problems: Iterable[Problem]) -> str:
     return digest.hexdigest()[:16]
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that are there."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Of Python and of those packages that are there."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -45,10 +45,8 @@ class Comparison:
         """The result in words; values are shares, told in points."""
         if self.outcome == "unknown":
             return f"{a} and {b} have no problem in common that can be judged."
-        figures = (
-            f"{100 * self.difference:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f}), "
-            f"p = {self.p:.3g}, {self.problems} problems"
-        )
+        between = f" ({100 * self.low:+.1f} to {100 * self.high:+.1f})" if self.low == self.low else ""
+        figures = f"{100 * self.difference:+.1f} points{between}, p = {self.p:.3g}, {self.problems} problems"
         if self.outcome == "noise":
             return f"No difference between {a} and {b} beyond noise: {figures}."
         return f"{a} is {self.outcome} than {b}: {figures}."

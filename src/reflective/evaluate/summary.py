@@ -187,7 +187,9 @@ def _figures(table: Table, by_problem: Mapping[str, Floats], bootstrap: Bootstra
     figures |= dict(zip(others, bootstrap.means(np.stack(list(others.values()), axis=1)), strict=True))
     for name, reliability in _reliabilities(table).items():
         samples = int((reliability.count.sum(1) > 0).sum())
-        figures[f"ece_{name}"] = bootstrap.statistics([reliability.error], reliability.resampled, samples)[0]
+        figures[f"ece_{name}"] = bootstrap.statistics(
+            [reliability.error], reliability.resampled, samples, centred=True
+        )[0]
     return figures
 
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored
 from reflective.errors import InputError
-from reflective.search.base import Strategy
+from reflective.search.base import Choice, Strategy
 from reflective.search.events import Answering, SearchEvent, Started
 from reflective.search.settings import Settings, check_problem, trajectory_seed
 from reflective.types import Problem, Solution, Timing, Trajectory, Usage
@@ -20,8 +20,17 @@ Phase = Literal["think", "answer"]
 class Calibrated(Protocol):
     """Turns a strategy's evidence into a probability (see `reflective.sprm.calibrate.Calibration`)."""
 
-    def confidence(self, strategy: str, evidence: float | None, k: int) -> float | None:
-        """Probability that the answer is right; None where that is unknown."""
+    def confidence(
+        self,
+        strategy: str,
+        evidence: float | None,
+        k: int,
+        *,
+        score: float | None = None,
+        mean_logprob: float | None = None,
+    ) -> float | None:
+        """Probability that the answer is right, from the evidence and from what is known of the trajectory that the
+        answer is taken from; None where that is unknown."""
 
 
 class Attempt:
@@ -191,7 +200,7 @@ class Attempt:
             problem=self.problem,
             answer=choice.answer,
             answer_text=answer_text,
-            confidence=self._confidence(choice.answer, answer_text, choice.evidence),
+            confidence=self._confidence(choice, best),
             effort=self.k,
             strategy=self._strategy.name,
             selected=choice.index,
@@ -204,13 +213,15 @@ class Attempt:
             interrupted=self._interrupted,
         )
 
-    def _confidence(self, answer: str | None, answer_text: str, evidence: float | None) -> float | None:
-        if not answer_text.strip():
+    def _confidence(self, choice: Choice, best: Trajectory | None) -> float | None:
+        if best is None or not best.answer_text.strip():
             return 0.0  # no answer can't be right
-        if answer is None or self._calibration is None:
+        if choice.answer is None or self._calibration is None:
             return None
         k = sum(t.finish_reason != "cancelled" for t in self.trajectories)
-        return self._calibration.confidence(self._strategy.name, evidence, max(k, 1))
+        return self._calibration.confidence(
+            self._strategy.name, choice.evidence, max(k, 1), score=best.score, mean_logprob=best.mean_logprob
+        )
 
     def _notes(self, best: Trajectory | None) -> Iterator[str]:
         ended = self.trajectories

@@ -50,6 +50,11 @@ class StepRule:
         if self.step_ids & {self.think_id, self.think_end_id}:
             raise CheckpointError("<think> and </think> can't be step tokens.")
 
+    @property
+    def marks(self) -> frozenset[int]:
+        """The tokens that a tracker must see; all others change nothing for it."""
+        return self.step_ids | {self.think_id, self.think_end_id}
+
 
 class StepTracker:
     """Reads one trajectory token by token and tells, for each, whether it ends a step.
@@ -58,13 +63,16 @@ class StepTracker:
     chat templates open the thinking there.
     """
 
-    __slots__ = ("_after_mark", "_rule", "_thinking", "count")
+    __slots__ = ("_mark_at", "_position", "_rule", "_thinking", "count")
 
     def __init__(self, rule: StepRule, prompt_ids: Sequence[int] = ()) -> None:
         self._rule = rule
         self._thinking = _left_open(rule, prompt_ids)
-        # the previous token was <think> or a step token: a step token now would end an empty step
-        self._after_mark = bool(prompt_ids) and (prompt_ids[-1] == rule.think_id or prompt_ids[-1] in rule.step_ids)
+        # where the last <think> or step token was (response tokens count from 0): a step token right after it would
+        # end an empty step
+        marked = bool(prompt_ids) and (prompt_ids[-1] == rule.think_id or prompt_ids[-1] in rule.step_ids)
+        self._mark_at = -1 if marked else -2
+        self._position = -1
         self.count = 0
 
     @property
@@ -75,20 +83,26 @@ class StepTracker:
     def copy(self) -> StepTracker:
         """An independent tracker in the same state."""
         twin = StepTracker(self._rule)
-        twin._thinking, twin._after_mark, twin.count = self._thinking, self._after_mark, self.count
+        twin._thinking, twin._mark_at, twin.count = self._thinking, self._mark_at, self.count
+        twin._position = self._position
         return twin
 
     def push(self, token_id: int) -> bool:
         """Read the next token of the response; True when it ends a step."""
-        rule = self._rule
+        return self.push_at(self._position + 1, token_id)
+
+    def push_at(self, position: int, token_id: int) -> bool:
+        """Read the response's token at `position`; those between that are no `StepRule.marks` may be left out."""
+        rule, self._position = self._rule, position
         if token_id in rule.step_ids:
-            counts = self._thinking is True and not self._after_mark
-            self._after_mark = True
+            counts = self._thinking is True and self._mark_at != position - 1
+            self._mark_at = position
             self.count += counts
             return counts
-        self._after_mark = token_id == rule.think_id
-        if token_id == rule.think_id and self._thinking is None:
-            self._thinking = True
+        if token_id == rule.think_id:
+            self._mark_at = position
+            if self._thinking is None:
+                self._thinking = True
         elif token_id == rule.think_end_id and self._thinking:
             self._thinking = False
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reflective.sprm.calibrate import EVIDENCE_CLIP
+from reflective.sprm.calibrate import EVIDENCE_CLIP, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,11 @@ def selection_table(candidates: Sequence[Sequence[Candidate]]) -> dict[str, dict
     return table
 
 
-def calibration_samples(candidates: Sequence[Sequence[Candidate]]) -> Iterator[tuple[str, float | None, int, bool]]:
-    """(strategy, evidence, k, right) for `fit_calibration`, every budget and strategy; ungradable choices left out."""
+def calibration_samples(candidates: Sequence[Sequence[Candidate]]) -> Iterator[Sample]:
+    """What `fit_calibration` learns from: every strategy at every budget; ungradable choices left out.
+
+    Groups of k are fewer the larger k is, and weigh as much more: every budget counts the same.
+    """
     for k in budgets(candidates):
         for group in cut(candidates, k):
             picks: list[tuple[str, Candidate | None, float | None]] = []
@@ -92,4 +95,5 @@ def calibration_samples(candidates: Sequence[Sequence[Candidate]]) -> Iterator[t
                 picks.append((name, winner, share))
             for name, pick, evidence in picks:
                 if pick is not None and pick.right is not None and evidence is not None:
-                    yield name, min(max(evidence, EVIDENCE_CLIP), 1 - EVIDENCE_CLIP), k, pick.right
+                    clipped = min(max(evidence, EVIDENCE_CLIP), 1 - EVIDENCE_CLIP)
+                    yield Sample(name, clipped, k, pick.right, pick.score, pick.mean_logprob, float(k))

@@ -24,6 +24,8 @@ from reflective.verify.code import grade_code
 from reflective.verify.exact import grade_exact, grade_factors
 from reflective.verify.expression import grade_expression
 from reflective.verify.extract import answer_part, extract_answer
+from reflective.verify.gym import grade_gym
+from reflective.verify.lists import grade_list
 from reflective.verify.math import grade_math, unreadable
 
 __all__ = ["GRADERS", "WITHOUT_GOLD", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
@@ -45,9 +47,11 @@ GRADERS: Mapping[str, Grader] = MappingProxyType(
         "expression": grade_expression,
         "exact": grade_exact,
         "factors": grade_factors,
+        "list": grade_list,
+        "gym": grade_gym,
     }
 )
-WITHOUT_GOLD = frozenset({"code", "expression"})  # kinds whose metadata say what is right
+WITHOUT_GOLD = frozenset({"code", "expression", "gym"})  # kinds whose metadata say what is right
 
 
 def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Verdict:
@@ -71,7 +75,7 @@ def self_check(
     """The problems whose gold answer does not grade as right against itself, with what is wrong with it.
 
     A "math" gold is also read, which an identical answer does not need: one that only an identical answer could match
-    is reported as ungradable. An "expression" without a gold answer has nothing to be checked.
+    is reported as ungradable. A problem without a gold answer has nothing to be checked.
     """
     faults = []
     for problem in problems:

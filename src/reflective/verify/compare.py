@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import TypeVar
 
 from reflective.verify import atoms, values
@@ -32,9 +33,11 @@ class Undecided(Exception):
 class Comparison:
     """Every method returns None where the two are equal, and in a few words what differs where they are not."""
 
-    def __init__(self, time_limit_s: float) -> None:
+    def __init__(self, time_limit_s: float, tolerances: Sequence[Fraction] = ()) -> None:
         self.time_limit_s = time_limit_s
         self.deadline = time.monotonic() + time_limit_s
+        self.tolerances = tolerances  # one for all values, or one for each of several
+        self.tolerance: Fraction | None = tolerances[0] if len(tolerances) == 1 else None
 
     def texts(self, gold: str, answer: str) -> str | None:
         try:
@@ -75,7 +78,9 @@ class Comparison:
         if gold.ordered or names_each(gold, answer) or names_each(answer, gold):
             return self.pairwise(gold.items, answer.items)
         left = list(answer.items)
-        for item in gold.items:
+        for number, item in enumerate(gold.items):
+            if len(self.tolerances) == len(gold.items):
+                self.tolerance = self.tolerances[number]
             partner = next((a for a in left if self.value(item, a) is None), None)
             if partner is None:
                 return "a value is missing"
@@ -172,6 +177,7 @@ class Comparison:
 
     def percentages(self, gold: Atom, answer: Atom) -> str | None:
         """One is p%, the other bare: equal to p/100, or to p itself where p can't be meant as a ratio."""
+        self.tolerance = None  # it would be one of percentages or one of ratios, and nobody says of which
         ratio_gold, ratio_answer = (_ratio(atom) if atom.unit else atom for atom in (gold, answer))
         difference = self.formulas(ratio_gold, ratio_answer)
         if difference is None or self.formulas(gold, answer) is not None:
@@ -193,7 +199,10 @@ class Comparison:
             raise Undecided(f"the gold answer has no value: {error}") from error
         try:
             if constant:
-                values.constant(answer_tree)
+                stated = values.constant(answer_tree)
+                if self.tolerance is not None and not variables(gold_tree):
+                    within = values.within(values.constant(gold_tree), stated, self.tolerance)
+                    return None if within else "beyond the tolerance"
             rounded = constant and not variables(gold_tree) and atoms.rounds(gold, answer)
             return None if rounded or values.equal(gold_tree, answer_tree) else "another value"
         except values.Undefined as error:

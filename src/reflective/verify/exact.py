@@ -1,7 +1,8 @@
 """Kinds "exact" and "factors": answers that are right when they are written alike.
 
 "exact" compares text after Unicode (NFKC), case, spaces, surrounding dollars and `\\text{}`, and the many signs of
-multiplication. Nothing is computed: 27.0 is not 27. "factors" compares a product as a multiset of whole numbers:
+multiplication. Where the gold answer has several lines, they are compared one by one, empty ones left out: a matrix is
+no row of numbers. Nothing is computed: 27.0 is not 27. "factors" compares a product as a multiset of whole numbers:
 2 × 2 × 5, 5 \\cdot 2^2 and 20 = 2 * 5 * 2 are one factorization, and 4 × 5 is another.
 """
 
@@ -43,7 +44,13 @@ def grade_exact(problem: Problem, answer: str, *, time_limit_s: float) -> Verdic
         return Verdict("ungradable", "the gold answer is empty")
     if len(answer) > max(MAX_ANSWER_CHARS, 2 * len(gold)):
         return Verdict("wrong", "far longer than the gold answer")
-    return Verdict("right", "identical") if canonical(answer) == gold else Verdict("wrong", "another text")
+    lines = _lines(problem.answer or "")
+    same = _lines(answer) == lines if len(lines) > 1 else canonical(answer) == gold
+    return Verdict("right", "identical") if same else Verdict("wrong", "another text")
+
+
+def _lines(text: str) -> list[str]:
+    return [canonical(line) for line in strip_delimiters(text).splitlines() if line.strip()]
 
 
 def factors(text: str) -> Counter[int] | None:

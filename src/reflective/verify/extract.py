@@ -8,10 +8,11 @@ are in it. In the answer part, the first of these that there is:
     is an answer that was cut off: there is none.
  2. the last `<answer>X</answer>`, "#### X", "final answer is X", "answer: X", "答案是X", "答案：X", "选X".
  3. what the kind allows: for "math" the whole text if it is one short formula, else the last $...$ or number; for
-    "choice" the last letter in bold or in parentheses; for "expression" the last line that is arithmetic; for the
-    others the text itself, if it is one line.
+    "choice" the last letter in bold or in parentheses; for "expression" the last line that is arithmetic; for "gym"
+    the text itself, or the last fenced block in it; for the others the text itself, if it is one line.
 
-For "math" and "choice", what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3.
+What stands between <answer> and </answer> is taken whole, except for "math" and "choice", which look for it there.
+For these two, what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3.
 
 A program (kind "code") is the last fenced block of Python (`fences.py`); none of the above applies to it.
 """
@@ -24,12 +25,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from reflective.verify.choice import stated_letters
-from reflective.verify.fences import stated_program
+from reflective.verify.fences import fenced_blocks, stated_program
 from reflective.verify.text import strip_delimiters
 
 MAX_LINE_CHARS = 600  # of a line that is taken for an answer as it stands
 MAX_GAP_CHARS = 40  # between two boxes of one list
 MAX_CUES = 20  # from the end, of which one must be followed by an answer
+MAX_GYM_CHARS = 20_000  # of a text that is an answer as it stands, however many lines it has
 TAIL_CHARS = 4_000  # of the end of a text without a stated answer, in which one is looked for
 
 _THINK_CLOSE = "</think>"
@@ -41,7 +43,7 @@ _INNER_BOX = re.compile(r"\\+(?:boxed|fbox)\s*(?:\{([^{}]*)\})?")
 _BETWEEN_BOXES = re.compile(r"[\s$,;&\\()\[\]]*(?:(?:and|or|和|或|、|,)[\s$,;\\()\[\]]*)?")
 
 _CUE = re.compile(
-    r"<answer>(?P<tag>[^<]*)</answer>"
+    r"<answer>(?P<tag>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>"
     r"|####[ \t]*"
     r"|(?:最终|正确)?答案(?:是|为|应为|应该是)?\s*[:：=]?\s*"
     r"|(?:应选|故选|选择|选)\s*[:：]?\s*(?=[(（]?[A-J](?![A-Za-z]))"
@@ -137,6 +139,8 @@ def _cued(text: str, kind: str) -> str:
     """What follows the last "answer is", "答案：", "####" ... that is followed by an answer."""
     for cue in reversed(deque(_CUE.finditer(text), maxlen=MAX_CUES)):
         tagged: str | None = cue["tag"]
+        if tagged is not None and tagged.strip() and kind not in ("math", "choice"):
+            return tagged.strip()
         if stated := _stated(_following(text, cue.end()) if tagged is None else tagged, kind):
             return stated
     return ""
@@ -216,8 +220,16 @@ def _single_line(text: str) -> str:
     return strip_delimiters(text) if len(text) <= MAX_LINE_CHARS and "\n" not in text else ""
 
 
+def _fenced_or_whole(text: str) -> str:
+    """Kind "gym", whose answers may have many lines: the last fenced block, else the text."""
+    text = text.strip()
+    blocks = [block for block in fenced_blocks(text[-MAX_GYM_CHARS:]) if block.strip()]
+    return blocks[-1].strip("\n") if blocks else text if len(text) <= MAX_GYM_CHARS else ""
+
+
 _FALLBACKS: Mapping[str, Callable[[str], str]] = {
     "math": _last_formula,
     "choice": _last_letter,
     "expression": _last_arithmetic,
+    "gym": _fenced_or_whole,
 }

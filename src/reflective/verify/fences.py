@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 LANGUAGES = ("", "python", "python3", "py")
 
 
-def _programs(text: str) -> Iterator[str]:
-    """The fenced blocks of Python in `text`, in order; other languages are left out, an unclosed block too."""
+def fenced_blocks(text: str, languages: Collection[str] | None = None) -> Iterator[str]:
+    """The fenced blocks in `text`, in order; those of other `languages` are left out, an unclosed block too."""
     opened: str | None = None
     lines: list[str] = []
     for line in text.splitlines():
@@ -19,7 +19,7 @@ def _programs(text: str) -> Iterator[str]:
             if mark.startswith("```") and "`" not in mark[3:]:
                 opened, lines = mark[3:].strip().lower(), []
         elif mark == "```":
-            if opened in LANGUAGES:
+            if languages is None or opened in languages:
                 yield "\n".join(lines)
             opened = None
         else:
@@ -28,7 +28,7 @@ def _programs(text: str) -> Iterator[str]:
 
 def stated_program(text: str) -> str | None:
     """The last fenced block of Python in an answer; the whole text where it has no fence and is a program itself."""
-    blocks = [block for block in _programs(text) if block.strip()]
+    blocks = [block for block in fenced_blocks(text, LANGUAGES) if block.strip()]
     if blocks or "```" in text:
         return blocks[-1] if blocks else None
     try:

@@ -16,12 +16,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 FUNCTIONS = {  # what a helper may be asked for
     "equivalent": "reflective.verify.symbolic",
     "readable": "reflective.verify.symbolic",
+    "draw": "reflective.verify.gym.scorers",
+    "score": "reflective.verify.gym.scorers",
 }
 MEMORY_LIMIT_BYTES = 3 * 2**30
 START_LIMIT_S = 60.0  # importing SymPy on a busy machine; does not count as the call's time
@@ -50,11 +52,16 @@ class Helpers:
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(self.helpers)
 
-    def call(self, function: str, *arguments: str, time_limit_s: float) -> Any:
-        """The function's result; waiting for a free helper does not count as its time."""
+    def call(self, function: str, *arguments: str, time_limit_s: float, prepare: Sequence[str] = ()) -> Any:
+        """The function's result; waiting for a free helper does not count as its time.
+
+        `prepare` is a function with its arguments that the same helper is asked for before, in a time of its own.
+        """
         with self._free:
             helper = self._take()
             try:
+                if prepare:
+                    helper.call(prepare[0], tuple(prepare[1:]), START_LIMIT_S)
                 result = helper.call(function, arguments, time_limit_s)
             except BaseException as error:
                 if isinstance(error, HelperFailure) and helper.alive:

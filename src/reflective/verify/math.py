@@ -11,6 +11,8 @@ what they can't write goes to math-verify in a helper process. The rules, where 
  * "x = 5" answers 5, and 5 answers "x = 5", but "y = 5" does not answer "x = 5".
  * A decimal is exact: 0.33 is not 1/3. With at least six places it may be the rounded or truncated exact value.
  * 52_8 may be written 52 where the gold answer has the base; its decimal value is another answer.
+ * A problem may state tolerances, in its metadata: {"tolerances": ["0.01"]}, or one for each of several answers. Then a
+   number may differ from the gold one by so much.
  * An answer that nobody can read is wrong; a gold answer that nobody can read makes the problem ungradable.
 """
 
@@ -40,14 +42,18 @@ def grade_math(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict
         gold = last_boxed(gold) or gold
     if gold == answer:
         return Verdict("right", "identical")
-    if _PLAIN_NUMBER.fullmatch(gold) and _PLAIN_NUMBER.fullmatch(answer):
+    try:
+        tolerances = [Fraction(t) for t in problem.metadata.get("tolerances") or ()]
+    except (TypeError, ValueError, OverflowError) as error:
+        return Verdict("ungradable", f"the tolerances can't be read: {error}")
+    if not tolerances and _PLAIN_NUMBER.fullmatch(gold) and _PLAIN_NUMBER.fullmatch(answer):
         return Verdict("right", "equal") if Fraction(gold) == Fraction(answer) else Verdict("wrong", "another value")
     if len(answer) > MAX_ANSWER_CHARS:
         return Verdict("wrong", f"longer than {MAX_ANSWER_CHARS} characters")
     if _spelling(gold) == _spelling(answer):
         return Verdict("right", "identical")
     try:
-        difference = Comparison(time_limit_s).texts(gold, answer)
+        difference = Comparison(time_limit_s, tolerances).texts(gold, answer)
     except Undecided as error:
         return Verdict("ungradable", str(error))
     return Verdict("right", "equivalent") if difference is None else Verdict("wrong", difference)

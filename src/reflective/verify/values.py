@@ -108,6 +108,28 @@ def same(gold: Any, answer: Any) -> bool | None:
     return None if max(_size(gold), _size(answer)) < 1e-30 else False
 
 
+def is_real(value: Any) -> bool:
+    """Whether a value has no imaginary part beyond rounding."""
+    return not _imaginary(value)
+
+
+def difference(a: Any, b: Any) -> Any:
+    """a - b of two values."""
+    return _arithmetic(lambda x, y: x - y)(_context(DIGITS), a, b)
+
+
+def within(a: Any, b: Any, tolerance: Fraction) -> bool:
+    """Whether two values differ by no more than `tolerance`."""
+    gap = difference(a, b)
+    return bool(abs(gap) <= tolerance) if isinstance(gap, Fraction) else bool(abs(gap) <= _inexact(tolerance))
+
+
+def same_inexact(a: Any, b: Any) -> bool:
+    """Whether two values agree to 30 places behind the point or in their leading digits: for differences of values,
+    which carry the rounding of what they are the difference of."""
+    return _close(a, b) or bool(abs(_inexact(a) - _inexact(b)) < _context(DIGITS).mpf(10) ** -30)
+
+
 def _agree_at(gold: Node, answer: Node, point: Mapping[str, Fraction], pair: tuple[Any, Any]) -> bool:
     verdict = same(*pair)
     return _vanish(gold, answer, point) if verdict is None else verdict

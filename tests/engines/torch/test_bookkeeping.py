@@ -199,13 +199,36 @@ def test_streamed_steps_are_the_trajectorys_steps_in_order_and_before_its_end():
     assert sum(len(done[id].steps) for id in ids) > 10
 
 
-def test_the_texts_of_steps_are_those_of_their_tokens():
-    trajectory = sample(make_engine())
+def step_texts(trajectory):
+    """Each step's own tokens, decoded."""
+    starts = [0, *(step.position + 1 for step in trajectory.steps)]
+    return [
+        TOKENIZER.decode(trajectory.token_ids[a : step.position + 1]).strip()
+        for a, step in zip(starts, trajectory.steps, strict=False)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5, 9))
+def test_the_texts_of_steps_are_those_of_their_tokens(seed):
+    trajectory = write(make_engine(), [Request(PROMPT, seed=seed, max_tokens=60, until="eos")])[0]
     assert len(trajectory.steps) > 2
-    start = 0
-    for step in trajectory.steps:
-        assert step.text == TOKENIZER.decode(trajectory.token_ids[start : step.position + 1]).strip()
-        start = step.position + 1
+    assert [step.text for step in trajectory.steps] == step_texts(trajectory)
+
+
+def test_a_step_that_a_continuation_ends_has_the_text_of_both():
+    engine = make_engine()
+    first = engine.submit(Request(PROMPT, seed=5, max_tokens=60, until="eos"))
+    engine.step()
+    (written,) = engine._scheduler.running
+    while not written.step_positions or written.step_positions[-1] == len(written.token_ids) - 1:
+        engine.step()  # into the middle of a step that is not the first
+    engine.cancel(first)
+    cut = finished(run(engine))[first]
+    assert cut.steps[-1].position < cut.tokens - 1
+    second = engine.submit(Request((), seed=6, max_tokens=60, until="eos", parent=first))
+    whole = finished(run(engine))[second]
+    assert len(whole.steps) > len(cut.steps)
+    assert [step.text for step in whole.steps] == step_texts(whole)
 
 
 def test_a_thinking_that_was_never_opened_has_no_steps_and_no_score():

@@ -214,6 +214,15 @@ def test_the_head_is_computed_as_the_module_computes_it():
     assert engine._backbone.score(engine.head, features, rows) == pytest.approx(right, abs=1e-5)
 
 
+def test_one_feature_for_several_rows_scores_all_of_them():
+    engine = make_engine("qwen3")
+    one = torch.randn(1, 64)
+    with torch.no_grad():
+        right = engine.head.mlp(one).item()
+    shared = one.expand(3, -1)  # a prompt's, whose rows all drew a step token at once
+    assert engine._backbone.score(engine.head, shared, [0, 1, 2]) == pytest.approx([right] * 3, abs=1e-5)
+
+
 def test_greedy_and_scores_at_the_end_of_the_memory():
     engine = make_engine("qwen3", config={"max_position_embeddings": 64})
     (prompt,) = prompts(40)

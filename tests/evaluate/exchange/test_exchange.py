@@ -51,6 +51,15 @@ def test_a_response_a_line_is_joined_by_problem_and_graded(tmp_path):
     assert third.verdict.right is False and record.selected == 0
 
 
+@pytest.mark.parametrize(
+    "gold", ["9 * 2 = <<9*2=18>>18\n#### 18", "So it is \\boxed{18}.", 18, 18.0, ["18"], {"target": "18"}]
+)
+def test_a_gold_may_stand_at_the_end_of_a_solution(tmp_path, gold):
+    rows = [{"problem": "9 * 2?", "answer": gold, "responses": ["It is \\boxed{18}.", "It is \\boxed{9}."]}]
+    import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", PRESETS["plain"])
+    assert [t.verdict.right for t in records(tmp_path / "run")[0].trajectories] == [True, False]
+
+
 def test_scores_may_leave_zero_to_one(tmp_path):
     rows = [
         {"problem": f"{i}?", "responses": ["a", "b", "c"], "scores": [-7.5, 3.0, 2.5], "ok": [0, 1, 1]}

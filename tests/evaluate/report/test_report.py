@@ -189,6 +189,17 @@ def test_every_plot_is_an_image_and_a_table(folder, other, tmp_path):
         assert rows and set(rows[0]) == {"series", "x", "y", "low", "high"}
 
 
+def test_a_run_without_a_right_answer_has_its_plots(tmp_path):
+    """Selection, given that a right one is there, is undefined then: there is no such figure, and no empty one."""
+    pytest.importorskip("matplotlib")
+    plan = Plan(2, BestOfN("all"), Settings(max_tokens=30), {"name": "x"})
+    engine = ScriptedEngine(lambda prompt, index, seed: Scripted("one.\n\n</think>\\boxed{3}", [0.5]))
+    run_benchmark(engine, [Problem("q?", "4", id="a", kind="exact")], plan, tmp_path / "run")
+    drawn = figures(gather([tmp_path / "run"]))
+    assert "accuracy" in {f.id for f in drawn} and "selection" not in {f.id for f in drawn}
+    assert len(write_plots(drawn, tmp_path / "plots")) == len(drawn)
+
+
 def test_runs_are_compared_over_common_problems(folder, other, tmp_path):
     a, b = gather([folder, other])
     tests = paired_tests(a, b)

@@ -259,6 +259,31 @@ def test_subjects_and_modalities_select(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "answer_type", "near", "far"),
+    [
+        ("0.1", "Numerical", "2.4", "2.42"),  # the judge of the benchmark gives 1 % more
+        (None, "Numerical", "2.3", "2.4"),
+        ("", "Numerical", "2.3", "2.4"),
+        ("0.1", "Tuple", "2.3", "2.4"),
+    ],
+)
+def test_the_error_of_olympiadbench_is_its_tolerance(
+    tmp_path: Path, error: str | None, answer_type: str, near: str, far: str
+) -> None:
+    row = {"question": "P?", "final_answer": ["$2.3$"], "error": error, "answer_type": answer_type}
+    (problem,) = loaded(tmp_path, "olympiadbench", [row])
+    assert grade(problem, near).kind == "right" and grade(problem, far).kind == "wrong"
+
+
+def test_the_errors_of_several_answers_are_one_each(tmp_path: Path) -> None:
+    row = {"question": "P?", "final_answer": ["$1$, $2$"], "error": ",0.5", "answer_type": "Numerical"}
+    (problem,) = loaded(tmp_path, "olympiadbench", [row])
+    assert grade(problem, "1, 2.4").kind == "right" and grade(problem, "1.4, 2").kind == "wrong"
+    with pytest.raises(InputError, match="row 1 is no row of olympiadbench"):
+        loaded(tmp_path, "olympiadbench", [{**row, "error": "a bit"}])
+
+
+@pytest.mark.parametrize(
     ("written", "name"),
     [("MATH-500", "math500"), ("AIME 2024", "aime24"), ("HumanEval+", "humaneval_plus"), ("gpqa-diamond", "gpqa_diamond")],
 )  # fmt: skip

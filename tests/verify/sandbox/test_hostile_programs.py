@@ -35,8 +35,10 @@ SANDBOXES = _sandboxes()
 pytestmark = pytest.mark.skipif(not SANDBOXES, reason="no sandbox on this system")
 
 
-@pytest.fixture(params=sorted(SANDBOXES))
+@pytest.fixture(params=["bubblewrap", "weak"])
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    if request.param not in SANDBOXES:
+        pytest.skip("bubblewrap is not installed or does not work: only the weaker sandbox is tested")
     return SANDBOXES[request.param]
 
 

@@ -51,7 +51,8 @@ class TorchEngine(TokenEngine):
     """Writes scored trajectories with a Hugging Face causal LM and an SPRM head.
 
     `model` and `head` are taken as they are; without a head and a rule, trajectories carry no steps. The model's
-    projections may be re-laid (values unchanged), so don't train through it while the engine lives.
+    projections may be re-laid (values unchanged), so make the engine before an optimizer; when weights have changed in
+    place, call `refresh`.
 
     `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
     (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons.
@@ -173,6 +174,15 @@ class TorchEngine(TokenEngine):
         self._finished.clear()
         self._features.clear()
 
+    def refresh(self) -> None:
+        """Go on with weights that an optimizer has changed in place; what is held of finished trajectories goes."""
+        if self.busy:
+            raise EngineError("the weights changed while trajectories were being written; let them finish first.")
+        self._backbone.refresh()
+        self._parking.clear()
+        self._finished.clear()
+        self._features.clear()
+
     # ---- scoring given text
 
     @torch.inference_mode()
@@ -205,6 +215,13 @@ class TorchEngine(TokenEngine):
             extra = self._logprob_features(logprobs[begin + first - 1 :], [p - first for p in positions])
         logits = self.head(features, extra).tolist()
         return self._steps(response_ids, positions, logits)
+
+    def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
+        steps, start = [], 0
+        for position, logit in zip(positions, logits, strict=True):
+            steps.append(Step(position, logit, self._decode_text(ids[start : position + 1]).strip()))
+            start = position + 1
+        return tuple(steps)
 
     def take_features(self, id: int) -> tuple[list[int], Tensor]:
         """Step token positions and features (n, H) of the n steps of a finished trajectory.
@@ -375,12 +392,12 @@ class TorchEngine(TokenEngine):
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
         telling: list[int] = []  # indices of the rows whose text is due
-        think_end = self._think_end_id
+        think_end, marks = self._think_end_id, self._marks
         for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
-            if sequence.tracker is not None and sequence.tracker.push(token):
+            if token in marks and sequence.tracker is not None and sequence.tracker.push_at(len(ids) - 1, token):
                 sequence.step_positions.append(len(ids) - 1)
                 scored.append(i)
             if reason := sequence.finish_after(token, think_end, self._eos_ids):

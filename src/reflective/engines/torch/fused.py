@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from reflective.engines.torch.hf import DecodePlan, HFBackbone, PlanTensors, decoder_layers
 from reflective.engines.torch.kv import KVMemory
+from reflective.errors import EngineError
 
 FUSED_MODEL_TYPES = frozenset({"qwen2", "qwen3", "llama", "mistral"})
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})  # angles that don't depend on the length so far
@@ -99,10 +100,7 @@ class FusedBackbone(HFBackbone):
         a, m = layer.self_attn, layer.mlp
         qkv, bias = _join([a.q_proj, a.k_proj, a.v_proj])
         gate_up, _ = _join([m.gate_proj, m.up_proj])
-        qk_norm = None
-        if hasattr(a, "q_norm"):
-            q_norm, k_norm = a.q_norm.weight.detach(), a.k_norm.weight.detach()
-            qk_norm = torch.cat([q_norm.expand(self._query_heads, -1), k_norm.expand(self.shape.heads, -1)])
+        qk_norm = self._head_norms(a) if hasattr(a, "q_norm") else None
         return FusedLayer(
             input_norm=layer.input_layernorm.weight.detach().unsqueeze(1),
             qkv=qkv,
@@ -113,6 +111,25 @@ class FusedBackbone(HFBackbone):
             gate_up=gate_up,
             down=m.down_proj.weight.detach(),
         )
+
+    def refresh(self) -> None:
+        """Take over what an optimizer has changed in place: all but the norms of the heads are the model's own memory.
+
+        Raises `EngineError` where the model's weights lie elsewhere than when the engine was made.
+        """
+        for module, layer in zip(decoder_layers(self.model), self._layers, strict=True):
+            a, m = module.self_attn, module.mlp
+            theirs = (a.q_proj, a.o_proj, m.gate_proj, m.down_proj)
+            ours = (layer.qkv, layer.out, layer.gate_up, layer.down)
+            if any(linear.weight.data_ptr() != matrix.data_ptr() for linear, matrix in zip(theirs, ours)):
+                raise EngineError("the model's weights were moved after its engine was made; make the engine last.")
+            if layer.qk_norm is not None:
+                layer.qk_norm.copy_(self._head_norms(a))
+
+    def _head_norms(self, attention: Any) -> Tensor:
+        """The norms of the query and key heads, one row a head, (Q + G, D)."""
+        q_norm, k_norm = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
+        return torch.cat([q_norm.expand(self._query_heads, -1), k_norm.expand(self.shape.heads, -1)])
 
     def _angles(self, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """cos and sign-folded sin for every position of the memory, (T, 1, D) each."""

@@ -185,6 +185,9 @@ class HFBackbone:
             raise EngineError(f"layer {layer} does not exist: the model has {self.shape.layers} decoder layers.")
         self.feature_layer = index
 
+    def refresh(self) -> None:
+        """Take over what an optimizer has changed in place. Here every pass reads the model's own weights."""
+
     @contextmanager
     def _feature(self) -> Iterator[list[Tensor]]:
         """Catch the feature (B, N, H) of the forward inside."""

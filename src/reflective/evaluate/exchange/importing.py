@@ -21,8 +21,9 @@ from reflective.evaluate.grading import Grade, has_ended, with_groups
 from reflective.evaluate.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
 from reflective.records import Record, RecordWriter, TrajectoryRecord
 from reflective.sprm.aggregate import DEFAULT_AGGREGATION, aggregate
+from reflective.tasks.benchmarks.gold import gold_answer
 from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
-from reflective.verify import GRADERS, answer_part, extract_answer
+from reflective.verify import GRADERS, WITHOUT_GOLD, answer_part, extract_answer
 from reflective.verify import grade as grade_answer
 
 STEP_CLIP = 1e-12  # a step score of 0 or 1 has no finite logit
@@ -163,10 +164,9 @@ def _take(groups: dict[str, _Group], row: dict[str, Any], mapping: Fields, kind:
     key = str(given) if given is not None else text
     group = groups.get(key)
     if group is None:
-        answer = None if gold is None else str(gold)
         problem = Problem(
             text,
-            answer,
+            _gold(gold, kind),
             id="" if given is None else str(given),
             family=str(_field(row, mapping.family) or ""),
             kind=kind,
@@ -183,6 +183,16 @@ def _take(groups: dict[str, _Group], row: dict[str, Any], mapping: Fields, kind:
         ]
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _gold(value: Any, kind: str) -> str | None:
+    """The final answer alone, also where it stands at the end of a worked solution; else what there is, as text."""
+    if value is None or kind in WITHOUT_GOLD:
+        return None if value is None else str(value)
+    try:
+        return gold_answer(value)
+    except ValueError:
+        return str(value)
 
 
 def _flat(value: Any) -> list[Any]:

@@ -19,8 +19,8 @@ from reflective.evaluate.table import Floats, Ints, Table
 
 DRAWS = 100  # subsets of each size and problem: an error of at most 0.05 for a problem, 0.05/√P for their mean
 CELLS = 2_000_000  # of a block of problems, to bound memory
-NUDGE = 1e-9  # of a weight: breaks ties and nothing else
-EARLY = 1e-3  # of a score, as far as ties go
+NUDGE = 1e-7  # of a weight: breaks ties and nothing else
+EARLY = 1e-5  # of a score, as far as ties go
 
 
 def votes_at_k(table: Table, ks: Sequence[int], *, draws: int = DRAWS, seed: int = 0) -> Mapping[str, Floats]:

@@ -89,7 +89,7 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
         found += [_accuracy(run), _selection(run), _scaling(run), _histogram(run), _roc(run)]
         found += [_reliability(run, "confidence"), _reliability(run, "score")]
         found += [_groups(run, "family", run.summary.families), _groups(run, "level", run.summary.levels)]
-    return [figure for figure in found if figure.series]
+    return [figure for figure in found if any(y == y for series in figure.series for y in series.y)]
 
 
 def _accuracy(run: Run) -> Figure:
@@ -123,7 +123,7 @@ def _selection(run: Run) -> Figure:
 
 def _scaling(run: Run) -> Figure:
     tokens = run.summary.figures["tokens_per_trajectory"].value
-    series = () if math.isnan(tokens) else _curves(run.summary.curves, tokens)
+    series = _curves(run.summary.curves, tokens) if tokens > 0 else ()  # unknown, or no scale of a logarithm
     return Figure(
         "scaling",
         run.name,
@@ -259,7 +259,7 @@ def _across(runs: Sequence[Run]) -> list[Figure]:
         columns = _columns(curve.points)
         accuracy.append(Series(f"run{i}", run.name, tuple(float(k) for k in curve.ks), *columns))
         tokens = run.summary.figures["tokens_per_trajectory"].value
-        if not math.isnan(tokens):
+        if tokens > 0:
             scaling.append(Series(f"run{i}", run.name, tuple(k * tokens for k in curve.ks), *columns))
     caption = "Best of k by score (majority where there are no scores) in every run; bands are 95 % intervals."
     return [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from reflective.evaluate.bootstrap import Interval
 from reflective.evaluate.report.gather import Run, paired_tests
-from reflective.evaluate.report.words import MAIN, ROWS, budgets_shown, cell, label, plain
+from reflective.evaluate.report.words import MAIN, ROWS, bracketed, budgets_shown, cell, label, plain, points_between
 from reflective.evaluate.selectors import LABELS
 from reflective.evaluate.summary import Summary
 
@@ -61,12 +61,12 @@ def _run(run: Run, *, several: bool) -> list[str]:
         ]
         lines += ["**Right answers at k**", ""]
         lines += _table(["strategy", *(f"k = {k}" for k in ks), f"95 % interval at {ks[-1]}"], rows)
-        rows = [[LABELS[name], _with(c.last)] for name, c in summary.selection.items()]
+        rows = [[LABELS[name], bracketed(c.last)] for name, c in summary.selection.items()]
         lines += [f"**Right, given that a right one is among {ks[-1]}**", ""]
         lines += _table(["strategy", "value (95 % interval)"], rows)
     if summary.ranking:
         rows = [
-            [LABELS[name], *(_with(row[what]) for what in ("auc_within", "auc", "ap_within", "ap"))]
+            [LABELS[name], *(bracketed(row[what]) for what in ("auc_within", "auc", "ap_within", "ap"))]
             for name, row in summary.ranking.items()
         ]
         lines += ["**Telling right from wrong trajectories**", ""]
@@ -75,7 +75,7 @@ def _run(run: Run, *, several: bool) -> list[str]:
         shown = [name for name in MAIN if groups and name in next(iter(groups.values()))]
         if len(groups) > 1:
             rows = [
-                [_text(g), *(_with(row[name]) for name in shown), f"{row[shown[0]].problems:,}"]
+                [_text(g), *(bracketed(row[name]) for name in shown), f"{row[shown[0]].problems:,}"]
                 for g, row in groups.items()
             ]
             lines += [f"**By {title}, k = {summary.budget}**", ""]
@@ -93,7 +93,7 @@ def _tests(runs: Sequence[Run]) -> list[str]:
                 [
                     "answers given" if name == "chosen" else LABELS[name],
                     f"{100 * t.difference:+.1f}",
-                    f"{100 * t.low:+.1f} to {100 * t.high:+.1f}",
+                    points_between(t.low, t.high),
                     f"{t.p:.3g}",
                     t.outcome,
                 ]
@@ -105,12 +105,6 @@ def _tests(runs: Sequence[Run]) -> list[str]:
 
 def _told(summary: Summary) -> list[tuple[str, Interval]]:
     return [(name, summary.figures[name]) for name in ROWS if name in summary.figures]
-
-
-def _with(interval: Interval) -> str:
-    if interval.value != interval.value:
-        return "—"
-    return f"{plain(interval.value)} ({plain(interval.low)} to {plain(interval.high)})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -19,7 +19,7 @@ from reflective.evaluate.paired import Comparison
 from reflective.evaluate.report.browse import problems_to_show
 from reflective.evaluate.report.figures import figures
 from reflective.evaluate.report.gather import Run, paired_tests
-from reflective.evaluate.report.words import MAIN, ROWS, budgets_shown, cell, label, plain
+from reflective.evaluate.report.words import MAIN, ROWS, bracketed, budgets_shown, cell, label, plain, points_between
 from reflective.evaluate.selectors import LABELS
 from reflective.records import finite
 from reflective.render import GREEN, RED, YELLOW
@@ -92,14 +92,14 @@ def _run(run: Run) -> dict[str, Any]:
                 "main": name in MAIN,
                 "values": [plain(curve.points[curve.ks.index(k)].value) for k in ks],
                 "interval": f"{plain(curve.last.low)} to {plain(curve.last.high)}",
-                "selection": _bracketed(summary.selection[name].last) if name in summary.selection else "",
+                "selection": bracketed(summary.selection[name].last) if name in summary.selection else "",
             }
             for name, curve in summary.curves.items()
         ],
         "ranking": [
             {
                 "name": LABELS[name],
-                "values": [_bracketed(row[what]) for what in ("auc_within", "auc", "ap_within", "ap")],
+                "values": [bracketed(row[what]) for what in ("auc_within", "auc", "ap_within", "ap")],
             }
             for name, row in summary.ranking.items()
         ],
@@ -124,7 +124,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
         {
             "name": name,
             "value": _scaled(i.value, scale) + unit,
-            "range": f"{_scaled(i.low, scale)} to {_scaled(i.high, scale)}",
+            "range": f"{_scaled(i.low, scale)} to {_scaled(i.high, scale)}" if i.low == i.low else "",
             "what": what,
         }
         for name, i, scale, unit, what in tiles
@@ -137,12 +137,6 @@ def _scaled(value: float, scale: float) -> str:
         return "—"
     value *= scale
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if scale == 100 or value >= 10 else f"{value:.3f}"
-
-
-def _bracketed(interval: Any) -> str:
-    if interval.value != interval.value:
-        return "—"
-    return f"{plain(interval.value)} ({plain(interval.low)} to {plain(interval.high)})"
 
 
 def _tests(a: Run, b: Run) -> dict[str, Any]:
@@ -159,7 +153,7 @@ def _test(name: str, t: Comparison) -> dict[str, str]:
     return {
         "name": "answers given" if name == "chosen" else LABELS[name],
         "points": f"{100 * t.difference:+.1f}",
-        "interval": f"{100 * t.low:+.1f} to {100 * t.high:+.1f}",
+        "interval": points_between(t.low, t.high),
         "p": f"{t.p:.3g}",
         "outcome": t.outcome,
     }

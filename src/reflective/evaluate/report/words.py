@@ -44,7 +44,19 @@ def cell(name: str, interval: Interval) -> str:
         return "—"
     unit = ROWS[name][1]
     value, low, high = (_in(unit, v) for v in (interval.value, interval.low, interval.high))
-    return f"{value} ({low} to {high})"
+    return value if low == "—" else f"{value} ({low} to {high})"
+
+
+def bracketed(interval: Interval) -> str:
+    """A share with its interval; a dash where it is undefined."""
+    if interval.low != interval.low:
+        return plain(interval.value)
+    return f"{plain(interval.value)} ({plain(interval.low)} to {plain(interval.high)})"
+
+
+def points_between(low: float, high: float) -> str:
+    """An interval of differences, in points."""
+    return "—" if low != low else f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _in(unit: str, value: float) -> str:

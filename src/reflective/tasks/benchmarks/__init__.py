@@ -7,6 +7,7 @@
     load_problems("livecodebench", since="2024-08-01", until="2025-02-01")
     load_problems("my.csv", fields={"problem": "question", "answer": "key"}, kind="choice")
     load_problems("countdown", limit=50)
+    load_problems("reasoning_gym:sudoku", limit=50)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import cast, get_args
 from reflective.errors import InputError
 from reflective.tasks.base import Split
 from reflective.tasks.benchmarks.base import Benchmark, Options, ask
+from reflective.tasks.gym import PREFIX, gym_families, gym_problems
 from reflective.types import Problem
 
 __all__ = ["BENCHMARKS", "Benchmark", "Options", "get_benchmark", "load_problems"]
@@ -114,10 +116,11 @@ def load_problems(
 ) -> list[Problem]:
     """Problems with stable ids: of a benchmark, of a generated family, or of a file.
 
-    `source` is a benchmark ("math500"; from the hub, or from `file`), a family or "mixture", or a file's path. `limit`
-    keeps the first ones (a family gives 100 without it). Of a benchmark: `revision` on the hub; `seed` shuffles the
-    options of GPQA; `since` and `until` (days, both included) are LiveCodeBench's window; `subjects` keeps these. Of a
-    family: `split`, `levels` and `seed`. Of an own file: `fields` and `kind` (see `benchmarks/own.py`). `prompt`, with
+    `source` is a benchmark ("math500"; from the hub, or from `file`), a family or "mixture", families of reasoning_gym
+    ("reasoning_gym:sudoku"; see `tasks/gym.py`), or a file's path. `limit` keeps the first ones (a family gives 100
+    without it). Of a benchmark: `revision` on the hub; `seed` shuffles the options of GPQA; `since` and `until` (days,
+    both included) are LiveCodeBench's window; `subjects` keeps these. Of a family: `split`, `levels` (not of
+    reasoning_gym's) and `seed`. Of an own file: `fields` and `kind` (see `benchmarks/own.py`). `prompt`, with
     {problem} in it, replaces the benchmark's own. Raises `InputError` for what can't be read.
     """
     if limit is not None and limit < 1:
@@ -132,6 +135,8 @@ def load_problems(
         ]
     if file is None and (families := family_names(source)) is not None:
         return _generated(families, split, limit or GENERATED, levels, seed, prompt)
+    if file is None and (names := gym_families(source)) is not None:
+        return list(gym_problems(names, limit or GENERATED, split=_split(split), seed=seed, prompt=prompt))
     if own.suffix or own.exists():
         from reflective.tasks.benchmarks.own import own_problems
 
@@ -151,10 +156,14 @@ def _generated(
 ) -> list[Problem]:
     from reflective.tasks import mixture
 
+    drawn = mixture(_split(split), count, tuple(levels), families, seed)
+    return [p if prompt is None else replace(p, text=ask(p.text, prompt)) for p in drawn]
+
+
+def _split(split: str) -> Split:
     if split not in get_args(Split):
         raise InputError(f"unknown split {split!r}. Known: {', '.join(get_args(Split))}.")
-    drawn = mixture(cast(Split, split), count, tuple(levels), families, seed)
-    return [p if prompt is None else replace(p, text=ask(p.text, prompt)) for p in drawn]
+    return cast(Split, split)
 
 
 def _day(value: str | date | None) -> date | None:
@@ -169,7 +178,7 @@ def _day(value: str | date | None) -> date | None:
 def _unknown(source: str) -> str:
     from reflective.tasks import TASKS
 
-    known = [*_HOMES, *TASKS, MIXTURE]
+    known = [*_HOMES, *TASKS, MIXTURE, f"{PREFIX}:NAME"]
     near = difflib.get_close_matches(source, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{source!r} is no benchmark, no family and no file.{hint} Known: {', '.join(known)}."

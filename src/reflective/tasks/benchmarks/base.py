@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reflective.errors import InputError
+from reflective.tasks.benchmarks.gold import gold_answer, question_text
 from reflective.tasks.benchmarks.hub import HubSource, fetch
 from reflective.tasks.benchmarks.rows import Row, read_rows
 from reflective.types import Problem
@@ -100,6 +101,15 @@ class Benchmark:
                     kind=self.kind,
                     metadata=question.metadata,
                 )
+
+
+def plain_reader(*answers: str) -> Reader:
+    """Of rows that hold a `question` (or `problem`) and a gold answer in the first of these fields."""
+
+    def read(row: Row, index: int, options: Options) -> Question:
+        return Question(question_text(first(row, "question", "problem")), gold_answer(first(row, *answers)))
+
+    return read
 
 
 def ask(question: str, prompt: str) -> str:

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.gold import gold_answer, question_text
+from reflective.tasks.benchmarks.base import Benchmark, plain_reader
 from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
-
-
-def read(row: Row, index: int, options: Options) -> Question:
-    """`question` and `answer`."""
-    return Question(question_text(first(row, "question", "problem")), gold_answer(first(row, "answer", "solution")))
-
 
 GSM8K = Benchmark(
     name="gsm8k",
@@ -19,6 +11,6 @@ GSM8K = Benchmark(
     kind="math",
     split="test",
     source=HubSource("openai/gsm8k", ("main/test-00000-of-00001.parquet",), "740312add88f781978c0658806c59bc2815b9866"),
-    read=read,
+    read=plain_reader("answer", "solution"),
     size=1319,
 )

@@ -179,6 +179,11 @@ class NativeBackbone(FusedBackbone):
     def _layer(self, layer: Any) -> _Layer:
         return _Layer(*(self._point(getattr(layer, name)) for name in WEIGHTS))
 
+    def refresh(self) -> None:
+        """As `FusedBackbone.refresh`; of the head, the bias is held by value."""
+        super().refresh()
+        self._head_of = None
+
     # ---- memory
 
     def _prepare(self, kv: KVMemory, columns: int, logits: int) -> None:
@@ -287,7 +292,7 @@ class NativeBackbone(FusedBackbone):
             pointers = [w.data_ptr() for w in weights[:3]]
             self._head = _Head(*pointers, weights[3].item(), head.hidden_size, head.hidden.out_features)
             self._head_of = head
-        count = len(rows)
+        count, features = len(rows), features.contiguous()  # a prompt's feature is one row, seen as several
         if self._parts.numel() < count * self._head.inner:
             self._parts = torch.empty(count * self._head.inner)
         chosen, logits = _integers(rows), (c_double * count)()

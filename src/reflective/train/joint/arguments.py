@@ -1,0 +1,104 @@
+"""From our settings to TRL's `GRPOConfig`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import fields
+from typing import Any
+
+import torch
+from trl import GRPOConfig
+
+from reflective.errors import InputError
+from reflective.train.joint.config import JointConfig
+
+VLLM_MODES = {"vllm_server": "server", "vllm_colocate": "colocate"}
+
+
+def grpo_arguments(config: JointConfig, processes: int, device: torch.device, held_out: int) -> GRPOConfig:
+    """TRL's settings for `processes` processes on `device`, with `held_out` problems to look at.
+
+    Raises `InputError` where a batch can't be cut as asked for or a [trl] setting is unknown.
+    """
+    per_generation, per_step = config.batches(processes)
+    policy, rollouts, log = config.policy, config.rollouts, config.log
+    bf16 = use_bfloat16(config, device)
+    evaluates = bool(log.evaluate_every and held_out)
+    values: dict[str, Any] = {
+        "output_dir": config.output,
+        "seed": config.seed,
+        "max_steps": config.steps,
+        "use_cpu": device.type == "cpu",
+        "bf16": bf16,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "per_device_train_batch_size": config.micro_batch,
+        "gradient_accumulation_steps": per_step,
+        "steps_per_generation": per_generation,
+        "num_iterations": policy.iterations,
+        "num_generations": rollouts.group,
+        "max_completion_length": rollouts.max_tokens,
+        "temperature": rollouts.temperature,
+        "learning_rate": policy.lr,
+        "weight_decay": policy.weight_decay,
+        "lr_scheduler_type": policy.schedule,
+        "warmup_steps": policy.warmup_steps,
+        "max_grad_norm": policy.max_grad_norm or math.inf,  # TRL would not clip, nor tell a norm
+        "loss_type": policy.loss,
+        "beta": policy.kl,
+        "use_bias_correction_kl": policy.kl_corrected,
+        "epsilon": policy.clip,
+        "epsilon_high": policy.clip_high,
+        "reward_weights": list(config.rewards.weights) or None,
+        "logging_steps": log.every,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "report_to": list(log.report_to) or "none",
+        "save_strategy": "steps",
+        "save_steps": log.save_every,
+        "save_total_limit": log.keep,
+        "do_eval": evaluates,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": log.evaluate_every or None,
+        "eval_on_start": evaluates,
+        "num_generations_eval": log.evaluate_group,
+        "per_device_eval_batch_size": _evaluated_at_once(config, processes, held_out) if evaluates else 1,
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,  # the head is fed in every forward that has a backward
+        "dataloader_pin_memory": device.type != "cpu",
+    }
+    if rollouts.engine in VLLM_MODES:
+        values |= {"use_vllm": True, "vllm_mode": VLLM_MODES[rollouts.engine]}
+        values |= {f"vllm_{name}": value for name, value in rollouts.vllm.items()}
+    known = {f.name for f in fields(GRPOConfig)}
+    for name in {**values, **config.trl}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"TRL has no setting {name!r}.{hint}")
+    try:
+        return GRPOConfig(**{**values, **config.trl})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"TRL refuses the settings: {error}") from error
+
+
+def use_bfloat16(config: JointConfig, device: torch.device) -> bool:
+    """Whether the arithmetic is in bfloat16: as asked for, or on GPUs that have it."""
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _evaluated_at_once(config: JointConfig, processes: int, held_out: int) -> int:
+    """Trajectories of held-out problems in a batch of each process: whole groups, and nothing left over at the end,
+    since what is left over would be filled up with trajectories that are there already."""
+    group = config.log.evaluate_group
+    total = held_out * group
+    most = max(config.micro_batch, config.rollouts.rows if config.rollouts.engine == "torch" else 1, group)
+    fitting = [n for n in range(1, most + 1) if total % (n * processes) == 0 and n * processes % group == 0]
+    if not fitting:
+        raise InputError(
+            f"{held_out} held-out problems × {group} trajectories can't be shared by {processes} processes. "
+            "Choose [data] held_out or [log] evaluate_group so that they can."
+        )
+    return fitting[-1]

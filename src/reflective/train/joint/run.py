@@ -1,0 +1,255 @@
+"""A run of joint training, from a configuration to a trained model; started again, it goes on where it was.
+
+Under `accelerate launch` (or `torchrun`) every process runs this; process 0 tells and writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reflective.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reflective.errors import DependencyError, TrainingError
+from reflective.train.joint.config import JointConfig
+from reflective.train.progress import Note, Stop, print_note, stop_on_signals
+
+TRL_VERSION = "1.16."  # what the overrides were written against
+
+
+@dataclass(frozen=True)
+class JointResult:
+    """How it ended: the folder of the trained model, the steps done, and the last figures that were told."""
+
+    folder: Path
+    steps: int
+    figures: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """For a command line: 130 after Ctrl-C."""
+        return 130 if self.interrupted else 0
+
+
+def train_joint(config: JointConfig, *, note: Note = print_note) -> JointResult:
+    """Run it all. Raises `InputError` before the first step for what can be known then, and `TrainingError` later."""
+    _check_trl()
+    with stop_on_signals() as stop, _quiet():
+        run = prepare(config, note=note, stop=stop)
+        return run.train()
+
+
+def _check_trl() -> None:
+    try:
+        import trl
+    except ImportError as error:
+        raise DependencyError(
+            f'joint training needs TRL. Install it with: pip install "reflective[train]" ({error})'
+        ) from error
+    if not trl.__version__.startswith(TRL_VERSION):
+        raise DependencyError(
+            f"joint training needs trl {TRL_VERSION}*, and {trl.__version__} is installed. "
+            'Install it with: pip install "reflective[train]"'
+        )
+
+
+def prepare(config: JointConfig, *, note: Note = print_note, stop: Stop | None = None) -> JointRun:
+    """Everything up to the first step: model, head, problems, engine, trainer."""
+    return JointRun(config, note, stop or Stop())
+
+
+class JointRun:
+    """A run that is ready to train; `trainer` is the `JointTrainer`."""
+
+    def __init__(self, config: JointConfig, note: Note, stop: Stop) -> None:
+        from accelerate import PartialState
+
+        from reflective.train.joint.arguments import grpo_arguments
+        from reflective.train.joint.attached import base_model
+        from reflective.train.joint.beginning import (
+            check_choice,
+            check_engine,
+            decoder,
+            eos_ids,
+            head_of,
+            in_pieces,
+            model_digest,
+            prompt_encoder,
+            with_adapters,
+        )
+        from reflective.train.joint.data import data_digest, numbered, read_data
+        from reflective.train.joint.rewards import VerifiedAnswer, reward_functions
+        from reflective.train.joint.rollouts import EngineRollouts
+        from reflective.train.joint.telling import Telling
+        from reflective.train.joint.trainer import HeadPart, JointTrainer
+
+        self.config, self._stop = config, stop
+        check_engine(config)
+        if config.device == "cpu":
+            # accelerate would call it "cpu:0" where there are several processes, and moving a model from "cpu" to
+            # "cpu:0" copies it, which leaves the engine behind on the old weights
+            os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+        state = PartialState(cpu=config.device == "cpu")
+        self.leads = state.is_main_process
+        self.note: Note = note if self.leads else _silent
+        device = state.device
+        home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
+        config.batches(state.num_processes)  # refused before a model is loaded
+        checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
+        head, self.sprm = head_of(config, checkpoint, self.note)
+        self.tokenizer = checkpoint.tokenizer
+        check_choice(config, self.sprm)
+        model: Any = checkpoint.model
+        context = int(model.config.get_text_config().max_position_embeddings)
+        encode = prompt_encoder(self.tokenizer, self.sprm)
+        train, held_out = read_data(config, encode, context, self.note)
+        problems, train_rows, held_out_rows = numbered(train, held_out)
+        self.folder, self._digest = Path(config.output), config.digest(data_digest(problems) + model_digest(model))
+        config = _with_trackers(config, self.note)
+        arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
+        verified = VerifiedAnswer(problems, self.sprm.rule, eos_ids(model, self.tokenizer), decoder(self.tokenizer))
+        model = with_adapters(model, config)
+        rollouts = None
+        if config.rollouts.engine == "torch":
+            rollouts = EngineRollouts(
+                base_model(model), self.tokenizer, head, self.sprm, config.rollouts, config.seed, checkpoint.name
+            )
+        self.trainer = JointTrainer(
+            model,
+            HeadPart(head, self.sprm, config.head, config.rewards.functions.index(config.rewards.outcome)),
+            encode,
+            reward_funcs=reward_functions(config.rewards.functions, verified, self.note),
+            args=arguments,
+            train_dataset=train_rows,
+            eval_dataset=held_out_rows,
+            processing_class=self.tokenizer,
+            rollout_func=rollouts,
+        )
+        _only_ours(self.trainer, Telling(self.folder, self.note, stop, self.leads, self._agree))
+
+    def _agree(self, wish: bool) -> bool:
+        """Whether any process wants to stop; all of them ask."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return wish
+        return bool(accelerator.reduce(torch.tensor(float(wish), device=accelerator.device), "sum") > 0)
+
+    def train(self) -> JointResult:
+        """From the newest checkpoint, or from the start, to the end or to Ctrl-C."""
+        from reflective.train.joint.saving import check_settings, clean, whole_checkpoints
+        from reflective.train.joint.telling import read_curves, write_picture
+
+        trainer = self.trainer
+        if self.leads:
+            check_settings(self.folder, self._digest)
+            clean(self.folder)
+        trainer.accelerator.wait_for_everyone()
+        newest = next(reversed(whole_checkpoints(self.folder)), None)
+        if newest is not None:
+            self.note(f"going on from {newest}")
+        self.note(
+            f"{len(trainer.train_dataset):,} problems, {self.config.rollouts.group} trajectories each, "
+            f"{self.config.rollouts.problems} problems a generation, {self.config.steps:,} steps"
+        )
+        began = time.monotonic()
+        try:
+            trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"out of memory in step {trainer.state.global_step + 1}: {str(error).partition(chr(10))[0]} "
+                "Lower micro_batch or [rollouts] rows, or set gradient_checkpointing = true; then start again to go on."
+            ) from error
+        steps = int(trainer.state.global_step)
+        interrupted = self._stop.requested and steps < self.config.steps
+        curves = read_curves(self.folder)
+        figures = {name: values[-1] for name, (_, values) in curves.items() if values}
+        if interrupted:
+            self.note(f"stopped after step {steps}; start the same command again to go on.")
+            return JointResult(self.folder, steps, figures, interrupted=True)
+        target = self.save()
+        if self.leads and self.config.log.plot:
+            write_picture(self.folder, self.note)
+        self.note(f"saved: {target} ({time.monotonic() - began:,.0f} s)")
+        return JointResult(target, steps, figures)
+
+    def save(self) -> Path:
+        """The trained model as a plain checkpoint folder, `<output>/model`."""
+        from reflective.train.joint.attached import HEAD, is_head
+        from reflective.train.joint.saving import whole_head
+
+        trainer, target = self.trainer, self.folder / "model"
+        accelerator = trainer.accelerator
+        model = accelerator.unwrap_model(trainer.model)
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            state = accelerator.get_state_dict(trainer.model_wrapped)  # all ranks gather
+        else:
+            state = model.state_dict()
+        if not self.leads:
+            return target
+        head = whole_head(self.sprm, {k.rpartition(f"{HEAD}.")[2]: t for k, t in state.items() if is_head(k)})
+        rest = {k: t for k, t in state.items() if not is_head(k)}
+        provenance = {**self.sprm.provenance, "trained_with": _settings(self.config)}
+        sprm = replace(self.sprm, calibration=None, provenance=provenance)  # the old one was for other scores
+        dtype = getattr(torch, self.config.save_dtype)
+        whole = Checkpoint(model, self.tokenizer, head, sprm, str(target))
+        return save_checkpoint(target, whole, dtype=dtype, state_dict=rest)
+
+
+def _only_ours(trainer: Any, telling: Any) -> None:
+    """Our lines in place of the dictionaries that the trainer would print."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(telling)
+
+
+def _with_trackers(config: JointConfig, note: Note) -> JointConfig:
+    """Without TensorBoard where it is not installed, which is told."""
+    if "tensorboard" not in config.log.report_to or find_spec("tensorboard") is not None:
+        return config
+    note('no curves for TensorBoard: it is not installed. For them: pip install "reflective[train]"')
+    rest = tuple(name for name in config.log.report_to if name != "tensorboard")
+    return replace(config, log=replace(config.log, report_to=rest))
+
+
+def _settings(config: JointConfig) -> dict[str, Any]:
+    """What was learnt and how; of paths only the last part, which says nothing of the machine."""
+    table = asdict(config)
+    for name in ("output", "device", "log"):
+        table.pop(name)
+    table["model"] = Path(config.model).name
+    if config.data.source is not None:
+        table["data"]["source"] = Path(config.data.source).name
+    return table
+
+
+def _silent(_: str) -> None:
+    """Of the processes that don't lead."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remarks of libraries that a user can do nothing about."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "trl", "accelerate", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)

@@ -1,0 +1,131 @@
+"""Problems in the forms in which they come, and what their answers are worth."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl")
+
+from reflective.checkpoint.attach import infer_config
+from reflective.errors import InputError
+from reflective.train.joint.beginning import prompt_encoder
+from reflective.train.joint.config import DataConfig, JointConfig, read_joint_config
+from reflective.train.joint.data import data_digest, numbered, read_data
+from reflective.train.joint.rewards import VerifiedAnswer
+from reflective.types import Problem
+from tiny import tiny_tokenizer
+from train.joint.fakes import tiny_joint
+
+ROOT = Path(__file__).parents[3]
+SHARED = Path(os.environ.get("REFLECTIVE_DATA") or ROOT.parent / "shared/data")
+
+
+def config_with(tmp_path: Path, data: DataConfig) -> JointConfig:
+    from dataclasses import replace
+
+    config = tiny_joint(tmp_path)
+    return replace(config, data=data, rewards=type(config.rewards)())
+
+
+def read(tmp_path: Path, data: DataConfig) -> tuple[list[Problem], list[Problem]]:
+    tokenizer = tiny_tokenizer()
+    encode = prompt_encoder(tokenizer, infer_config(tokenizer, 8))
+    return read_data(config_with(tmp_path, data), encode, 10_000, lambda _: None)
+
+
+def verl_rows() -> list[dict[str, object]]:
+    """Rows in the form in which verl keeps problems."""
+    return [
+        {
+            "data_source": "aime",
+            "prompt": [{"role": "user", "content": f"What is {i} + 1?"}],
+            "ability": "MATH",
+            "reward_model": {"ground_truth": {"target": [str(i + 1)]}, "style": "rule"},
+            "extra_info": {"index": i},
+        }
+        for i in range(6)
+    ]
+
+
+def test_verl_parquet_loads_as_it_is(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    path = tmp_path / "train.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(verl_rows()), path)
+    train, held_out = read(tmp_path, DataConfig(source=str(path), held_out=2))
+    assert len(train) == 4 and len(held_out) == 2
+    assert {(p.text, p.answer) for p in train + held_out} == {(f"What is {i} + 1?", str(i + 1)) for i in range(6)}
+
+
+@pytest.mark.skipif(not (SHARED / "aime24_verl.parquet").is_file(), reason="the benchmark files are not here")
+def test_the_verl_file_of_the_reference_loads_as_it_is(tmp_path: Path) -> None:
+    train, held_out = read(tmp_path, DataConfig(source=str(SHARED / "aime24_verl.parquet"), held_out=10))
+    assert (len(train), len(held_out)) == (20, 10)
+    assert all(p.answer and p.answer.isdecimal() for p in train)
+
+
+def test_a_mapping_names_the_fields(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jsonl"
+    rows = [{"q": f"What is {i} * 2?", "deep": {"gold": [2 * i]}} for i in range(5)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(source=str(path), fields={"problem": "q", "answer": "deep.gold.0"}, held_out=1)
+    train, held_out = read(tmp_path, data)
+    assert sorted(p.answer or "" for p in train + held_out) == ["0", "2", "4", "6", "8"]
+
+
+def test_a_hub_data_set_is_read_through_the_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "part.jsonl"
+    path.write_text("".join(json.dumps({"q": f"{i} + 0?", "a": i}) + "\n" for i in range(4)))
+    asked = []
+    monkeypatch.setattr("reflective.train.joint.data.fetch", lambda source: asked.append(source) or [path])
+    data = DataConfig(hub="some/data", files=("*.jsonl",), fields={"problem": "q", "answer": "a"}, held_out=1)
+    train, _ = read(tmp_path, data)
+    assert len(train) == 3 and (asked[0].dataset, asked[0].files) == ("some/data", ("*.jsonl",))
+
+
+def test_generated_problems_are_held_out_by_split(tmp_path: Path) -> None:
+    pytest.importorskip("reasoning_gym")
+    data = DataConfig(source="mixture", families=("gcd", "lcm"), levels=(1,), problems=10, held_out=4)
+    train, held_out = read(tmp_path, data)
+    assert (len(train), len(held_out)) == (10, 4)
+    assert {p.family for p in train} == {"gcd", "lcm"} and all("/validation/" in p.id for p in held_out)
+
+
+def test_the_order_of_the_problems_is_part_of_a_run() -> None:
+    a, b = Problem("1?", "1"), Problem("2?", "2")
+    assert data_digest([a, b]) != data_digest([b, a])
+    every, train, held_out = numbered([a], [b])
+    assert [p.text for p in every] == ["1?", "2?"] and train["problem"] == [0] and held_out["problem"] == [1]
+
+
+def test_an_answer_counts_only_where_the_trajectory_ended() -> None:
+    tokenizer = tiny_tokenizer()
+    rule = infer_config(tokenizer, 8).rule
+    end = tokenizer.eos_token_id
+    problems = [Problem("6 * 7?", "42"), Problem("?", "x", kind="math"), Problem("free?", None)]
+    verified = VerifiedAnswer(problems, rule, frozenset({end}), lambda ids: str(tokenizer.decode(ids)))
+
+    def ids(text: str, *, ended: bool = True) -> list[int]:
+        return [*tokenizer.encode(text, add_special_tokens=False), *([end] if ended else [])]
+
+    right, wrong = ids("6 * 7 = 42.\n\n</think>\n\n\\boxed{42}"), ids("hm.\n\n</think>\n\n\\boxed{41}")
+    cut, open_end = ids("42.\n\n</think>\n\n\\boxed{42}", ended=False), ids("42, I think \\boxed{42}")
+    rewards = verified(completion_ids=[right, wrong, cut, open_end, right], problem=[0, 0, 0, 0, 2])
+    assert rewards == [1.0, 0.0, 0.0, 0.0, None]
+
+
+def test_the_recipe_is_a_valid_configuration() -> None:
+    config = read_joint_config(ROOT / "recipes/nano/joint.toml", steps=3, output=None)
+    assert config.steps == 3 and config.model == "nano" and config.batches(1) == (8, 8) and config.batches(2) == (4, 4)
+
+
+def test_a_value_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "joint.toml"
+    path.write_text('model = "nano"\noutput = "x"\n[data]\nsource = "gcd"\n[rollouts]\ngroup = "many"\n')
+    with pytest.raises(InputError, match=r"rollouts\.group must be int"):
+        read_joint_config(path)

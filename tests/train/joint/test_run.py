@@ -1,0 +1,334 @@
+"""A run from its configuration to its model: killed and resumed, stopped, and refused for what can be known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from safetensors.torch import load_file
+
+from reflective.checkpoint import load_checkpoint
+from reflective.errors import CheckpointError, InputError, TrainingError
+from reflective.train.joint.run import JointResult, prepare, train_joint
+from reflective.train.joint.saving import WRITING, whole_checkpoints
+from reflective.train.joint.telling import read_curves
+from reflective.train.progress import Stop
+from tiny import tiny_folder
+from train.joint.fakes import HERE, STEP_TOKENS, problems, tiny_joint
+
+TESTS = Path(__file__).parents[2]
+# a run that says where it is, and can be made to die there
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from train.joint.fakes import tiny_joint
+from reflective.train.joint import run, saving
+
+folder, where, when = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+made = run.prepare(tiny_joint(folder, **EXTRA))
+trainer = made.trainer
+
+def die_in(name, owner):
+    inner = getattr(owner, name)
+    def dying(*args, **kwargs):
+        if trainer.state.global_step == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inner(*args, **kwargs)
+    setattr(owner, name, dying)
+
+if where == "rollout":
+    die_in("step", trainer.rollout_func.engine)
+elif where == "backward":
+    die_in("backward", trainer.accelerator)
+elif where == "checkpoint":
+    die_in("_save_pending", trainer)  # behind the weights and the optimizer
+elif where == "publishing":
+    die_in("publish", saving)
+made.train()
+"""
+
+
+def trained(folder: Path, **changes: Any) -> tuple[JointResult, list[str]]:
+    notes: list[str] = []
+    return train_joint(tiny_joint(folder, **changes), note=notes.append), notes
+
+
+def process(folder: Path, where: str, when: int, extra: dict[str, Any]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    code = RUN.replace("EXTRA", repr(extra))
+    command = [sys.executable, "-c", code, str(folder), where, str(when)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    model = folder / "run/model"
+    return {**load_file(model / "model.safetensors"), **load_file(model / "sprm/head.safetensors")}
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+# checkpoints at every step, so that some fall inside a generation
+KILLED: dict[str, Any] = {"log": {"save_every": 1}, "policy": {"minibatches": 2}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    tiny_joint(folder)
+    running = process(folder, "nowhere", 0, KILLED)
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == 0, told
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["rollout", "backward", "checkpoint", "publishing"])
+def test_a_killed_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path, where: str) -> None:
+    killed, extra = tmp_path, KILLED
+    (killed / "model-qwen3").symlink_to(whole / "model-qwen3")
+    (killed / "problems.jsonl").symlink_to(whole / "problems.jsonl")
+    running = process(killed, where, 2 if where == "rollout" else 3, extra)
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == -signal.SIGKILL, told
+    kept = [p.name for p in whole_checkpoints(killed / "run")]
+    assert kept[-1] == ("checkpoint-3" if where == "backward" else "checkpoint-2")
+    assert all((killed / "run" / name / "trainer_state.json").is_file() for name in kept)
+    running = process(killed, "nowhere", 0, extra)
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == 0 and "going on from" in told, told
+    assert_same_weights(whole, killed)
+    assert not (killed / "run" / WRITING).exists()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"policy": {"iterations": 2, "schedule": "linear"}, "log": {"evaluate_every": 2, "evaluate_group": 2}},
+        {"lora": {"rank": 2}},
+        {"data": {"held_out": 20}},
+    ],
+    ids=["inside a generation", "adapters", "in the second epoch"],
+)
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, extra: dict[str, Any]) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    trained(whole, **extra)
+    (stopped / "model-qwen3").symlink_to(whole / "model-qwen3")
+    (stopped / "problems.jsonl").symlink_to(whole / "problems.jsonl")
+    stop = Stop()
+    run = prepare(tiny_joint(stopped, **extra), note=lambda _: None, stop=stop)
+    inner = run.trainer.training_step
+
+    def step(*args: Any) -> Any:
+        stop.requested = run.trainer.state.global_step == 2
+        return inner(*args)
+
+    run.trainer.training_step = step
+    result = run.train()
+    assert result.interrupted and result.exit_code == 130 and result.steps == 3
+    assert not (stopped / "run/model").exists()
+    result, _ = trained(stopped, **extra)
+    assert not result.interrupted and result.steps == 4
+    assert_same_weights(whole, stopped)
+    ours, theirs = (read_curves(folder / "run") for folder in (stopped, whole))
+    assert ours["reward"] == theirs["reward"] and ours["spr/spr_loss"] == theirs["spr/spr_loss"]
+    assert ours["spr/spr_loss"][0] == [1, 2, 3, 4]
+
+
+def wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and running.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_after_a_whole_step(tmp_path: Path) -> None:
+    tiny_joint(tmp_path)
+    code = (
+        "from train.joint.fakes import tiny_joint; from pathlib import Path; import sys\n"
+        "from reflective.train.joint.run import train_joint\n"
+        f"sys.exit(train_joint(tiny_joint(Path({str(tmp_path)!r}), steps=1000)).exit_code)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    running = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(read_curves(tmp_path / "run").get("reward", ([], []))[0]) > 1, running)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130 and "start the same command again" in told
+    assert whole_checkpoints(tmp_path / "run")
+
+
+def test_the_result_is_a_checkpoint_with_its_trained_head(tmp_path: Path) -> None:
+    config = {"log": {"evaluate_every": 2, "evaluate_group": 2, "plot": True, "report_to": ["tensorboard"]}}
+    result, notes = trained(tmp_path, save_dtype="bfloat16", **config)
+    loaded = load_checkpoint(result.folder)
+    assert loaded.head is not None and loaded.config is not None
+    assert loaded.config.step_token_ids == STEP_TOKENS and loaded.config.calibration is None
+    assert loaded.config.provenance["trained_with"]["model"] == "model-qwen3"
+    assert str(tmp_path) not in json.dumps(loaded.config.to_json())
+    untrained = load_checkpoint(tmp_path / "model-qwen3", dtype="float32")
+    assert untrained.head is not None
+    assert not torch.equal(loaded.head.hidden.weight, untrained.head.hidden.weight)
+    assert not torch.equal(loaded.model.lm_head.weight.float(), untrained.model.lm_head.weight.float())
+    assert not {".bin", ".pkl"} & {path.suffix for path in (tmp_path / "run").rglob("*")}
+    curves = read_curves(tmp_path / "run")
+    assert curves["reward"][0] == [1, 2, 3, 4] and curves["eval_spr/single"][0] == [0, 2, 4]
+    for name in ("spr/gap", "spr/kept", "spr/spr_loss", "entropy", "tokens_per_s", "rollout/tokens_per_s"):
+        assert name in curves, sorted(curves)
+    assert (tmp_path / "run/curves.png").stat().st_size > 10_000
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    assert any("held out" in note for note in notes)
+
+
+def test_the_reference_model_is_asked_where_kl_counts(tmp_path: Path) -> None:
+    trained(tmp_path, policy={"kl": 0.01}, steps=2)
+    kl = read_curves(tmp_path / "run")["kl"][1]
+    assert kl[0] == pytest.approx(0.0, abs=1e-6) and kl[1] > 1e-6
+
+
+def test_generation_by_the_trainer_itself_works_too(tmp_path: Path) -> None:
+    result, _ = trained(tmp_path, rollouts={"engine": "trl"}, steps=2)
+    assert result.steps == 2 and "spr/spr_loss" in result.figures
+
+
+def test_a_model_without_a_head_gets_one(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    tiny_folder(plain)
+    for path in (plain / "sprm").iterdir():
+        path.unlink()
+    (plain / "sprm").rmdir()
+    result, notes = trained(tmp_path, model=str(plain), steps=1)
+    assert "the head is new" in notes and load_checkpoint(result.folder).head is not None
+
+
+def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
+    trained(tmp_path, steps=1)
+    trained(tmp_path, steps=2)  # a longer run is the same run
+    with pytest.raises(CheckpointError, match="another model, other problems or other settings"):
+        trained(tmp_path, steps=2, seed=7)
+    tiny_folder(tmp_path / "model-qwen3", "qwen3", seed=1, step_token_ids=STEP_TOKENS)  # under the same name
+    with pytest.raises(CheckpointError, match="another model"):
+        trained(tmp_path, steps=3)
+
+
+def test_own_rewards_are_added_by_weight(tmp_path: Path) -> None:
+    functions = [f"{HERE}:chance", f"{HERE}:length"]
+    result, _ = trained(tmp_path, rewards={"functions": functions, "weights": [1.0, 0.5]}, steps=1)
+    figures = result.figures
+    mean = figures["rewards/chance/mean"], figures["rewards/length/mean"]
+    assert figures["rewards/length/mean"] == pytest.approx(figures["completions/mean_length"] / 10)
+    assert figures["reward"] == pytest.approx(mean[0] + 0.5 * mean[1], rel=0.3)  # an ungradable one has only the second
+
+
+def test_answers_are_verified(tmp_path: Path) -> None:
+    result, notes = trained(tmp_path, rewards={"functions": ["verify"], "outcome": "verify"}, steps=2)
+    assert result.figures["reward"] == 0.0  # random text answers nothing
+    assert any("all wrong" in note and "easier" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["broken", "too_few"])
+def test_a_reward_function_that_fails_is_told_and_then_ends_the_run(tmp_path: Path, name: str) -> None:
+    notes: list[str] = []
+    rewards = {"functions": [f"{HERE}:{name}"], "outcome": f"{HERE}:{name}"}
+    with pytest.raises(TrainingError, match="3 times in a row"):
+        train_joint(tiny_joint(tmp_path, rewards=rewards), note=notes.append)
+    assert sum("left out" in note for note in notes) == 2
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_change(tmp_path: Path) -> None:
+    run = prepare(tiny_joint(tmp_path), note=lambda _: None)
+    before = {n: p.clone() for n, p in run.trainer.model.named_parameters()}
+    rewards = run.trainer._generate_and_score_completions
+    run.trainer._generate_and_score_completions = lambda rows: {
+        **rewards(rows),
+        "advantages": torch.full((len(rows),), torch.nan),
+    }
+    with pytest.raises(TrainingError, match="diverged"):
+        run.train()
+    assert all(torch.equal(p, before[n]) for n, p in run.trainer.model.named_parameters())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tiny_joint(tmp_path, log={"save_every": 1}), note=lambda _: None)
+    save = torch.save
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        if run.trainer.state.global_step == 2:
+            raise RuntimeError("[enforce fail at inline_container.cc] PytorchStreamWriter failed writing file")
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        run.train()
+    assert [p.name for p in whole_checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+    assert not (tmp_path / "run" / WRITING).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rollouts": {"group": 1}}, "group is 1"),
+        ({"rollouts": {"temperature": 0.0}}, "temperature is 0"),
+        ({"micro_batch": 3}, "Choose micro_batch"),
+        ({"data": {"held_out": 24}}, "held_out"),
+        ({"rollouts": {"problems": 50, "group": 2}}, "a step takes 50"),
+        ({"device": "gpu"}, "device must be one of"),
+        ({"head": {"layer": -1}}, "fresh = true"),
+        ({"head": {"step_rule": "paper"}}, "fresh = true"),
+        ({"data": {"source": None}}, "source"),
+        ({"rewards": {"functions": ["no.such:thing"], "outcome": "no.such:thing"}}, "can't be found"),
+        ({"rewards": {"functions": ["nonsense"], "outcome": "nonsense"}}, "package.module:function"),
+        ({"trl": {"learning_rat": 1.0}}, "Did you mean 'learning_rate'"),
+        ({"trl": {"loss_type": "none", "num_generations": 3}}, "TRL refuses"),
+        ({"head": {"filter": "sprr"}}, "self_supervised"),
+        ({"policie": {"lr": 1.0}}, "Did you mean 'policy'"),
+        ({"head": {"fresh": True, "logprob_features": True}, "rollouts": {"engine": "trl"}}, "log-probabilities"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_the_first_step(tmp_path: Path, changes: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        prepare(tiny_joint(tmp_path, **changes), note=lambda _: None)
+
+
+def test_pieces_of_weights_are_no_food_for_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="lie in pieces"):
+        prepare(tiny_joint(tmp_path), note=lambda _: None)
+
+
+def test_problems_that_cannot_be_used_are_left_out_and_told(tmp_path: Path) -> None:
+    path = problems(tmp_path)
+    more = [{"problem": "What is π?", "answer": "see the appendix, page 3 \\text{and 4"}]
+    more += [{"problem": "Read: " + "x" * 600, "answer": "1"}]
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in more))
+    notes: list[str] = []
+    rewards = {"functions": ["verify"], "outcome": "verify"}
+    run = prepare(tiny_joint(tmp_path, rewards=rewards, data={"held_out": 0}), note=notes.append)
+    assert len(run.trainer.train_dataset) == 24
+    assert any("no grader reads" in note for note in notes) and any("no room" in note for note in notes)
+
+
+def test_a_dataset_without_answers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "problems.jsonl").write_text('{"problem": "What is 1 + 1?"}\n')
+    with pytest.raises(InputError, match="no answer"):
+        prepare(tiny_joint(tmp_path), note=lambda _: None)

@@ -1,0 +1,96 @@
+"""What is overridden of TRL is as it was when the overrides were written. Where this fails, read TRL's changes."""
+
+import inspect
+
+import pytest
+
+trl = pytest.importorskip("trl")
+
+from transformers import Trainer  # noqa: E402
+
+from reflective.train.joint.saving import WholeCheckpoints  # noqa: E402
+from reflective.train.joint.trainer import JointTrainer  # noqa: E402
+
+GRPO = {
+    "_tokenize_prompts": "(self, prompts: list)",
+    "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
+    "_generate_and_score_completions": (
+        "(self, inputs: list[dict[str, torch.Tensor | typing.Any]]) -> dict[str, torch.Tensor | typing.Any]"
+    ),
+    "_compute_loss": "(self, model, inputs)",
+    "log": "(self, logs: dict[str, float], start_time: float | None = None) -> None",
+    "_save_checkpoint": "(self, model, trial)",
+    "_load_optimizer_and_scheduler": "(self, checkpoint)",
+    "_send_telemetry": "(self)",
+}
+TRAINER = {
+    "create_optimizer": "(self, model=None) -> torch.optim.optimizer.Optimizer",
+    "_clip_grad_norm": "(self, model)",
+    "_get_output_dir": "(self, trial: 'optuna.Trial | dict[str, Any] | None') -> str",
+    "_save": "(self, output_dir: str | None = None, state_dict: dict | None = None) -> None",
+    "_load_from_checkpoint": (
+        "(self, resume_from_checkpoint: str, model: torch.nn.modules.module.Module | None = None) -> None"
+    ),
+    "_issue_warnings_after_load": "(self, load_result: Any) -> None",
+}
+OURS = {"__init__", "create_model_card", "_get_train_sampler"}
+
+
+def signature(owner, name):
+    return str(inspect.signature(getattr(owner, name))).replace("typing.Any", "Any")
+
+
+def test_the_version_is_the_pinned_one():
+    assert trl.__version__.startswith("1.16.")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "expected"),
+    [(trl.GRPOTrainer, n, s) for n, s in GRPO.items()] + [(Trainer, n, s) for n, s in TRAINER.items()],
+)
+def test_overridden_methods_have_their_signature(owner, name, expected):
+    assert signature(owner, name) == expected.replace("typing.Any", "Any")
+
+
+def test_every_override_is_watched():
+    inherited = set(dir(trl.GRPOTrainer))
+    ours = {**vars(WholeCheckpoints), **vars(JointTrainer)}
+    overridden = {name for name, value in ours.items() if callable(value) and name in inherited}
+    assert {n for n in overridden if not n.startswith("__")} - OURS == set(GRPO) | set(TRAINER)
+
+
+def test_the_order_of_the_data_comes_from_a_generator():
+    assert list(inspect.signature(trl.GRPOTrainer._get_train_sampler).parameters) == ["self", "dataset"]
+    from trl.trainer.utils import RepeatSampler
+
+    first, second = (RepeatSampler(range(20), 1, seed=3) for _ in range(2))
+    list(first)
+    first.generator.manual_seed(3)
+    assert list(first) == list(second)
+
+
+def test_trl_calls_the_model_once_with_what_the_forward_takes():
+    source = inspect.getsource(trl.GRPOTrainer._get_per_token_logps_and_entropies)
+    assert source.count("model(**model_inputs") == 1 and "fused_lm_head=True" in source
+    assert inspect.getsource(trl.GRPOTrainer._compute_loss).count("self._get_per_token_logps_and_entropies(") == 1
+
+
+def test_names_that_are_read_or_set_are_there():
+    """Attributes of TRL's that the overrides use without overriding them."""
+    source = inspect.getsource(trl.GRPOTrainer)
+    for name in (
+        "self._step",
+        "self._buffered_inputs",
+        "self._metrics[mode]",
+        "self.rollout_func(prompts, self)",
+        '"tool_mask"',
+        '"num_items_in_batch"',
+        '"old_per_token_logps"',
+        '"sampling_per_token_logps"',
+        "self.vllm_generation",
+        "self.current_gradient_accumulation_steps",
+    ):
+        assert name in source, name
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    assert "self._iter_named_params()" in inspect.getsource(VLLMGeneration.sync_weights)
