@@ -1,12 +1,14 @@
 """Practice for a small model before it meets problems: single operations and what a check makes of them, line by line.
 
 A trace spends most of its tokens on a problem's wording; a drill spends them on arithmetic alone, some ten times as
-densely. Its lines are worded as in the traces. Half of the lines go back by the inverse operation, and half of these
+densely. Its lines are written by the writers of the traces. Most go back by the inverse operation, and half of these
 start from a result that is wrong: so what comes out of a check can't be guessed from what should come out.
 
     75 - 34 = 41
-    386 + 47 = 423, check 423 - 47 = 376, 376 for 386, wrong
-    589 = 3 * 180 + 49
+    386 + 47 = 423, 423 - 47 = 376, wrong
+    589 / 180 = 3 rest 49, 3 * 180 + 49 = 589, right
+    30 - 6 = 24 for 26, no
+    uses 5 6 8 10 for 5 6 8 10, right
 
 Numbers that are given, and results that are wrong on purpose, are kept out of the loss.
 """
@@ -18,12 +20,13 @@ from collections.abc import Callable
 from typing import Final
 
 from reflective.tasks.base import STEP_END, Segment
-from reflective.tasks.writing import quotient, slip, verdict
+from reflective.tasks.chains import compared, uses
+from reflective.tasks.writing import Result, compute, outcome, slip
 
 NAME: Final = "drills"
 PROMPT: Final = "Practise."
-LINES: Final = 14
-CHECKED_SHARE: Final = 0.5  # of the lines that have an inverse
+LINES: Final = 12
+CHECKED_SHARE: Final = 0.8  # of the lines that have an inverse; the tries of a search go without
 SLIP_SHARE: Final = 0.5  # of those that are checked
 
 
@@ -44,10 +47,10 @@ def _number(rng: random.Random, digits: int) -> int:
 def _sum(rng: random.Random) -> list[Segment]:
     left, right = _number(rng, 4), _number(rng, 4)
     if rng.random() < 0.5:
-        return _checked(rng, left, "+", right, left + right, "-")
+        return _operation(rng, left, "+", right)
     if left < right and rng.random() < 0.8:
         left, right = right, left
-    return _checked(rng, left, "-", right, left - right, "+")
+    return _operation(rng, left, "-", right)
 
 
 def _product(rng: random.Random) -> list[Segment]:
@@ -58,51 +61,53 @@ def _product(rng: random.Random) -> list[Segment]:
         right *= 10 ** rng.randint(1, 2)
     if rng.random() < 0.3:
         left, right = right, left
-    return _checked(rng, left, "*", right, left * right, "/")
-
-
-def _checked(rng: random.Random, left: int, sign: str, right: int, value: int, inverse: str) -> list[Segment]:
-    """`left sign right = value`, and for some the way back with its verdict."""
-    given = Segment(f"{left} {sign} {right}", learn=False)
-    if rng.random() >= CHECKED_SHARE or (inverse == "/" and right == 0):
-        return [given, Segment(f" = {value}")]
-    slipped = rng.random() < SLIP_SHARE and abs(value) > 1
-    written = slip(value, rng) if slipped else value
-    if inverse == "/":
-        back, agrees = quotient(written, right), written == value
-    else:
-        again = written + right if inverse == "+" else written - right
-        back, agrees = f"{written} {inverse} {right} = {again}, {again} for {left}", again == left
-    return [
-        given,
-        Segment(" = "),
-        Segment(str(written), learn=not slipped),
-        Segment(f", check {back}, {verdict(agrees)}"),
-    ]
+    return _operation(rng, left, "*", right)
 
 
 def _quotient(rng: random.Random) -> list[Segment]:
-    divisor = rng.randint(2, 31)
-    dividend = divisor * rng.randint(1, 60) + (rng.randrange(divisor) if rng.random() < 0.5 else 0)
-    given = f"{dividend} / {divisor}"
-    return [Segment(given, learn=False), Segment(quotient(dividend, divisor).removeprefix(given))]
+    divisor, most = rng.choice(((rng.randint(2, 31), 60), (rng.randint(2, 200), 9)))
+    return _operation(rng, divisor * rng.randint(1, most) + rng.choice((0, rng.randrange(divisor))), "/", divisor)
 
 
-def _division_with_rest(rng: random.Random) -> list[Segment]:
-    divisor = rng.randint(2, 99)
-    dividend = divisor * rng.randint(1, 12) + rng.randrange(divisor)
-    times, rest = divmod(dividend, divisor)
-    return [Segment(f"{dividend} = ", learn=False), Segment(f"{times} * "), Segment(str(divisor), learn=False),
-            Segment(f" + {rest}")]  # fmt: skip
+def _operation(rng: random.Random, left: int, sign: str, right: int) -> list[Segment]:
+    """`left sign right = value`, and for most the way back with its verdict."""
+    given = Segment(f"{left} {sign} {right}", learn=False)
+    value, rest = compute(left, sign, right)
+    if sign != "/" and rng.random() >= CHECKED_SHARE:
+        return [given, Segment(f" = {value}")]
+    slips = rng.random() < SLIP_SHARE
+    return [given, *outcome(left, sign, right, _slipped(rng, sign, value, rest) if slips else (value, rest), not slips)]
 
 
-def _comparison(rng: random.Random) -> list[Segment]:
-    value = _number(rng, 4)
-    other = slip(value, rng) if value > 1 and rng.random() < 0.5 else value
-    return [Segment(f"{other} for {value}", learn=False), Segment(f", {verdict(other == value)}")]
+def _slipped(rng: random.Random, sign: str, value: int, rest: int) -> Result:
+    """A wrong value, or a wrong rest."""
+    if sign != "/" or rng.random() < 0.5:
+        return slip(value, rng), rest
+    return value, 0 if rest and rng.random() < 0.5 else slip(rest, rng)
 
 
-KINDS: Final[tuple[Callable[[random.Random], list[Segment]], ...]] = (
-    _sum, _product, _quotient, _division_with_rest, _comparison,
-)  # fmt: skip
-WEIGHTS: Final = (6, 4, 2, 1.5, 1)
+def _try(rng: random.Random) -> list[Segment]:
+    """The last operation of a try among chains, and whether it hits."""
+    left, right, sign = rng.randint(2, 150), rng.randint(1, 25), rng.choice("+-*/")
+    if sign in "*/":
+        left, right = rng.randint(2, 25), rng.randint(1, 10)
+    if sign == "-" and left <= right:
+        left, right = right + 1, left
+    if sign == "/":
+        left *= right
+    value, _ = compute(left, sign, right)
+    target = value if rng.random() < 0.5 else slip(value, rng)
+    return [Segment(f"{left} {sign} {right}", learn=False), Segment(f" = {value}"), *compared(value, target, False)]
+
+
+def _uses(rng: random.Random) -> list[Segment]:
+    """The numbers that a chain uses and those that were given; half the time one is taken for another."""
+    given = [rng.randint(1, 25) for _ in range(rng.choice((3, 4, 4)))]
+    used = list(given)
+    if rng.random() < 0.5:
+        used[0] = rng.choice([*given[1:], slip(given[0], rng)])
+    return uses(sorted(used), sorted(given), learn=False)
+
+
+KINDS: Final[tuple[Callable[[random.Random], list[Segment]], ...]] = (_sum, _product, _quotient, _try, _uses)
+WEIGHTS: Final = (6, 4, 4, 1.5, 1)
