@@ -34,6 +34,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         config = read_config(
+            SFTConfig,
             arguments.config,
             output=arguments.output,
             max_minutes=arguments.max_minutes,

@@ -207,6 +207,6 @@ def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, changes: dict
 
 
 def test_the_recipe_of_nano_is_a_valid_configuration() -> None:
-    config = read_config(TESTS.parent / "recipes/nano/sft.toml", max_minutes=None, output="elsewhere")
+    config = read_config(SFTConfig, TESTS.parent / "recipes/nano/sft.toml", max_minutes=None, output="elsewhere")
     assert config.output == "elsewhere" and config.architecture is not None
     assert make_config(SFTConfig, asdict(config)) == config

@@ -148,11 +148,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sft(args: argparse.Namespace) -> int:
-    from reflective.train.config import read_config
+    from reflective.train.config import SFTConfig, read_config
     from reflective.train.sft import train_sft
 
     names = ("output", "max_minutes", "max_tokens", "seed", "device")
-    result = train_sft(read_config(args.config, **{name: getattr(args, name) for name in names}))
+    result = train_sft(read_config(SFTConfig, args.config, **{name: getattr(args, name) for name in names}))
     if args.json:
         print_json(asdict(result) | {"folder": str(result.folder)})
     else:
@@ -178,11 +178,12 @@ def _head(args: argparse.Namespace) -> int:
 
 
 def _joint(args: argparse.Namespace) -> int:
-    from reflective.train.joint.config import read_joint_config
+    from reflective.train.config import read_config
+    from reflective.train.joint.config import JointConfig
     from reflective.train.joint.run import train_joint
 
     names = ("model", "output", "steps", "seed", "device")
-    result = train_joint(read_joint_config(args.config, **{name: getattr(args, name) for name in names}))
+    result = train_joint(read_config(JointConfig, args.config, **{name: getattr(args, name) for name in names}))
     if args.json:
         print_json(asdict(result) | {"folder": str(result.folder)})
     else:

@@ -9,6 +9,7 @@ from typing import Any
 from reflective.checkpoint.load import has_head, no_head, read_head, read_plain
 from reflective.checkpoint.source import quiet, resolve_source
 from reflective.engines.slots import Slots, slots_of
+from reflective.engines.text import eos_ids_of
 from reflective.errors import CheckpointError
 
 
@@ -72,8 +73,4 @@ def _eos_ids(folder: Path, model_config: Any, tokenizer: Any) -> frozenset[int]:
     sources: list[Any] = [model_config, model_config.get_text_config(), tokenizer]
     if (folder / "generation_config.json").is_file():
         sources.append(GenerationConfig.from_pretrained(folder, local_files_only=True))
-    found: set[int] = set()
-    for source in sources:
-        ids = getattr(source, "eos_token_id", None)
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return frozenset(found)
+    return eos_ids_of(sources)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
 from reflective.engines.sequence import Running
+from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import ContextError, EngineError, InputError
 from reflective.sprm.aggregate import aggregate, sigmoid
 from reflective.sprm.segment import StepRule, StepTracker
@@ -41,7 +41,7 @@ class TokenEngine(Engine):
         self.context_length = context_length
         self._vocabulary, self._eos_ids = vocabulary, eos_ids
         self._marks = rule.marks if rule is not None else frozenset()
-        self._decode = _decoder(tokenizer)
+        self._decode = text_decoder(tokenizer)
         self._ids = itertools.count()
         self._finished: dict[int, Running] = {}
         self._cancelled: list[Running] = []
@@ -55,14 +55,7 @@ class TokenEngine(Engine):
 
     def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
         """Token ids of a chat in the model's template, with the thinking opened."""
-        if getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        else:
-            text = "\n\n".join(message["content"] for message in messages) + "\n"
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
-        if self.rule is not None and not StepTracker(self.rule, ids).thinking:
-            ids.append(self.rule.think_id)
-        return tuple(ids)
+        return encode_chat(self.tokenizer, self.rule, messages)
 
     # ---- requests
 
@@ -117,8 +110,8 @@ class TokenEngine(Engine):
         if weights is not None:  # s = MLP(h) + w · c
             if len(sequence.logprobs) != len(sequence.token_ids):
                 raise EngineError(
-                    f"the head of {self.name!r} reads token log-probabilities, and the server sends none that can be "
-                    "used."
+                    f"the head of {self.name!r} reads token log-probabilities, and what writes the tokens gives none "
+                    "that can be used."
                 )
             mean, lowest = sequence.last_step_logprobs()
             logit += weights[0] * mean + weights[1] * lowest
@@ -169,13 +162,3 @@ class TokenEngine(Engine):
             token_confidences=tuple(sequence.confidences),
             seed=sequence.request.seed,
         )
-
-
-def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Token ids to text, special tokens included; around the checks of every call that `transformers` makes."""
-    from transformers import PreTrainedTokenizerFast
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
-        return partial(backend.decode, skip_special_tokens=False)
-    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

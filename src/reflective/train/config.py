@@ -12,7 +12,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -52,8 +52,8 @@ class DataConfig:
             raise InputError("there is nothing to learn from. Name [data] families, files or both.")
         if any(not weight > 0 for weight in self.families.values()):
             raise InputError(f"a family's weight must be above 0, got {dict(self.families)}.")
-        _at_least(self, 1, "max_tokens", *(("examples",) if self.families else ()))
-        _at_least(self, 0, "validation_examples", "workers")
+        at_least(self, 1, "max_tokens", *(("examples",) if self.families else ()))
+        at_least(self, 0, "validation_examples", "workers")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not (self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1):
             raise InputError(f"warm-up and decay are shares of the run, got {self.warmup} and {self.decay}.")
-        _at_least(self, 0.0, "muon_lr", "adamw_lr", "weight_decay", "clip")
+        at_least(self, 0.0, "muon_lr", "adamw_lr", "weight_decay", "clip")
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class SFTConfig:
             raise InputError("training from scratch needs a `tokenizer` folder. Make one with build_tokenizer.")
         if self.max_tokens is None and self.max_minutes is None:
             raise InputError("the run has no end. Give `max_tokens`, `max_minutes` or both.")
-        _at_least(self, 1, "processes", "micro_tokens", "keep_checkpoints", "validate_steps", "log_steps")
-        _at_least(self, self.processes, "step_tokens")
+        at_least(self, 1, "processes", "micro_tokens", "keep_checkpoints", "validate_steps", "log_steps")
+        at_least(self, self.processes, "step_tokens")
 
     @property
     def checkpoints(self) -> Path:
@@ -124,18 +124,23 @@ class SFTConfig:
 
     def digest(self, data: str) -> str:
         """Of everything that decides what a step learns; `data` stands for the examples themselves."""
-        values = {key: value for key, value in asdict(self).items() if key not in FREE_SETTINGS} | {"data": data}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return settings_digest(self, FREE_SETTINGS, data)
 
 
-def read_config(path: str | Path, **overrides: Any) -> SFTConfig:
+def settings_digest(config: Any, free: Sequence[str], data: str) -> str:
+    """Of all settings of a run but those that are `free` to change when it goes on; `data` stands for the examples."""
+    values = {key: value for key, value in asdict(config).items() if key not in free} | {"data": data}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_config(kind: type[Config], path: str | Path, **overrides: Any) -> Config:
     """The configuration in a TOML file; `overrides` replace its top-level keys (None: leave as it is)."""
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the configuration {str(path)!r}: {error}") from error
-    return make_config(SFTConfig, table | {key: value for key, value in overrides.items() if value is not None})
+    return make_config(kind, table | {key: value for key, value in overrides.items() if value is not None})
 
 
 def make_config(kind: type[Config], table: Mapping[str, Any], where: str = "") -> Config:
@@ -180,7 +185,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     raise InputError(f"{where} must be {getattr(hint, '__name__', hint)}, got {value!r}.")
 
 
-def _at_least(config: Any, least: float, *names: str) -> None:
+def at_least(config: Any, least: float, *names: str) -> None:
+    """Refuse settings below `least`, or NaN."""
     for name in names:
-        if getattr(config, name) < least:
+        if not getattr(config, name) >= least:
             raise InputError(f"{name} must be at least {least}, got {getattr(config, name)}.")

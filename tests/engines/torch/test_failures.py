@@ -22,7 +22,7 @@ from engines.torch.runs import (
 )
 from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch import TorchEngine, hf
+from reflective.engines.torch import TorchEngine, hf, room
 from reflective.engines.torch import engine as engine_module
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
@@ -137,14 +137,14 @@ def test_another_error_is_not_taken_for_a_lack_of_memory():
 def test_rows_are_as_many_as_memory_allows(undisturbed, monkeypatch):
     engine = make_engine(max_rows=5)
     row = 64 * engine._backbone.shape.bytes_per_position
-    monkeypatch.setattr(engine_module, "available_memory", lambda _: int(2.5 * row / engine_module.KV_SHARE))
+    monkeypatch.setattr(room, "available_memory", lambda _: int(2.5 * row / room.KV_SHARE))
     same(engine, undisturbed)
-    assert engine.max_rows == engine._kv.rows == 2
+    assert engine.max_rows == engine._room.kv.rows == 2
 
 
 def test_memory_for_less_than_one_row_is_one_line(monkeypatch):
     engine = make_engine()
-    monkeypatch.setattr(engine_module, "available_memory", lambda _: 1000)
+    monkeypatch.setattr(room, "available_memory", lambda _: 1000)
     engine.submit(REQUESTS[0])
     with pytest.raises(EngineError, match="max-tokens") as caught:
         engine.step()
@@ -153,7 +153,7 @@ def test_memory_for_less_than_one_row_is_one_line(monkeypatch):
 
 def test_memory_that_can_not_be_had_is_one_line(monkeypatch):
     engine = make_engine(config={"max_position_embeddings": 10**9}, max_rows=10**6)
-    monkeypatch.setattr(engine_module, "available_memory", lambda _: 10**18)
+    monkeypatch.setattr(room, "available_memory", lambda _: 10**18)
     engine.submit(Request(PROMPT, max_tokens=10**9))
     with pytest.raises(EngineError, match="no memory for the keys and values") as caught:
         engine.step()

@@ -29,6 +29,7 @@ CASES = {
     "qwen2 tied": ("qwen2", {"tie_word_embeddings": True}),
     "qwen2 one kv head": ("qwen2", {"num_key_value_heads": 1}),
     "qwen3": ("qwen3", {}),
+    "qwen3, experts": ("qwen3_moe", {}),
     "llama": ("llama", {}),
     "llama, llama3 rope": (
         "llama",

@@ -12,8 +12,9 @@ pytest.importorskip("trl")
 
 from reflective.checkpoint.attach import infer_config
 from reflective.errors import InputError
+from reflective.train.config import read_config
 from reflective.train.joint.beginning import prompt_encoder
-from reflective.train.joint.config import DataConfig, JointConfig, read_joint_config
+from reflective.train.joint.config import DataConfig, JointConfig
 from reflective.train.joint.data import data_digest, numbered, read_data
 from reflective.train.joint.rewards import VerifiedAnswer
 from reflective.types import Problem
@@ -120,7 +121,7 @@ def test_an_answer_counts_only_where_the_trajectory_ended() -> None:
 
 
 def test_the_recipe_is_a_valid_configuration() -> None:
-    config = read_joint_config(ROOT / "recipes/nano/joint.toml", steps=3, output=None)
+    config = read_config(JointConfig, ROOT / "recipes/nano/joint.toml", steps=3, output=None)
     assert config.steps == 3 and config.model == "nano" and config.batches(1) == (8, 8) and config.batches(2) == (4, 4)
 
 
@@ -128,4 +129,4 @@ def test_a_value_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "joint.toml"
     path.write_text('model = "nano"\noutput = "x"\n[data]\nsource = "gcd"\n[rollouts]\ngroup = "many"\n')
     with pytest.raises(InputError, match=r"rollouts\.group must be int"):
-        read_joint_config(path)
+        read_config(JointConfig, path)

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from reflective.engines.base import Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running, step_logprobs
+from reflective.engines.text import eos_ids_of
 from reflective.engines.tokens import TokenEngine
 from reflective.engines.torch.fused import FusedBackbone, can_fuse
 from reflective.engines.torch.hf import DecodePlan, HFBackbone
-from reflective.engines.torch.kv import KVMemory, Parked, ParkingLot
-from reflective.engines.torch.memory import available_memory, is_out_of_memory
+from reflective.engines.torch.kv import KVMemory
+from reflective.engines.torch.memory import is_out_of_memory
 from reflective.engines.torch.native import NativeBackbone, can_run_native
+from reflective.engines.torch.room import Room
 from reflective.engines.torch.rows import Rows
 from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness
 from reflective.engines.torch.scheduler import Scheduler
@@ -33,12 +35,9 @@ from reflective.sprm.segment import StepRule, step_positions
 from reflective.types import FinishReason, Step
 
 MAX_ROWS = 64  # trajectories written at once by default
-LENGTH_QUANTUM = 64  # KV memory grows in units of so many positions
-KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys and values
-PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
 
 
-class Drawn(NamedTuple):
+class DrawnRows(NamedTuple):
     """What was drawn for some rows; the last two are empty unless they are kept."""
 
     tokens: list[int]
@@ -88,7 +87,7 @@ class TorchEngine(TokenEngine):
             calibration=calibration,
             context_length=_context_length(model),
             vocabulary=int(model.get_output_embeddings().weight.shape[0]),
-            eos_ids=_eos_ids(model, tokenizer),
+            eos_ids=eos_ids_of((getattr(model, "generation_config", None), model.config, tokenizer)),
         )
         self.model = model
         self.head = head.eval() if head is not None else None
@@ -96,8 +95,7 @@ class TorchEngine(TokenEngine):
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self._vocabulary, self._device)
-        self._kv: KVMemory | None = None
-        self._parking = ParkingLot(0)
+        self._room = Room(self._backbone, self.context_length)
         self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self._features: dict[int, list[Tensor]] = {}
 
@@ -138,7 +136,7 @@ class TorchEngine(TokenEngine):
     def cancel(self, id: int) -> None:
         """Stop a trajectory, or forget a finished one (see `Engine.cancel`)."""
         if self._finished.pop(id, None) is not None:
-            self._parking.drop(id)
+            self._room.parking.drop(id)
             self._features.pop(id, None)
             return
         waiting = self._scheduler.remove_waiting(id)
@@ -169,8 +167,7 @@ class TorchEngine(TokenEngine):
 
     def close(self) -> None:
         """Free the KV memory; the model stays the caller's."""
-        self._kv = None
-        self._parking.clear()
+        self._room.clear()
         self._finished.clear()
         self._features.clear()
 
@@ -179,7 +176,7 @@ class TorchEngine(TokenEngine):
         if self.busy:
             raise EngineError("the weights changed while trajectories were being written; let them finish first.")
         self._backbone.refresh()
-        self._parking.clear()
+        self._room.parking.clear()
         self._finished.clear()
         self._features.clear()
 
@@ -248,7 +245,8 @@ class TorchEngine(TokenEngine):
         """Give free rows to waiting trajectories; fresh ones draw their first token from the prompt's logits."""
         if not self._scheduler.admits:
             return
-        self._reserve_memory()
+        if self._room.reserve(self._scheduler):
+            self._load(0)
         while (first_row := len(self._scheduler.running)) < self._scheduler.max_rows:
             group = self._scheduler.next_group()
             if not group:
@@ -256,11 +254,12 @@ class TorchEngine(TokenEngine):
             fresh = not group[0].token_ids
             try:
                 if fresh:
-                    logits, feature = self._prefill_group(group, first_row)
+                    keep = self._scheduler.waits_for(group[0].prompt_ids)
+                    logits, feature = self._room.fill(group, first_row, keep=keep)
                     self._load(first_row)
                     tokens = self._draw_first(first_row, logits)
                 else:
-                    self._resume(group[0], first_row)
+                    self._room.bring_back(group[0], first_row)
                     self._load(first_row)
             except Exception:
                 self._scheduler.preempt_from(first_row)
@@ -269,82 +268,24 @@ class TorchEngine(TokenEngine):
             if fresh:
                 self._advance(first_row, tokens, feature.expand(len(group), -1))
 
-    def _prefill_group(self, group: list[Running], first_row: int) -> tuple[Tensor, Tensor]:
-        """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H)."""
-        kv, prompt = self._memory, group[0].prompt_ids
-        parked = self._parking.get(prompt)
-        if parked is not None and parked.logits is not None and parked.feature is not None:
-            kv.restore(parked.kv, first_row)
-            logits, feature = parked.logits, parked.feature
-        else:
-            logits, feature = self._backbone.prefill(prompt, kv, first_row)
-            if self._scheduler.waits_for(prompt):
-                self._parking.put(prompt, Parked(kv.park(first_row, len(prompt)), logits, feature))
-        for row in range(first_row + 1, first_row + len(group)):
-            kv.move(first_row, row, len(prompt))
-        if not self._scheduler.waits_for(prompt):
-            self._parking.drop(prompt)
-        return logits.unsqueeze(0), feature.unsqueeze(0)
-
-    def _resume(self, sequence: Running, row: int) -> None:
-        """Bring back the keys and values of a trajectory that goes on: parked, or by another prefill."""
-        parked = self._parking.get(sequence.request.parent) if sequence.request.parent is not None else None
-        if parked is not None and parked.kv.shape[3] == sequence.length:
-            self._memory.restore(parked.kv, row)
-        else:
-            ids = (*sequence.prompt_ids, *sequence.token_ids[:-1])
-            self._backbone.prefill(ids, self._memory, row)
-
-    @property
-    def _memory(self) -> KVMemory:
-        if self._kv is None:
-            raise EngineError("the engine was used before memory was reserved, or after close().")
-        return self._kv
-
-    def _reserve_memory(self) -> None:
-        """Make KV memory that holds the longest trajectory; rows are as many as asked for and as memory allows."""
-        need = -(-self._scheduler.longest_reserve() // LENGTH_QUANTUM) * LENGTH_QUANTUM
-        need = min(need, -(-self.context_length // LENGTH_QUANTUM) * LENGTH_QUANTUM)
-        wanted = min(self._scheduler.max_rows, len(self._scheduler.running) + self._scheduler.waiting)
-        if wanted == 0 or (self._kv is not None and self._kv.length >= need and self._kv.rows >= wanted):
-            return
-        old, running = self._kv, len(self._scheduler.running)
-        budget = int(available_memory(self._device) * KV_SHARE)
-        shape = self._backbone.shape
-        length = max(need, old.length if old is not None else 0)
-        fit = budget // (length * shape.bytes_per_position)
-        if fit < max(running, 1):
-            raise EngineError(
-                f"{length:,} tokens need {length * shape.bytes_per_position / 2**30:.1f} GiB a row and "
-                f"{budget / 2**30:.1f} GiB are free for them. Use a lower --max-tokens or a smaller model."
-            )
-        room = max(wanted, min(2 * old.rows, self._scheduler.max_rows)) if old is not None else wanted
-        rows = max(min(room, fit), old.rows if old is not None else 1)
-        self._scheduler.max_rows = min(self._scheduler.max_rows, max(fit, rows))
-        if self._parking.capacity == 0:
-            self._parking.capacity = int(budget * PARKING_SHARE)
-        self._kv = KVMemory(shape, rows, length)
-        if old is not None and running:
-            self._kv.take_over(old, running)
-        self._load(0)
-
     def _load(self, first: int) -> None:
-        self._rows.load(self._scheduler.running, first, self._memory.rows, self._memory.length)
+        kv = self._room.memory
+        self._rows.load(self._scheduler.running, first, kv.rows, kv.length)
 
     def _leave(self, row: int, *, park: bool) -> None:
         """Take a row out of the batch; the last row moves into its place."""
-        sequence, kv = self._scheduler.running[row], self._memory
+        sequence = self._scheduler.running[row]
         if park and sequence.token_ids:
-            self._parking.put(sequence.id, Parked(kv.park(row, sequence.length)))
+            self._room.park(sequence, row)
         move = self._scheduler.leave(row)
         if move is not None:
-            kv.move(move.source, move.target, self._scheduler.running[row].length)
+            self._room.memory.move(move.source, move.target, self._scheduler.running[row].length)
             self._rows.move(move.source, move.target)
         self._rows.changed()
 
     # ---- decode, draw, score
 
-    def _write(self) -> tuple[Drawn, Tensor]:
+    def _write(self) -> tuple[DrawnRows, Tensor]:
         """A token for each running row, and the features (B, H) that gave it."""
         running = self._scheduler.running
         settings, common = self._rows.settled(running)
@@ -354,30 +295,31 @@ class TorchEngine(TokenEngine):
             common,
         )
         if self._keep_confidences:  # they need all logits
-            logits, features = self._backbone.decode(plan, self._memory)
+            logits, features = self._backbone.decode(plan, self._room.memory)
             places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
             uniform = self._rows.uniform[: len(running)].gather(1, places).squeeze(1)
             return self._draw(0, logits, settings, uniform), features
         seen = self._rows.seen(0, len(running))
-        tokens, logprobs, features = self._backbone.write(plan, self._memory, settings, self._rows.uniform, seen)
+        kv, uniform = self._room.memory, self._rows.uniform
+        tokens, logprobs, features = self._backbone.write(plan, kv, settings, uniform, seen)
         self._refuse_broken(tokens, running)
-        return Drawn(tokens, logprobs), features
+        return DrawnRows(tokens, logprobs), features
 
-    def _draw_first(self, first: int, logits: Tensor) -> Drawn:
+    def _draw_first(self, first: int, logits: Tensor) -> DrawnRows:
         """Draw the first token of each row from `first` on, from the logits (1, V) of their prompt."""
         running = self._scheduler.running[first:]
         uniform = self._rows.uniform[first : first + len(running), len(running[0].prompt_ids)]
         return self._draw(first, logits.expand(len(running), -1), self._rows.settings_of(running), uniform)
 
-    def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> Drawn:
+    def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> DrawnRows:
         """Draw a token for each row from `first` on, by logits (B, V) and numbers (B,); changes no trajectory."""
         running = self._scheduler.running[first:]
         tokens, logprobs = drawn(logits, settings, uniform, self._rows.seen(first, len(running)))
         self._refuse_broken(tokens, running)
         if not self._keep_confidences:
-            return Drawn(tokens, logprobs)
+            return DrawnRows(tokens, logprobs)
         certainties, confidences = sureness(logits)
-        return Drawn(tokens, logprobs, certainties.tolist(), confidences.tolist())
+        return DrawnRows(tokens, logprobs, certainties.tolist(), confidences.tolist())
 
     def _refuse_broken(self, tokens: Sequence[int], running: Sequence[Running]) -> None:
         if BROKEN in tokens:
@@ -386,7 +328,7 @@ class TorchEngine(TokenEngine):
                 "a trajectory: its weights overflow or are damaged. Try --dtype float32."
             )
 
-    def _advance(self, first: int, drawn: Drawn, features: Tensor) -> None:
+    def _advance(self, first: int, drawn: DrawnRows, features: Tensor) -> None:
         """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
         running = self._scheduler.running[first:]
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
@@ -464,12 +406,3 @@ def _context_length(model: Any) -> int:
             f"{type(model).__name__} does not say how many positions it reads; use another engine (vllm)."
         )
     return int(positions)
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer: the generation config's and the tokenizer's."""
-    found: set[int] = set()
-    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
-        ids = getattr(source, "eos_token_id", None)
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return frozenset(found)

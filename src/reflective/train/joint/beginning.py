@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from reflective.checkpoint import Checkpoint, SPRMConfig, init_head
-from reflective.engines.torch import TorchEngine
+from reflective.engines.text import encode_chat
 from reflective.errors import InputError
 from reflective.sprm.head import DROPOUT, SPRMHead
 from reflective.train.joint.config import JointConfig
@@ -64,19 +64,7 @@ def _check_kept(config: JointConfig, sprm: SPRMConfig) -> None:
 def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int]]:
     """From a question to tokens: the chat template, with the thinking opened."""
 
-    def encode(text: str) -> list[int]:
-        return list(TorchEngine.encode_messages(holder, [{"role": "user", "content": text}]))
-
-    holder: Any = _Prompts(tokenizer, sprm.rule)
-    return encode
-
-
-@dataclass(frozen=True)
-class _Prompts:
-    """What the engine's encoding of prompts reads."""
-
-    tokenizer: Any
-    rule: Any
+    return lambda text: list(encode_chat(tokenizer, sprm.rule, [{"role": "user", "content": text}]))
 
 
 def check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
@@ -135,15 +123,3 @@ def with_adapters(model: Any, config: JointConfig) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-
-
-def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer."""
-    found: set[int] = {tokenizer.eos_token_id} - {None}
-    ids = model.generation_config.eos_token_id
-    return frozenset(found | ({ids} if isinstance(ids, int) else set(ids or ())))
-
-
-def decoder(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Token ids to text, special tokens included."""
-    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

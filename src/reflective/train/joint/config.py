@@ -5,18 +5,14 @@ What the paper or its code sets is named with its source; the rest are ours.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reflective.errors import InputError
 from reflective.sprm.segment import RuleName
 from reflective.tasks.benchmarks import family_names
-from reflective.train.config import make_config
+from reflective.train.config import at_least, settings_digest
 
 PolicyLoss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 
@@ -52,9 +48,9 @@ class DataConfig:
             raise InputError("say where the problems come from: [data] source or [data] hub, one of them.")
         if self.families and self.source != "mixture":
             raise InputError('[data] families are those of source = "mixture"; name one family as the source itself.')
-        _at_least(self, 0, "held_out")
+        at_least(self, 0, "held_out")
         if self.problems is not None:
-            _at_least(self, 1, "problems")
+            at_least(self, 1, "problems")
 
     @property
     def is_generated(self) -> bool:
@@ -79,7 +75,7 @@ class RolloutConfig:
     vllm: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "problems", "max_tokens", "rows")
+        at_least(self, 1, "problems", "max_tokens", "rows")
         if self.group < 2:
             raise InputError(
                 f"[rollouts] group is {self.group}; an advantage compares trajectories of a problem, so give 2 or more."
@@ -113,8 +109,8 @@ class PolicyConfig:
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0.0, "lr", "weight_decay", "kl", "max_grad_norm", "warmup_steps")
-        _at_least(self, 1, "iterations", "minibatches")
+        at_least(self, 0.0, "lr", "weight_decay", "kl", "max_grad_norm", "warmup_steps")
+        at_least(self, 1, "iterations", "minibatches")
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,8 @@ class HeadLossConfig:
     logprob_features: bool | None = None
 
     def __post_init__(self) -> None:
-        _at_least(self, 0.0, "lr", "weight_decay", "max_grad_norm", "coefficient")
-        _at_least(self, 0.0, "backbone_gradient_scale", "plain_steps")
+        at_least(self, 0.0, "lr", "weight_decay", "max_grad_norm", "coefficient")
+        at_least(self, 0.0, "backbone_gradient_scale", "plain_steps")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"[head] dropout is {self.dropout}; it must be from 0 up to below 1.")
 
@@ -191,8 +187,8 @@ class LogConfig:
     plot: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "every", "save_every", "keep", "evaluate_group")
-        _at_least(self, 0, "evaluate_every")
+        at_least(self, 1, "every", "save_every", "keep", "evaluate_group")
+        at_least(self, 0, "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -219,7 +215,7 @@ class JointConfig:
     trl: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "micro_batch")
+        at_least(self, 1, "steps", "micro_batch")
 
     def batches(self, processes: int) -> tuple[int, int]:
         """Micro-batches of a generation and of an optimizer step, for each process. Raises `InputError`."""
@@ -240,21 +236,4 @@ class JointConfig:
 
     def digest(self, data: str) -> str:
         """Of all that decides what a step learns; `data` stands for the problems themselves."""
-        values = {key: value for key, value in asdict(self).items() if key not in FREE_SETTINGS} | {"data": data}
-        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def read_joint_config(path: str | Path, **overrides: Any) -> JointConfig:
-    """The configuration in a TOML file; `overrides` replace its top-level keys (None: leave as it is)."""
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the configuration {str(path)!r}: {error}") from error
-    return make_config(JointConfig, table | {key: value for key, value in overrides.items() if value is not None})
-
-
-def _at_least(config: Any, least: float, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= least:
-            raise InputError(f"{name} must be at least {least}, got {getattr(config, name)}.")
+        return settings_digest(self, FREE_SETTINGS, data)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from reflective.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reflective.engines.text import eos_ids_of, text_decoder
 from reflective.errors import DependencyError, TrainingError
 from reflective.train.joint.config import JointConfig
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
@@ -79,8 +80,6 @@ class JointRun:
         from reflective.train.joint.beginning import (
             check_choice,
             check_engine,
-            decoder,
-            eos_ids,
             head_of,
             in_pieces,
             model_digest,
@@ -117,7 +116,8 @@ class JointRun:
         self.folder, self._digest = Path(config.output), config.digest(data_digest(problems) + model_digest(model))
         config = _with_trackers(config, self.note)
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
-        verified = VerifiedAnswer(problems, self.sprm.rule, eos_ids(model, self.tokenizer), decoder(self.tokenizer))
+        ends = eos_ids_of((model.generation_config, model.config, self.tokenizer))
+        verified = VerifiedAnswer(problems, self.sprm.rule, ends, text_decoder(self.tokenizer))
         model = with_adapters(model, config)
         rollouts = None
         if config.rollouts.engine == "torch":
