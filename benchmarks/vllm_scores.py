@@ -18,7 +18,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +35,7 @@ from common import (
     ratio,
     report,
     rounded,
+    scratch,
     serve_if_asked,
     summary,
     timed,
@@ -67,7 +67,8 @@ def folder_of(setting: Setting) -> Path:
     from reflective.checkpoint.config import SPRMConfig
     from reflective.checkpoint.save import write_head
 
-    folder = Path(tempfile.mkdtemp(prefix="reflective-benchmark-"))
+    folder = scratch() / "model"
+    folder.mkdir()
     values = settings_of(setting)
     values |= {"architectures": [ARCHITECTURES[values["model_type"]]], "torch_dtype": "float32"}
     (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")

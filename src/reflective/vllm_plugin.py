@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reflective.engines.plan import Plan, make_plan
+from reflective.engines.plan import OURS, Plan, make_plan
 from reflective.errors import EngineError
 
 PARTS: Final = "sprm."  # prefix of the head's weights where they come with the model's
@@ -202,7 +202,7 @@ def _mark(vllm_config: Any, plan: Plan) -> None:
     """Let vLLM's cache of compiled models tell this model from the one without the extra output."""
     extra = vllm_config.additional_config
     if isinstance(extra, dict):
-        vllm_config.additional_config = {**extra, "reflective": {"layer": plan.layer}}
+        vllm_config.additional_config = {**extra, OURS: {"layer": plan.layer}}
 
 
 def _empty_head(plan: Plan) -> Any:

@@ -111,7 +111,7 @@ def test_a_check_is_reached_on_the_right_side_of_its_limit(common, value, sign, 
 SIDE = """
 import os, sys, time
 sys.path.insert(0, {folder!r})
-from common import Setting, Unavailable, serve_if_asked
+from common import Setting, Unavailable, scratch, serve_if_asked
 
 def counting(setting):
     count = 0
@@ -119,7 +119,9 @@ def counting(setting):
         nonlocal count
         count += 1
         print("noise on stdout")
-        return {{"seconds": 1.0, "count": count, "pid": os.getpid(), "rows": setting.rows}}
+        folder = scratch() / str(count)
+        folder.mkdir()
+        return {{"seconds": 1.0, "count": count, "pid": os.getpid(), "rows": setting.rows, "folder": str(folder)}}
     return run
 
 def missing(setting):
@@ -151,8 +153,9 @@ def test_a_side_is_stopped_while_it_is_not_its_turn_and_killed_at_the_end(common
     deadline = time.monotonic() + 10
     while process_state(first["pid"]) != "T" and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert process_state(first["pid"]) == "T"
+    assert process_state(first["pid"]) == "T" and Path(second["folder"]).is_dir()
     worker.kill()
+    assert not Path(second["folder"]).parent.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(first["pid"], 0)
 

@@ -179,14 +179,14 @@ class FakeVLLM:
             if end is None and not first and len(waiting) < body["stream_interval"]:
                 continue
             choice: dict[str, Any] = {"index": 0, "text": "a\u2028b\x85c", "finish_reason": end}
-            if fault != "no ids":
+            if body["return_token_ids"] and fault != "no ids":
                 choice["token_ids"] = [token for token, _, _ in waiting]
             choice["logprobs"] = {
                 "tokens": ["?" if fault == "no ids" else f"token_id:{token}" for token, _, _ in waiting],
                 "token_logprobs": [value for _, value, _ in waiting],
                 "top_logprobs": [top if fault != "no scores" else {} for _, _, top in waiting],
             }
-            if first:
+            if first and body["return_token_ids"]:
                 choice["prompt_token_ids"] = ids[: len(ids) - len(waiting)]
             yield {"id": "x", "choices": [choice]}
             first, waiting = False, []

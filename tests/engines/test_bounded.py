@@ -4,9 +4,11 @@ import asyncio
 import datetime
 import gzip
 import ipaddress
+import json
 import socket
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,7 +20,7 @@ from reflective.engines.pool import Pool
 from reflective.engines.wire import Garbage
 from reflective.errors import EngineError, InputError
 
-pytest.importorskip("httpx")
+pytest.importorskip("aiohttp")
 
 
 class Answer:
@@ -26,8 +28,9 @@ class Answer:
 
     def __init__(self, *parts, **headers):
         self.parts, self.headers, self.taken = parts, headers, 0
+        self.content = self
 
-    async def aiter_raw(self):
+    async def iter_any(self):
         for part in self.parts:
             self.taken += 1
             yield part
@@ -125,6 +128,72 @@ def test_what_was_packed_is_not_unpacked():
     with serving(200, packed, Content_Encoding="gzip") as (url, _):
         status, text = get(url)
         assert status == 200 and len(text) < 1000
+
+
+@contextmanager
+def streaming(rest):
+    """A server whose streams are one token and its end, then what `rest` writes; yields its address and its peers."""
+    peers = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def write(self, text):
+            self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
+
+        def do_POST(self):
+            peers.append(self.client_address)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            choice = {"token_ids": [3], "logprobs": {"token_logprobs": [-0.5], "top_logprobs": [{}]}}
+            self.write(f"data: {json.dumps({'choices': [{**choice, 'finish_reason': 'stop'}]})}\n\n")
+            rest(self)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # a client that hangs up
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", peers
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def ended(handler):
+    handler.write("data: [DONE]\n\n")
+    handler.write("")
+
+
+def silent(handler):
+    handler.wfile.flush()
+    time.sleep(1.0)
+    handler.close_connection = True
+
+
+def endless(handler):
+    while True:
+        handler.write("x" * 1000)
+
+
+@pytest.mark.parametrize(("rest", "connections"), [(ended, 1), (silent, 3), (endless, 3)])
+def test_a_connection_serves_again_where_the_server_ends_its_answer_and_else_is_left(rest, connections):
+    with streaming(rest) as (url, peers):
+        pool = Pool([url], api_key=None)
+        try:
+            for id in range(3):
+                start = time.monotonic()
+                pool.start(id, lambda _written, model: {"model": model}, None)
+                arrived = pool.arrived.get(timeout=5)
+                assert (arrived.end, [one.token for one in arrived.drawn]) == ("stop", [3])
+                assert time.monotonic() - start < 0.9
+        finally:
+            pool.close()
+        assert len(set(peers)) == connections
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from reflective.engines import plan
-from reflective.engines.plan import make_plan
+from reflective.engines.plan import WITHOUT_SCORES, make_plan
 from reflective.errors import CheckpointError, EngineError
 
 
@@ -62,6 +62,15 @@ def test_the_normaliser_is_computed_where_only_logits_come_and_the_head_needs_it
 def test_without_a_head_or_where_nothing_is_generated_a_model_is_left_alone(folder, tmp_path):
     assert make_plan(config(tmp_path), Plain) is None
     assert make_plan(config(folder, runner_type="pooling"), Plain) is None
+
+
+def test_where_no_scores_are_wanted_a_model_is_left_alone_under_any_settings(folder):
+    trained = config(folder, mode="processed_logprobs")
+    trained.additional_config = {"other": 1, **WITHOUT_SCORES}
+    assert make_plan(trained, Plain) is None
+    trained.additional_config = {"reflective": {"layer": 2}}
+    with pytest.raises(EngineError, match="VLLM_PLUGINS=''"):
+        make_plan(trained, Hooked)
 
 
 @pytest.mark.parametrize(

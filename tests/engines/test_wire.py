@@ -35,6 +35,12 @@ def test_ids_are_also_read_from_token_names():
     assert [d.token for d in read_line(event(logprobs=logprobs(3)), SLOTS).drawn] == [3]
 
 
+@pytest.mark.parametrize("name", ["?", "token_id:", "token_id:-1", "token_id:²", 3, None])
+def test_a_name_that_holds_no_id_is_told(name):
+    with pytest.raises(EngineError, match="no token ids"):
+        read_line(event(logprobs={**logprobs(3), "tokens": [name]}), SLOTS)
+
+
 def test_lines_that_carry_nothing_are_passed_over():
     for line in ("", ": ping", "event: x", "data: [DONE]", 'data: {"choices": []}'):
         assert read_line(line, SLOTS) is None
@@ -81,9 +87,11 @@ def test_a_request_holds_all_that_sampling_says():
     want = {"prompt": [1, 2], "temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2}
     want |= {"seed": 3, "max_tokens": 4, "stop_token_ids": [5], "logprob_token_ids": [9, 8, 7], "stream": True}
     assert want.items() <= body.items()
-    assert "logprob_token_ids" not in completion_request(
-        "m", [1], sampling, seed=0, max_tokens=1, stop_ids=[], slots=None, stream_interval=1
+    assert not body["return_token_ids"]  # the prompt would come back with them
+    bare = completion_request(
+        "m", "x", sampling, seed=0, max_tokens=1, stop_ids=[], slots=None, stream_interval=1, prompt_ids=True
     )
+    assert "logprob_token_ids" not in bare and bare["return_token_ids"]
 
 
 def test_addresses_are_completed_or_refused():

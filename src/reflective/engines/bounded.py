@@ -6,6 +6,8 @@ asks for plain ones.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
@@ -14,19 +16,21 @@ from reflective.engines.wire import Garbage
 from reflective.errors import InputError
 
 if TYPE_CHECKING:
-    import httpx
+    from aiohttp import ClientResponse
 
 LONGEST_LINE: Final = 2**24  # bytes; a chunk of many tokens has some thousands
 LONGEST_ANSWER: Final = 2**22  # bytes of an answer that is no stream
+LONGEST_REST: Final = 2**12  # bytes behind the last token: a mark of the end, perhaps a report of usage
+REST_S: Final = 0.25  # for them
 
 
-async def read_lines(response: httpx.Response) -> AsyncIterator[str]:
+async def read_lines(response: ClientResponse) -> AsyncIterator[str]:
     """The lines of an answer, split at line feeds alone: texts in it may hold other characters that break lines.
 
     Raises `Garbage` at a line of more than `LONGEST_LINE` bytes.
     """
     rest = b""
-    async for part in response.aiter_raw():
+    async for part in response.content.iter_any():
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             yield line.decode("utf-8", "replace")
@@ -36,17 +40,32 @@ async def read_lines(response: httpx.Response) -> AsyncIterator[str]:
         yield rest.decode("utf-8", "replace")
 
 
-async def read_text(response: httpx.Response) -> str:
+async def read_rest(response: ClientResponse) -> None:
+    """What follows the last token, so that the connection can serve again; no more of it than a server has to say."""
+    from aiohttp import ClientError
+
+    size = 0
+    try:
+        async with asyncio.timeout(REST_S):
+            async for part in response.content.iter_any():
+                size += len(part)
+                if size > LONGEST_REST:
+                    return
+    except (ClientError, OSError):  # a timeout among them
+        pass  # the tokens are there
+
+
+async def read_text(response: ClientResponse) -> str:
     """A whole answer; what is longer than `LONGEST_ANSWER` bytes is cut."""
     whole = b""
-    async for part in response.aiter_raw():
+    async for part in response.content.iter_any():
         whole += part
         if len(whole) > LONGEST_ANSWER:
             break
     return whole[:LONGEST_ANSWER].decode("utf-8", "replace")
 
 
-def retry_after(response: httpx.Response) -> float:
+def retry_after(response: ClientResponse) -> float:
     """Seconds that the server asks for; 0 where it does not say or says a date."""
     try:
         return max(0.0, float(response.headers.get("retry-after", "0")))
@@ -59,9 +78,12 @@ def certificates() -> ssl.SSLContext:
 
     Raises `InputError` where these can't be read.
     """
-    import httpx
+    import certifi
 
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
-        return httpx.create_ssl_context()
+        if file or folder:
+            return ssl.create_default_context(cafile=file or None, capath=None if file else folder)
+        return ssl.create_default_context(cafile=certifi.where())
     except OSError as error:  # ssl.SSLError is one
         raise InputError(f"the authorities in SSL_CERT_FILE or SSL_CERT_DIR can't be read: {error}.") from None

@@ -95,10 +95,11 @@ class OpenAIEngine(ServedEngine):
     def _send(self, sequence: Running) -> None:
         request, here = sequence.request, list(sequence.token_ids)
         slots = self.model.slots if self.scored else None
-        interval = self._interval or tokens_together(len(self._running), len(self._pool.endpoints))
 
         def body(written: Sequence[Drawn], model: str) -> dict[str, Any]:
             tokens = [*here, *(one.token for one in written)]
+            # when the request leaves, so that all of a large search count, and not only those before it
+            interval = self._interval or tokens_together(len(self._running), len(self._pool.endpoints))
             return completion_request(
                 model,
                 [*request.prompt_ids, *tokens],
@@ -197,7 +198,15 @@ class OpenAIEngine(ServedEngine):
         def read(prompt: Sequence[int] | str, tokens: int, slots: Slots | None) -> list[Chunk]:
             greedy = Sampling(temperature=0.0)
             body = completion_request(
-                endpoint.model, prompt, greedy, seed=0, max_tokens=tokens, stop_ids=(), slots=slots, stream_interval=1
+                endpoint.model,
+                prompt,
+                greedy,
+                seed=0,
+                max_tokens=tokens,
+                stop_ids=(),
+                slots=slots,
+                stream_interval=1,
+                prompt_ids=isinstance(prompt, str),
             )
             return self._pool.read(endpoint, body, slots)
 

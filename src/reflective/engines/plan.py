@@ -17,6 +17,8 @@ from reflective.engines.slots import LARGEST_NORMALISER, LOGIT_LIMIT, OFFSET, Sl
 from reflective.errors import CheckpointError, EngineError, ReflectiveError
 
 OLDEST_VLLM: Final = (0, 32)  # EAGLE-3's hook with pipeline stages, and logprob_token_ids
+OURS: Final = "reflective"  # our part of vLLM's `additional_config`
+WITHOUT_SCORES: Final = {OURS: {"scores": False}}  # as `additional_config`: a head is left where it lies
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +49,15 @@ class Plan:
 
 
 def make_plan(vllm_config: Any, stock: Any) -> Plan | None:
-    """The plan for the model that vLLM is about to load; None where it has no head. Refuses what can't be right."""
+    """The plan for the model that vLLM is about to load; None where it has no head, or where no scores are wanted.
+
+    Refuses what can't be right.
+    """
     from reflective.checkpoint.load import has_head, read_head, read_plain
 
     model_config = vllm_config.model_config
+    if _unwanted(vllm_config):
+        return None
     folder = _folder(model_config)
     if folder is None or not has_head(folder) or getattr(model_config, "runner_type", "generate") != "generate":
         return None
@@ -72,6 +79,11 @@ def make_plan(vllm_config: Any, stock: Any) -> Plan | None:
     return Plan(folder, slots_of(tokenizer, text), layer, head, normalise)
 
 
+def _unwanted(vllm_config: Any) -> bool:
+    extra = getattr(vllm_config, "additional_config", None)
+    return isinstance(extra, dict) and extra.get(OURS) == WITHOUT_SCORES[OURS]
+
+
 def _refuse(vllm_config: Any, stock: Any, folder: Path) -> None:
     """Raise for every setting under which scores would be missing or wrong."""
     version = importlib.metadata.version(_distribution())
@@ -86,7 +98,7 @@ def _refuse(vllm_config: Any, stock: Any, folder: Path) -> None:
     if mode not in ("raw_logprobs", "raw_logits"):
         raise EngineError(
             f"--logprobs-mode {mode} returns values after temperature and filters, which would distort the step "
-            "scores. Use raw_logits or raw_logprobs."
+            "scores. Use raw_logits or raw_logprobs; or serve without scores: VLLM_PLUGINS=''."
         )
     if vllm_config.speculative_config is not None:
         raise EngineError(

@@ -8,23 +8,23 @@ An endpoint that answers 429 or 503, or not at all, is left alone for a while th
 from __future__ import annotations
 
 import asyncio
-import itertools
 import queue
 import random
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from reflective.engines.bounded import certificates, read_lines, read_text, retry_after
+from reflective.engines.bounded import certificates, read_lines, read_rest, read_text, retry_after
 from reflective.engines.drawn import Drawn
 from reflective.engines.slots import Slots
 from reflective.engines.wire import GIVEN_UP, RETRIED, Chunk, Garbage, read_line, refusal, said, shown
 from reflective.errors import DependencyError, EngineError, ReflectiveError
 
 if TYPE_CHECKING:
-    import httpx
+    from aiohttp import ClientResponse, ClientSession
 
 T = TypeVar("T")
 
@@ -32,7 +32,6 @@ FIRST_WAIT_S: Final = 0.25  # before the second try; doubled each time, with up 
 LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 7  # in a row without a single new token, then the stream is given up
 CONNECT_S: Final = 10.0
-CLIENTS: Final = 16  # each looks through all of its connections whenever a stream begins or ends
 SILENCE_S: Final = 120.0  # without a byte, an endpoint counts as lost
 LIST_S: Final = 30.0  # for what a server knows without its model
 
@@ -82,9 +81,9 @@ class Pool:
         self, urls: Sequence[str], *, api_key: str | None, tries: int = TRIES, silence_s: float = SILENCE_S
     ) -> None:
         try:
-            import httpx
+            import aiohttp  # noqa: F401
         except ImportError as error:
-            raise DependencyError("endpoints need httpx. Install it with: pip install 'reflective[http]'.") from error
+            raise DependencyError("endpoints need aiohttp. Install it with: pip install 'reflective[http]'.") from error
         context = certificates()
         self.endpoints = [Endpoint(url) for url in urls]
         self.arrived: queue.SimpleQueue[Arrived] = queue.SimpleQueue()
@@ -97,18 +96,7 @@ class Pool:
         headers = {"Accept-Encoding": "identity"}  # a few compressed bytes could unfold to any number
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self._clients = [
-            httpx.AsyncClient(
-                headers=headers,
-                verify=context,
-                follow_redirects=False,  # the key goes to no other address
-                timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=None),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256 // CLIENTS),
-                trust_env=False,  # a proxy for the internet is none for a cluster's own addresses
-            )
-            for _ in range(CLIENTS)
-        ]
-        self._turns = itertools.cycle(self._clients)
+        self._session: ClientSession = self._run(_session(headers, context, silence_s))
 
     # ---- from the caller's thread
 
@@ -217,30 +205,33 @@ class Pool:
             endpoint.resting_until = now + wait
 
     async def _stream(self, endpoint: Endpoint, body: dict[str, Any], slots: Slots | None) -> AsyncIterator[Chunk]:
-        import httpx
+        from aiohttp import ClientError
 
         try:
-            async with next(self._turns).stream("POST", f"{endpoint.url}/completions", json=body) as response:
-                if response.status_code != 200:
+            async with self._session.post(f"{endpoint.url}/completions", json=body, allow_redirects=False) as response:
+                if response.status != 200:
                     await self._raise_for(response, endpoint)
                 async for line in read_lines(response):
                     chunk = read_line(line, slots)
-                    if chunk is not None:
-                        yield chunk
+                    if chunk is None:
+                        continue
+                    if chunk.end is not None:
+                        await read_rest(response)
+                    yield chunk
         except Garbage as error:
             raise _Lost(f"garbage, {error}") from None
-        except httpx.TimeoutException:
+        except TimeoutError:
             raise _Lost("it does not answer in time") from None
-        except (httpx.TransportError, httpx.StreamError, OSError) as error:
-            raise _Lost(f"the connection failed ({type(error).__name__})") from None
-        except (httpx.InvalidURL, UnicodeError):
+        except ValueError:  # of an address; also an error of the client's, so it comes first
             raise EngineError(f"{endpoint.where} is no address that can be reached.") from None
+        except (ClientError, OSError) as error:
+            raise _Lost(f"the connection failed ({type(error).__name__})") from None
 
-    async def _raise_for(self, response: httpx.Response, endpoint: Endpoint) -> None:
+    async def _raise_for(self, response: ClientResponse, endpoint: Endpoint) -> None:
         text = await read_text(response)
-        if response.status_code in RETRIED:
-            raise _Lost(f"HTTP {response.status_code}", retry_after(response))
-        raise refusal(response.status_code, text, endpoint.where)
+        if response.status in RETRIED:
+            raise _Lost(f"HTTP {response.status}", retry_after(response))
+        raise refusal(response.status, text, endpoint.where)
 
     async def _read(self, endpoint: Endpoint, body: dict[str, Any], slots: Slots | None) -> list[Chunk]:
         for attempt in range(self._tries):
@@ -259,15 +250,16 @@ class Pool:
         raise AssertionError
 
     async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, str]:
-        import httpx
+        from aiohttp import ClientError, ClientTimeout
 
         for attempt in range(self._tries):
+            limit = ClientTimeout(sock_connect=LIST_S, sock_read=LIST_S)
             try:
-                async with next(self._turns).stream("GET", f"{endpoint.url}{path}", timeout=LIST_S) as response:
+                async with self._session.get(f"{endpoint.url}{path}", timeout=limit, allow_redirects=False) as response:
                     text = await read_text(response)
-            except httpx.TimeoutException:
+            except TimeoutError:
                 raise EngineError(f"{endpoint.where} does not answer in time. Is the server still loading?") from None
-            except (httpx.TransportError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            except (ClientError, OSError, ValueError) as error:
                 if "CERTIFICATE_VERIFY_FAILED" in str(error):
                     raise EngineError(
                         f"{endpoint.where} shows a certificate that no known authority vouches for ({said(error)}). "
@@ -276,15 +268,28 @@ class Pool:
                 raise EngineError(
                     f"{endpoint.where} can't be reached ({type(error).__name__}). Start a server with: vllm serve MODEL"
                 ) from None
-            if response.status_code not in RETRIED or attempt == self._tries - 1:
+            if response.status not in RETRIED or attempt == self._tries - 1:
                 break
             await asyncio.sleep(min(max(FIRST_WAIT_S * 2**attempt, retry_after(response)), LONGEST_WAIT_S))
-        return response.status_code, text
+        return response.status, text
 
     async def _close(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for client in self._clients:
-            await client.aclose()
+        await self._session.close()
+
+
+async def _session(headers: dict[str, str], context: ssl.SSLContext, silence_s: float) -> ClientSession:
+    """Any number of connections, kept and used again; made in the thread that uses them."""
+    import aiohttp
+
+    return aiohttp.ClientSession(
+        headers=headers,
+        connector=aiohttp.TCPConnector(ssl=context, limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,  # a proxy for the internet is none for a cluster's own addresses
+    )

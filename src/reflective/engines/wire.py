@@ -68,8 +68,12 @@ def completion_request(
     stop_ids: Sequence[int],
     slots: Slots | None,
     stream_interval: int,
+    prompt_ids: bool = False,
 ) -> dict[str, Any]:
-    """The body of one request: every token comes with its id, its value and those of the slots."""
+    """The body of one request: every token comes with its id, its value and those of the slots.
+
+    With `prompt_ids` the prompt's tokens come back, too, which is long where the prompt is.
+    """
     body: dict[str, Any] = {
         "model": model,
         "prompt": prompt if isinstance(prompt, str) else list(prompt),
@@ -85,7 +89,7 @@ def completion_request(
         "add_special_tokens": False,
         "skip_special_tokens": False,
         "logprobs": 1,
-        "return_token_ids": True,
+        "return_token_ids": prompt_ids,
         "return_tokens_as_token_ids": True,
         "stream_interval": stream_interval,
     }
@@ -126,7 +130,7 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk:
     tokens = choice.get("token_ids")
     if tokens is None and isinstance(logprobs, dict):
         tokens = [_token_id(text) for text in _list(logprobs, "tokens")]
-    if not isinstance(tokens, list) or not all(_is_id(token) for token in tokens):
+    if not isinstance(tokens, list) or not all(map(_is_id, tokens)):
         raise EngineError(
             "the endpoint sends no token ids, so steps can't be found: it speaks another API than vLLM's completions. "
             "Serve the model with vLLM 0.32 or newer."
@@ -145,20 +149,17 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk:
         values, tops = _list(logprobs, "token_logprobs"), _list(logprobs, "top_logprobs")
         if len(values) != len(tokens) or len(tops) != len(tokens):
             raise Garbage(f"{len(tokens)} tokens with {len(values)} log-probabilities")
-        drawn = tuple(_drawn(*entry, slots) for entry in zip(tokens, values, tops, strict=True))
+        names = () if slots is None else tuple(f"{TOKEN}{slot}" for slot in slots.ids)
+        drawn = tuple(_drawn(*entry, names) for entry in zip(tokens, values, tops, strict=True))
     return Chunk(drawn, end, None if prompt is None else tuple(prompt))
 
 
-def _drawn(token: int, value: Any, top: Any, slots: Slots | None) -> Drawn:
+def _drawn(token: int, value: Any, top: Any, names: tuple[str, ...]) -> Drawn:
     if not _is_number(value):
         raise Garbage(f"a log-probability that is none: {value!r:.40}")
-    found: tuple[float, ...] = ()
-    if slots is not None and isinstance(top, dict):
-        values = [top.get(f"{TOKEN}{slot}") for slot in slots.ids]
-        found = tuple(float(v) for v in values if v is not None and _is_number(v))
-        if len(found) != len(values):
-            found = ()
-    return Drawn(token, float(value), found)
+    values: list[Any] = [top.get(name) for name in names] if isinstance(top, dict) else []
+    slots = tuple(map(float, values)) if all(map(_is_number, values)) else ()
+    return Drawn(token, float(value), slots)
 
 
 def _list(data: dict[str, Any], key: str) -> list[Any]:
@@ -169,8 +170,8 @@ def _list(data: dict[str, Any], key: str) -> list[Any]:
 
 
 def _token_id(text: Any) -> int | None:
-    if isinstance(text, str) and text.startswith(TOKEN) and text.removeprefix(TOKEN).isdigit():
-        return int(text.removeprefix(TOKEN))
+    if isinstance(text, str) and text.startswith(TOKEN) and text[len(TOKEN) :].isdecimal():
+        return int(text[len(TOKEN) :])
     return None
 
 

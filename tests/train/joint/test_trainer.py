@@ -286,18 +286,6 @@ def test_the_tiny_model_has_norms_of_heads(tmp_path: Path) -> None:
     assert hasattr(tiny_model("qwen3").model.layers[0].self_attn, "q_norm")
 
 
-def test_the_head_stays_out_of_what_vllm_gets() -> None:
-    from reflective.train.joint.trainer import _keep_head_out
-
-    class Generation:
-        def _iter_named_params(self) -> Any:
-            return iter([("model.norm.weight", 1), ("sprm.hidden.weight", 2), ("lm_head.weight", 3)])
-
-    generation = Generation()
-    _keep_head_out(generation)
-    assert [name for name, _ in generation._iter_named_params()] == ["model.norm.weight", "lm_head.weight"]
-
-
 def test_balanced_weights_are_those_of_whole_groups(tmp_path: Path) -> None:
     run = made(tmp_path, head={"problem_balanced": True})
     rows = [dict(run.trainer.train_dataset[i]) for i in range(2) for _ in range(4)]

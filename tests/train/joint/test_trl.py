@@ -94,3 +94,6 @@ def test_names_that_are_read_or_set_are_there():
     from trl.generation.vllm_generation import VLLMGeneration
 
     assert "self._iter_named_params()" in inspect.getsource(VLLMGeneration.sync_weights)
+    source = inspect.getsource(VLLMGeneration)
+    for name in ("self.llm = LLM(\n", "seed=accelerator.process_index", "self.vllm_client = VLLMClient(", "self.mode"):
+        assert name in source, name

@@ -17,6 +17,8 @@ from reflective.sprm.head import DROPOUT, SPRMHead
 from reflective.train.joint.config import JointConfig
 from reflective.train.progress import Note
 
+FILTERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})  # settings of TRL's
+
 
 def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SPRMHead, SPRMConfig]:
     """The model's own head, or a fresh one where it has none or another is asked for."""
@@ -70,9 +72,10 @@ def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int
 def check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
     """Settings that can't go together, known once the head is."""
     engine, settings = config.rollouts.engine, config.rollouts
-    if sprm.logprob_features and (engine == "trl" or (engine != "torch" and settings.temperature != 1.0)):
+    distorted = settings.temperature != 1.0 or not FILTERS.isdisjoint(config.trl)
+    if sprm.logprob_features and (engine == "trl" or (engine != "torch" and distorted)):
         raise InputError(
-            "the head reads log-probabilities at temperature 1, which these rollouts don't bring. Use "
+            "the head reads log-probabilities at temperature 1, without filters, which these rollouts don't bring. Use "
             '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
         )
     if engine == "torch" and sprm.feature_position != "before":

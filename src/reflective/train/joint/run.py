@@ -91,6 +91,7 @@ class JointRun:
         from reflective.train.joint.rollouts import EngineRollouts
         from reflective.train.joint.telling import Telling
         from reflective.train.joint.trainer import HeadPart, JointTrainer
+        from reflective.train.joint.with_vllm import check_vllm, vllm_set_up
 
         self.config, self._stop = config, stop
         check_engine(config)
@@ -102,6 +103,7 @@ class JointRun:
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
         device = state.device
+        check_vllm(config, device)
         home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
         config.batches(state.num_processes)  # refused before a model is loaded
         checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
@@ -124,17 +126,18 @@ class JointRun:
             rollouts = EngineRollouts(
                 base_model(model), self.tokenizer, head, self.sprm, config.rollouts, config.seed, checkpoint.name
             )
-        self.trainer = JointTrainer(
-            model,
-            HeadPart(head, self.sprm, config.head, config.rewards.functions.index(config.rewards.outcome)),
-            encode,
-            reward_funcs=reward_functions(config.rewards.functions, verified, self.note),
-            args=arguments,
-            train_dataset=train_rows,
-            eval_dataset=held_out_rows,
-            processing_class=self.tokenizer,
-            rollout_func=rollouts,
-        )
+        with vllm_set_up(config, device):
+            self.trainer = JointTrainer(
+                model,
+                HeadPart(head, self.sprm, config.head, config.rewards.functions.index(config.rewards.outcome)),
+                encode,
+                reward_funcs=reward_functions(config.rewards.functions, verified, self.note),
+                args=arguments,
+                train_dataset=train_rows,
+                eval_dataset=held_out_rows,
+                processing_class=self.tokenizer,
+                rollout_func=rollouts,
+            )
         _only_ours(self.trainer, Telling(self.folder, self.note, stop, self.leads, self._agree))
 
     def _agree(self, wish: bool) -> bool:

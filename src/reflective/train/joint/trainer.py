@@ -32,12 +32,13 @@ from reflective.checkpoint import SPRMConfig
 from reflective.errors import TrainingError
 from reflective.sprm.head import SPRMHead
 from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG, SPRLoss, problem_balanced_weights, spr_loss
-from reflective.train.joint.attached import HEAD, attach_head, base_model, is_head
+from reflective.train.joint.attached import attach_head, base_model, is_head
 from reflective.train.joint.config import HeadLossConfig
 from reflective.train.joint.rollouts import LOGPROBS, SCORE, EngineRollouts
 from reflective.train.joint.saving import WholeCheckpoints
 from reflective.train.joint.steps import NO_STEP, logprob_table, step_table, trimmed, unpadded
 from reflective.train.joint.watch import Watch
+from reflective.train.joint.with_vllm import keep_head_out
 
 RIGHT_ABOVE = 0.5  # a reward of the outcome function above this says right
 
@@ -70,7 +71,7 @@ class JointTrainer(WholeCheckpoints):
         self.watch = Watch(part.sprm.aggregation)
         generation = getattr(self, "vllm_generation", None)
         if generation is not None:
-            _keep_head_out(generation)
+            keep_head_out(generation)
 
     @property
     def micro_batches_done(self) -> int:
@@ -113,9 +114,9 @@ class JointTrainer(WholeCheckpoints):
             problems = [i // group for i in range(len(self._outcomes))]
             batch["step_weights"] = problem_balanced_weights(problems, self._outcomes)[mine]
         batch["problem"] = torch.tensor([row["problem"] for row in inputs], device=device)
-        if LOGPROBS in inputs[0]:
-            means = [sum(row[LOGPROBS]) / len(row[LOGPROBS]) for row in inputs]
-            batch["mean_logprob"] = torch.tensor(means, device=device)
+        if "sampling_per_token_logps" in batch:  # NaN where vLLM had none
+            tokens, logprobs = batch["completion_mask"], batch["sampling_per_token_logps"].nan_to_num()
+            batch["mean_logprob"] = (logprobs * tokens).sum(1) / tokens.sum(1).clamp(min=1)  # (B, T) -> (B,)
 
     def _add_steps(self, batch: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
         """Where the head reads (B, n), what it is told of log-probabilities (B, n, 2), and which rows ended (B,)."""
@@ -241,13 +242,3 @@ def _whole(norm: Any) -> Tensor:
     """A norm of parameters that may be in pieces, on every rank."""
     whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return whole
-
-
-def _keep_head_out(generation: Any) -> None:
-    """Don't send the head to vLLM, whose loader knows no such weights."""
-    every = generation._iter_named_params
-
-    def without_head() -> Any:
-        return ((name, p) for name, p in every() if not name.startswith(f"{HEAD}."))
-
-    generation._iter_named_params = without_head

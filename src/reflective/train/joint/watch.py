@@ -11,6 +11,7 @@ Sums are kept on each rank and reduced when they are told.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +68,7 @@ class Watch:
     def candidates(self, inputs: dict[str, Any], step_logits: Tensor) -> None:
         """Trajectories of held-out problems, with their scores by the head as it is (no dropout)."""
         count = len(inputs["problem"])
-        means = inputs["mean_logprob"].tolist() if "mean_logprob" in inputs else [0.0] * count
+        means = inputs["mean_logprob"].tolist() if "mean_logprob" in inputs else [math.nan] * count
         mask = inputs["step_index"] != NO_STEP
         for row, problem in enumerate(inputs["problem"].tolist()):
             outcome = int(inputs["outcomes"][row])
@@ -108,12 +109,13 @@ def held_out_figures(candidates: Sequence[tuple[int, Candidate]]) -> dict[str, f
     if not groups:
         return {}
     every = [c for group in groups.values() for c in group]
+    unknown = any(math.isnan(c.mean_logprob) for c in every)  # rollouts that brought no log-probabilities
     figures: dict[str, float | None] = {
         "auc_within_problems": within_problem_auc([[(c.score, c.right) for c in group] for group in groups.values()]),
         "auc": auc([c.score for c in every], [c.right for c in every]),
         "single": sum(sum(c.right is True for c in group) / len(group) for group in groups.values()) / len(groups),
         "best_of_n": _share([best_by_score(group) for group in groups.values()]),
-        "logprob": _share([best_by_logprob(group) for group in groups.values()]),
+        "logprob": None if unknown else _share([best_by_logprob(group) for group in groups.values()]),
         "oracle": sum(any(c.right for c in group) for group in groups.values()) / len(groups),
     }
     return {f"spr/{name}": value for name, value in figures.items() if value is not None}
