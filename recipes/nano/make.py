@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reflective.errors import ReflectiveError
+from reflective.tasks import drills
 from reflective.train.config import SFTConfig, read_config
 from reflective.train.data import task_samples
 from reflective.train.sft import train_sft
@@ -74,9 +75,9 @@ def make_head(config: SFTConfig, model: Path) -> None:
     train_head(
         HeadConfig(
             model=str(model),
-            tasks=tuple(sorted(config.data.families)),
+            tasks=tuple(name for name in sorted(config.data.families) if name != drills.NAME),
             levels=config.data.levels,
-            problems=2000,
+            problems=1500,
             validation_problems=200,
             max_tokens=400,
             filter="none",  # on a frozen model of this size the SPR filter selects worse (LOG.md)

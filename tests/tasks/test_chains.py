@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from reflective.tasks.chains import Move, chains, expression, search_trace
+from reflective.tasks.chains import Move, chains, expression, numbers_used, search_trace
 
 
 def test_the_chains_over_two_numbers() -> None:
@@ -51,3 +51,35 @@ def test_giving_up_is_said() -> None:
     given_up = [trace for trace in drawn if "Give up" in trace.step_texts]
     assert 0.07 < len(given_up) / len(drawn) < 0.18
     assert all(trace.step_texts[-1].endswith(", doubtful") for trace in given_up)
+
+
+def test_the_numbers_used_are_those_that_the_chain_joins() -> None:
+    for chain in chains([2, 3, 7, 8]):
+        assert numbers_used(chain) == (2, 3, 7, 8)
+
+
+def test_a_try_compares_its_last_value_with_the_target() -> None:
+    for seed in range(200):
+        for text in search_trace([3, 5, 8, 10], 25, random.Random(seed)).step_texts:
+            if text.endswith((", yes", ", no")):
+                value, target = re.findall(r"= (\d+) for (\d+), ", text)[0]
+                assert target == "25"
+                assert (value == target) == text.endswith(", yes")
+
+
+def test_a_chain_that_seems_to_hit_is_gone_through_up_to_its_first_fault() -> None:
+    first_bent = last_bent = wrong_number = 0
+    for seed in range(300):
+        texts = list(search_trace([3, 5, 8, 10], 25, random.Random(seed)).step_texts)
+        for at, text in enumerate(texts):
+            if not text.endswith(", yes"):
+                continue
+            moves = text.removesuffix(" for 25, yes").split(", ")
+            checks = texts[at + 1 : at + 5]
+            ends = next(i for i, check in enumerate(checks) if check.endswith(", wrong") or check.startswith("uses"))
+            assert all(check.endswith(", right") for check in checks[:ends])
+            assert [check.split(", ")[0] for check in checks[: ends + 1]][:3] == moves[: ends + 1]
+            first_bent += ends == 0
+            last_bent += ends == 2
+            wrong_number += checks[ends].startswith("uses") and checks[ends].endswith(", wrong")
+    assert min(first_bent, last_bent, wrong_number) > 5

@@ -1,11 +1,9 @@
 """Sums and differences of several numbers.
 
-The trace adds up from left to right (or takes the added and the subtracted numbers apart), then goes back from the
-result to the first number with the inverse operations:
+The trace adds up from left to right, or takes the added numbers before the subtracted ones:
 
-    47 + 386 = 433
-    433 - 129 = 304
-    Check 304 + 129 = 433, 433 - 386 = 47, right
+    47 + 386 = 433, 433 - 386 = 47, right
+    433 - 129 = 304, 304 + 129 = 433, right
     So 304, checked
 """
 
@@ -16,7 +14,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
+from reflective.tasks.writing import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 3, 2, 2), 2: (3, 4, 2, 3), 3: (4, 5, 3, 4)}  # level: terms from, to, digits from, to
@@ -50,27 +48,14 @@ class ChainSum(Task):
         return checked_trace(lambda scribe: _attempt(scribe, terms), rng)
 
 
-def _attempt(scribe: Scribe, terms: list[tuple[int, int]]) -> Outcome:
-    """Left to right, the other terms sometimes in another order; back in the reverse order."""
-    (_, first), rest = terms[0], terms[1:]
+def _attempt(scribe: Scribe, terms: list[tuple[int, int]]) -> str:
+    """Left to right, the other terms sometimes in another order."""
+    (_, total), rest = terms[0], terms[1:]
     if len(rest) > 1 and scribe.rng.random() < 0.3:
         rest = sorted(rest, key=lambda term: -term[0])  # additions first: fewer negative values on the way
-    total = first
     for sign, value in rest:
-        scribe.write(f"{total} {_symbol(sign)} {value} = ")
-        total = scribe.result(total + sign * value)
-        scribe.end_step()
-
-    back, lines = total, []
-    for sign, value in reversed(rest):
-        lines.append(f"{back} {_symbol(-sign)} {value} = {back - sign * value}")
-        back -= sign * value
-    scribe.step(f"Check {', '.join(lines)}, {verdict(back == first)}")
-    return Outcome(str(total), back == first)
-
-
-def _symbol(sign: int) -> str:
-    return "+" if sign > 0 else "-"
+        total = scribe.operation(total, "+" if sign > 0 else "-", value)
+    return str(total)
 
 
 @cache

@@ -1,17 +1,21 @@
 """Finding an expression for a target: chains of operations, and traces that search among them.
 
 A chain takes two of the numbers, then joins one more at a time, with positive whole values all the way. A trace tries
-chains, one a step, until one hits the target; the check goes back from the target by the inverse operations and names
-the numbers that were used:
+chains, one a step, and compares what comes out with the target. The chain that hits is gone through again, an operation
+a step with its check, as in every other trace (see `writing`), and the numbers it uses are compared with those given:
 
-    8 + 5 = 13, 13 * 10 = 130, 130 - 6 = 124, no
-    8 - 5 = 3, 3 * 10 = 30, 30 - 6 = 24, yes
-    Check 24 + 6 = 30, 30 / 10 = 3, 3 + 5 = 8, uses 5 6 8 10, right
+    8 + 5 = 13, 13 * 10 = 130, 130 - 6 = 124 for 24, no
+    8 - 5 = 3, 3 * 10 = 30, 30 - 6 = 24 for 24, yes
+    8 - 5 = 3, 3 + 5 = 8, right
+    3 * 10 = 30, 30 / 10 = 3, right
+    30 - 6 = 24, 24 + 6 = 30, right
+    uses 5 6 8 10 for 5 6 8 10, right
     So (8 - 5) * 10 - 6, checked
 
 Which numbers and signs a failed try takes is not learned, only what comes of them: so every try of the model is its
-best guess at a solution. Slips are wishful: a last result bent to the target, or a number used that is not there.
-Some traces give up after several tries, and say so.
+best guess at a solution. Slips are wishful, so that a chain seems to hit: its first or its last result is bent, or it
+takes a number that is not there. The first step that finds this out ends the check. Some traces give up after several
+tries, and say so.
 """
 
 from __future__ import annotations
@@ -23,15 +27,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from reflective.tasks.base import Segment, Trace
-from reflective.tasks.writing import REPAIR_SHARE, verdict
+from reflective.tasks.writing import REPAIR_SHARE, SLIP_SHARE, compute, outcome, slip, verdict
 
 FAILED_TRIES = (0.30, 0.25, 0.20, 0.15, 0.10)  # shares of traces with 0, 1, ... failed tries before the hit
 GIVE_UP_SHARE = 0.12
 GIVE_UP_TRIES = (5, 6)
-SLIP_SHARE = 0.15  # of traces with a try that only seems to hit
 NEARNESS = 0.3  # a failed try is the likelier, the nearer it comes; in units of the target
 MAX_VALUE = 300  # no value of a chain is larger: nobody looks there for a target below 100
-INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
+SLIP_KINDS = {"last": 0.4, "first": 0.3, "number": 0.3}  # what is wrong, if it can be: else the last value
 
 
 class Move(NamedTuple):
@@ -42,6 +45,11 @@ class Move(NamedTuple):
     right: int
     value: int
     running_right: bool = False
+
+    @property
+    def true(self) -> bool:
+        """Whether the value is what comes out."""
+        return compute(self.left, self.sign, self.right) == (self.value, 0)
 
     def __str__(self) -> str:
         return f"{self.left} {self.sign} {self.right} = {self.value}"
@@ -134,7 +142,7 @@ def search_trace(numbers: Sequence[int], target: int, rng: random.Random) -> Tra
     slip_at = rng.randrange(len(tried) + 1) if rng.random() < SLIP_SHARE else -1
     for i in range(len(tried) + 1):
         if i == slip_at:
-            answer = writer.slip(rng.choice(hits), misses, rng)
+            answer = writer.slip(misses, rng)
             if answer is not None and rng.random() >= REPAIR_SHARE:
                 return writer.doubtful(answer)
         if i < len(tried):
@@ -168,12 +176,12 @@ class _SearchWriter:
 
     def miss(self, chain: Chain) -> None:
         """A try that fails: what is tried is not learned, what comes out is."""
-        self.steps.append((*_unchosen(chain), Segment(", no")))
+        self.steps.append((*_unchosen(chain), *compared(chain[-1].value, self.target)))
 
     def hit(self, chain: Chain) -> Trace:
         """The try that hits, its check and the end."""
-        self.step(", ".join(map(str, chain)) + ", yes")
-        self._check(chain, self.numbers)
+        self.steps.append((Segment(", ".join(map(str, chain))), *compared(self.target, self.target)))
+        self._check(chain)
         answer = expression(chain)
         self.step(f"So {answer}, checked")
         return Trace(tuple(self.steps), answer)
@@ -182,19 +190,40 @@ class _SearchWriter:
         self.step(f"So {answer}, doubtful")
         return Trace(tuple(self.steps), answer, learn_answer=False)
 
-    def slip(self, hit: Chain, misses: Sequence[Chain], rng: random.Random) -> str | None:
-        """A try that only seems to hit, with the check that says so; returns its expression."""
-        near = [chain for chain in misses if 0 < abs(chain[-1].value - self.target) <= max(3, self.target // 5)]
-        if near and rng.random() < 0.6:
-            chain = rng.choice(near)
-            last = chain[-1]
-            bent = (*chain[:-1], Move(last.left, last.sign, last.right, self.target, last.running_right))
-            self.steps.append((*_unchosen(chain)[:-1], Segment(f" = {self.target}", learn=False), Segment(", yes")))
-            self._check(bent, self.numbers)
-            return expression(bent)
-        return self._wrong_number(hit, rng)
+    def slip(self, misses: Sequence[Chain], rng: random.Random) -> str | None:
+        """A try that only seems to hit, with the check that says so; its expression, or None where none was found."""
+        kind = rng.choices(list(SLIP_KINDS), list(SLIP_KINDS.values()))[0]
+        chain = self._wrong_number(rng) if kind == "number" else self._bent_first(rng) if kind == "first" else None
+        chain = chain or self._bent_last(misses, rng)
+        if chain is None:
+            return None
+        self.steps.append((*_unchosen(chain), *compared(self.target, self.target)))
+        self._check(chain)
+        return expression(chain)
 
-    def _wrong_number(self, hit: Chain, rng: random.Random) -> str | None:
+    def _bent_last(self, misses: Sequence[Chain], rng: random.Random) -> Chain | None:
+        """A chain that comes near, its last value replaced by the target."""
+        near = [chain for chain in misses if abs(chain[-1].value - self.target) <= max(3, self.target // 5)]
+        if not near:
+            return None
+        chain = rng.choice(near)
+        return (*chain[:-1], chain[-1]._replace(value=self.target))
+
+    def _bent_first(self, rng: random.Random) -> Chain | None:
+        """A chain that would hit if its first value were what it says."""
+        for _ in range(8):
+            first = rng.choice(chains(self.numbers))[0]
+            rest = list(self.numbers)
+            rest.remove(first.left)
+            rest.remove(first.right)
+            found: dict[Chain, None] = {}
+            _extend((first._replace(value=slip(first.value, rng)),), tuple(rest), found)
+            false_hits = [chain for chain in found if chain[-1].value == self.target]
+            if false_hits:
+                return rng.choice(false_hits)
+        return None
+
+    def _wrong_number(self, rng: random.Random) -> Chain | None:
         """A chain that hits because it takes a number twice and leaves another one out."""
         dropped, doubled = rng.sample(self.numbers, 2)
         if dropped == doubled:
@@ -202,51 +231,42 @@ class _SearchWriter:
         used = list(self.numbers)
         used[used.index(dropped)] = doubled
         false_hits = [chain for chain in chains(used) if chain[-1].value == self.target]
-        if not false_hits:
-            return None
-        chain = rng.choice(false_hits)
-        self.steps.append((Segment(", ".join(map(str, chain)), learn=False), Segment(", yes")))
-        self._check(chain, tuple(sorted(used)))
-        return expression(chain)
+        return rng.choice(false_hits) if false_hits else None
 
-    def _check(self, chain: Chain, used: tuple[int, ...]) -> None:
-        """Back from the target by inverse operations; ends where a value differs from the one in the try."""
-        lines: list[str] = []
-        for i in range(len(chain) - 1, -1, -1):
-            line, agrees = _backward(chain[i])
-            lines.append(line)
-            if not agrees:
-                break
-        else:
-            lines.append(f"uses {' '.join(map(str, used))}")
-        right = lines[-1].startswith("uses") and used == self.numbers
-        self.step(f"Check {', '.join(lines)}, {verdict(right)}")
+    def _check(self, chain: Chain) -> None:
+        """The chain's operations, each with its way back, and the numbers used; ends at the first that is wrong."""
+        for move in chain:
+            head = Segment(f"{move.left} {move.sign} {move.right}")
+            result = (move.value, 0)
+            self.steps.append((head, *outcome(move.left, move.sign, move.right, result, learn=move.true)))
+            if not move.true:
+                return
+        self.steps.append(tuple(uses(numbers_used(chain), self.numbers)))
+
+
+def numbers_used(chain: Chain) -> tuple[int, ...]:
+    """The numbers that a chain joins, sorted."""
+    joined = [move.left if move.running_right else move.right for move in chain]
+    return tuple(sorted([chain[0].left, *joined]))
+
+
+def compared(value: int, target: int, learn: bool = True) -> list[Segment]:
+    """What stands behind a try's last value: ` for 24, yes`. `learn` is whether the target is learned."""
+    return [Segment(" for "), Segment(str(target), learn), Segment(f", {'yes' if value == target else 'no'}")]
+
+
+def uses(used: Sequence[int], given: Sequence[int], learn: bool = True) -> list[Segment]:
+    """The last step of a check; both rows are sorted. `learn` is whether the numbers are learned."""
+    rows = f"uses {' '.join(map(str, used))} for {' '.join(map(str, given))}"
+    return [Segment(rows, learn), Segment(f", {verdict(list(used) == list(given))}")]
 
 
 def _unchosen(chain: Chain) -> list[Segment]:
-    """The moves of a chain; their numbers and signs are not learned, except the running value, which is copied."""
+    """The moves of a chain: learned are the values, where they are true, and the running ones, which are copied."""
     pieces: list[Segment] = []
     for i, move in enumerate(chain):
         copied = 0 if i == 0 or move.running_right else len(str(move.left))
         head, choice = (", " if i else ""), f"{move.left} {move.sign} {move.right}"
-        pieces += [Segment(head + choice[:copied]), Segment(choice[copied:], learn=False), Segment(f" = {move.value}")]
+        pieces += [Segment(head + choice[:copied]), Segment(choice[copied:], learn=False)]
+        pieces += [Segment(" = "), Segment(str(move.value), learn=move.true)]
     return [piece for piece in pieces if piece.text]
-
-
-def _backward(move: Move) -> tuple[str, bool]:
-    """The inverse of a move, by which its running value comes back: `30 / 10 = 3` for `3 * 10 = 30`."""
-    value, sign = move.value, move.sign
-    running, other = (move.right, move.left) if move.running_right else (move.left, move.right)
-    if move.running_right:  # other - running = value, other / running = value
-        text, true = f"{other} {sign} {value}", _apply(other, sign, value)
-    else:
-        text, true = f"{value} {INVERSE[sign]} {other}", _apply(value, INVERSE[sign], other)
-    whole, rest = true
-    return f"{text} = {whole}" + (f" rest {rest}" if rest else ""), (whole, rest) == (running, 0)
-
-
-def _apply(left: int, sign: str, right: int) -> tuple[int, int]:
-    """The value, and for a division its rest."""
-    if sign == "/":
-        return divmod(left, right)
-    return (left + right if sign == "+" else left - right if sign == "-" else left * right), 0

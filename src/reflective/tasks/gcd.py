@@ -1,11 +1,12 @@
 """Greatest common divisors of two numbers.
 
-The trace divides with rest until nothing is left, then builds the numbers up again from the last line to the first:
+The trace divides with rest until nothing is left:
 
-    84 = 2 * 36 + 12
-    36 = 3 * 12 + 0
-    Check 3 * 12 + 0 = 36, 2 * 36 + 12 = 84, right
+    84 / 36 = 2 rest 12, 2 * 36 + 12 = 84, right
+    36 / 12 = 3, 3 * 12 = 36, right
     So 12, checked
+
+A slip is a wrong rest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
+from reflective.tasks.writing import Result, Scribe, checked_trace, slip
 from reflective.types import Problem
 
 VALUES = {1: (2, 60), 2: (10, 200), 3: (20, 999)}  # level: values from, to
@@ -40,35 +41,22 @@ class GCD(Task):
 
     def trace(self, problem: Problem, rng: random.Random) -> Trace:
         a, b = problem.metadata["numbers"]
-        return checked_trace(lambda scribe: _attempt(scribe, a, b), rng)
+        return checked_trace(lambda scribe: str(euclid(scribe, a, b)), rng)
 
 
-def _attempt(scribe: Scribe, a: int, b: int) -> Outcome:
-    divisor, lines = euclid(scribe, a, b)
-    scribe.write("Check ")
-    right = False
-    for larger, smaller, times, rest in reversed(lines):
-        scribe.write(f"{times} * {smaller} + {rest} = {times * smaller + rest}, ")
-        right = times * smaller + rest == larger
-        if not right:
-            break
-    scribe.step(verdict(right))
-    return Outcome(str(divisor), right)
-
-
-def euclid(scribe: Scribe, a: int, b: int) -> tuple[int, list[tuple[int, int, int, int]]]:
-    """Writes the divisions with rest, a step each: the last rest that was not 0, and (a, b, a // b, rest) of each."""
+def euclid(scribe: Scribe, a: int, b: int) -> int:
+    """Writes the divisions with rest, a step each; the last rest that was not 0."""
     larger, smaller = max(a, b), min(a, b)
-    lines: list[tuple[int, int, int, int]] = []
     while smaller:
-        times = larger // smaller
-        scribe.write(f"{larger} = {times} * {smaller} + ")
-        rest = scribe.result(larger % smaller)
-        scribe.end_step()
-        lines.append((larger, smaller, times, rest))
+        _, rest = scribe.division(larger, smaller, _rest_slips)
         # A slip may leave a rest that is no smaller than the divisor; the next division puts the two in order.
         larger, smaller = max(smaller, rest), min(smaller, rest)
-    return larger, lines
+    return larger
+
+
+def _rest_slips(true: Result, rng: random.Random) -> Result:
+    times, rest = true
+    return times, slip(rest, rng)
 
 
 @cache

@@ -1,13 +1,11 @@
 """School word problems, from the templates of GSM-Symbolic.
 
-The trace follows the package's own worked solution, an equation a step, and goes back through all operations by their
-inverses:
+The trace follows the package's own worked solution:
 
-    6 * 32 = 192 eggs
-    8 * 45 = 360 eggs
-    192 + 360 = 552 eggs
-    552 / 12 = 46
-    Check 46 * 12 = 552, 552 - 360 = 192, 360 / 45 = 8, 192 / 32 = 6, right
+    6 * 32 = 192 eggs, 192 / 6 = 32, right
+    8 * 45 = 360 eggs, 360 / 8 = 45, right
+    192 + 360 = 552 eggs, 552 - 360 = 192, right
+    552 / 12 = 46, 46 * 12 = 552, right
     So 46, checked
 
 Only items whose solution can be read are kept (see `wording`): 76 of the 85 templates, and of those 97 in 100
@@ -23,14 +21,13 @@ from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_module
 from reflective.tasks.wording import Equation, equations, question_numbers
-from reflective.tasks.writing import Operation, Outcome, Scribe, checked_trace, quotient, verdict, write_product
+from reflective.tasks.writing import Operation, Scribe, checked_trace, write_product
 from reflective.types import Problem
 
 SUFFIX = " Give the result as your final answer. Do not include units."  # reasoning_gym, GSMSymbolicDataset
 PROBES = 20  # items drawn of each template to see whether its solutions can be read
 LEAST_READABLE = 0.35  # share below which a template is left out: what is read there is read by luck
 CONSTANTS = {2, 7, 10, 12, 24, 30, 60, 100}  # may stand in a solution without being a result or in the question
-INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
 class GSMSymbolic(Task):
@@ -64,45 +61,32 @@ class GSMSymbolic(Task):
         return checked_trace(lambda scribe: _attempt(scribe, solution, given), rng)
 
 
-def _attempt(scribe: Scribe, solution: list[Equation], given: set[int]) -> Outcome:
+def _attempt(scribe: Scribe, solution: list[Equation], given: set[int]) -> str | None:
     written: dict[int, int] = {}  # the right value of a result -> the written one, where a slip has changed it
-    done: list[Operation] = []
-    consistent = True
     planned = [operation for equation in solution for operation in equation.operations]
     results = [operation.value for operation in planned]
+    value = 0
     for equation in solution:
-        for i, operation in enumerate(equation.operations):
+        for operation in equation.operations:
+            last = operation is equation.operations[-1]
             left, right = written.get(operation.left, operation.left), written.get(operation.right, operation.right)
-            scribe.write(", " if i else "")
-            done += _write_operation(scribe, left, operation.sign, right)
+            if operation.sign == "/" and not right:
+                return None
+            noun = f" {equation.noun}" if last and equation.noun else ""
+            value = _write_operation(scribe, left, operation.sign, right, noun)
             planned.pop(0)
-            if done[-1].value != operation.value:
-                consistent &= _means_one_thing(operation.value, planned, results, given)
-                written[operation.value] = done[-1].value
-        if equation.noun:
-            scribe.write(f" {equation.noun}")
-        scribe.end_step()
-
-    lines, right_so_far = [], True
-    for operation in reversed(done):
-        line, right_so_far = _backward(operation)
-        lines.append(line)
-        if not right_so_far:
-            break
-    scribe.step(f"Check {', '.join(lines)}, {verdict(right_so_far)}")
-    return Outcome(str(done[-1].value), right_so_far, consistent)
+            if value != operation.value:
+                if value < 0 or not _means_one_thing(operation.value, planned, results, given):
+                    return None
+                written[operation.value] = value
+    return str(value)
 
 
-def _write_operation(scribe: Scribe, left: int, sign: str, right: int) -> list[Operation]:
+def _write_operation(scribe: Scribe, left: int, sign: str, right: int, noun: str) -> int:
     """Writes one operation; a product may take several."""
     if sign == "*":
-        return write_product(scribe, left, right)
-    true, rest = _apply(left, sign, right)
-    scribe.write(f"{left} {sign} {right} = ")
-    value = scribe.result(true)
-    if rest:
-        scribe.write(f" rest {rest}")
-    return [Operation(left, sign, right, value)]
+        return write_product(scribe, left, right, noun)
+    return scribe.operation(left, sign, right, after=noun)
 
 
 def _means_one_thing(value: int, later: list[Operation], results: list[int], given: set[int]) -> bool:
@@ -110,23 +94,6 @@ def _means_one_thing(value: int, later: list[Operation], results: list[int], giv
     if not any(value in (operation.left, operation.right) for operation in later):
         return True
     return value not in given | CONSTANTS and results.count(value) == 1
-
-
-def _apply(left: int, sign: str, right: int) -> tuple[int, int]:
-    if sign == "/":
-        return divmod(left, right) if right else (0, left)
-    return (left + right if sign == "+" else left - right if sign == "-" else left * right), 0
-
-
-def _backward(operation: Operation) -> tuple[str, bool]:
-    """The inverse of an operation, and whether it leads back to its left number."""
-    left, sign, right, value = operation.left, operation.sign, operation.right, operation.value
-    if sign == "*":
-        if right == 0:
-            return f"{left} * 0 = 0", value == 0
-        return quotient(value, right), value == left * right
-    back, _ = _apply(value, INVERSE[sign], right)
-    return f"{value} {INVERSE[sign]} {right} = {back}", back == left
 
 
 def _level(solution: tuple[Equation, ...]) -> int:

@@ -1,13 +1,11 @@
 """How many legs a list of animals has.
 
-The trace takes the animals one by one and keeps a total, then counts those with legs again from the last to the
-first:
+The trace takes the animals one by one and keeps a total:
 
-    dog 3 * 4 = 12
-    bird 2 * 2 = 4, 12 + 4 = 16
-    ant 5 * 6 = 30, 16 + 30 = 46
-    Check 5 * 6 = 30, 2 * 2 = 4, 34, 3 * 4 = 12, 46, right
-    So 46, checked
+    dog 3 * 4 = 12, 12 / 4 = 3, right
+    bird 2 * 2 = 4, 4 / 2 = 2, right
+    12 + 4 = 16, 16 - 4 = 12, right
+    So 16, checked
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict
+from reflective.tasks.writing import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 3, 9), 2: (3, 4, 15), 3: (5, 6, 19)}  # level: kinds from, kinds to, most of a kind
@@ -46,27 +44,15 @@ class LegCounting(Task):
         return checked_trace(lambda scribe: _attempt(scribe, herd), rng)
 
 
-def _attempt(scribe: Scribe, herd: list[tuple[str, int, int]]) -> Outcome:
+def _attempt(scribe: Scribe, herd: list[tuple[str, int, int]]) -> str:
     total = 0
     for name, count, legs in herd:
-        scribe.write(f"{name} {count} * {legs} = ")
-        product = scribe.result(count * legs) if legs else 0
         if not legs:
-            scribe.write("0")
-        elif total:
-            scribe.write(f", {total} + {product} = ")
-            total = scribe.result(total + product)
-        else:
-            total = product
-        scribe.end_step()
-
-    again, lines = 0, []
-    for _, count, legs in reversed(herd):
-        if legs:
-            lines.append(f"{count} * {legs} = {count * legs}" + (f", {again + count * legs}" if again else ""))
-        again += count * legs
-    scribe.step(f"Check {', '.join(lines or ['no legs'])}, {verdict(again == total)}")
-    return Outcome(str(total), again == total)
+            scribe.step(f"{name} 0")
+            continue
+        product = scribe.operation(count, "*", legs, before=f"{name} ")
+        total = scribe.operation(total, "+", product) if total else product
+    return str(total)
 
 
 @cache

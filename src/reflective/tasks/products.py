@@ -1,13 +1,10 @@
 """Products of two numbers.
 
-The trace multiplies by the parts of one factor, adds up, and casts out nines, which looks at the product from another
-side (a number and its digit sum leave the same rest when divided by
-9):
+The trace multiplies by the parts of one factor and adds up:
 
-    47 * 30 = 1410
-    47 * 6 = 282
-    1410 + 282 = 1692
-    Check by nines 47 is 11 is 2, 36 is 9 is 0, 2 * 0 = 0, 1692 is 18 is 9 is 0, right
+    47 * 30 = 1410, 1410 / 30 = 47, right
+    47 * 6 = 282, 282 / 6 = 47, right
+    1410 + 282 = 1692, 1692 - 282 = 1410, right
     So 1692, checked
 """
 
@@ -18,7 +15,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, parts, verdict
+from reflective.tasks.writing import Scribe, checked_trace, write_parts
 from reflective.types import Problem
 
 DIGITS = {1: (2, 1), 2: (2, 2), 3: (3, 2)}  # level: digits of the factors
@@ -47,40 +44,11 @@ class Products(Task):
         return checked_trace(lambda scribe: _attempt(scribe, left, right), rng)
 
 
-def _attempt(scribe: Scribe, left: int, right: int) -> Outcome:
+def _attempt(scribe: Scribe, left: int, right: int) -> str:
     whole, split = (left, right) if left >= right else (right, left)
     if split < 10 or (whole < 100 and scribe.rng.random() < 0.3):
         whole, split = split, whole
-    total: int | None = None
-    for part in parts(split):
-        scribe.write(f"{whole} * {part} = ")
-        product = scribe.result(whole * part)
-        scribe.end_step()
-        if total is None:
-            total = product
-        else:
-            scribe.write(f"{total} + {product} = ")
-            total = scribe.result(total + product)
-            scribe.end_step()
-    assert total is not None  # two factors have at least one part
-
-    (left_text, left_rest), (right_text, right_rest), (total_text, total_rest) = _rest(left), _rest(right), _rest(total)
-    product_text, product_rest = _rest(left_rest * right_rest)
-    passed = product_rest == total_rest
-    scribe.step(
-        f"Check by nines {left_text}, {right_text}, {left_rest} * {right_rest} = {product_text}, "
-        f"{total_text}, {verdict(passed)}"
-    )
-    return Outcome(str(total), passed)
-
-
-def _rest(number: int) -> tuple[str, int]:
-    """How a number comes down to its rest: `543 is 12 is 3`."""
-    text, rest = str(number), number
-    while rest > 9:
-        rest = sum(map(int, str(rest)))
-        text += f" is {rest}"
-    return (text, rest) if rest < 9 else (f"{text} is 0", 0)
+    return str(write_parts(scribe, whole, split))
 
 
 @cache

@@ -1,10 +1,9 @@
 """Linear equations with one unknown.
 
-The trace undoes what stands around the unknown and puts the solution back in:
+The trace undoes what stands around the unknown:
 
-    7 * x = 34 + 15 = 49
-    x = 49 / 7 = 7
-    Check 7 * 7 = 49, 49 - 15 = 34, right
+    7 * x = 34 + 15 = 49, 49 - 15 = 34, right
+    x = 49 / 7 = 7, 7 * 7 = 49, right
     So 7, checked
 """
 
@@ -16,7 +15,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Outcome, Scribe, checked_trace, verdict, write_product
+from reflective.tasks.writing import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 2, 10), 2: (2, 3, 25), 3: (2, 4, 100)}  # level: terms from, terms to, largest value
@@ -51,39 +50,16 @@ class SimpleEquations(Task):
         return checked_trace(lambda scribe: _attempt(scribe, *equation), rng)
 
 
-def _attempt(scribe: Scribe, coefficient: int, constant: int, unknown: str, right: int) -> Outcome:
+def _attempt(scribe: Scribe, coefficient: int, constant: int, unknown: str, right: int) -> str:
     # 15 - 4 * x = 3  ->  4 * x = 15 - 3: the unknown's term is kept positive
     times = abs(coefficient)
-    term = f"{times} * {unknown}" if times > 1 else unknown
-    if coefficient < 0:
-        moved, text = constant - right, f"{constant} {_signed(-right)}"
-    else:
-        moved, text = right - constant, f"{right} {_signed(-constant)}"
-    if constant or coefficient < 0:
-        scribe.write(f"{term} = {text} = ")
-        moved = scribe.result(moved)
-        scribe.end_step()
+    value, moved = (constant, -right) if coefficient < 0 else (right, -constant)
+    if moved or coefficient < 0:
+        term = f"{times} * {unknown}" if times > 1 else unknown
+        value = scribe.operation(value, "-" if moved < 0 else "+", abs(moved), before=f"{term} = ")
     if times > 1:
-        scribe.write(f"{unknown} = {moved} / {times} = ")
-        value = scribe.result(moved // times)
-        if moved % times:
-            scribe.write(f" rest {moved % times}")
-        scribe.end_step()
-    else:
-        value = moved
-
-    scribe.write("Check ")
-    product = value
-    if times > 1:
-        product = write_product(scribe, times, value, sure=True)[-1].value
-        scribe.write(", ")
-    left = constant + (product if coefficient > 0 else -product)
-    if coefficient < 0:
-        scribe.write(f"{constant} {_signed(-product)} = {left}, ")
-    elif constant:
-        scribe.write(f"{product} {_signed(constant)} = {left}, ")
-    scribe.step(verdict(left == right))
-    return Outcome(str(value), left == right)
+        value = scribe.operation(value, "/", times, before=f"{unknown} = ")
+    return str(value)
 
 
 def _signed(value: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from reflective.errors import InputError
-from reflective.tasks import Segment, Split, get_task, mixture
+from reflective.tasks import Segment, Split, drills, get_task, mixture
 from reflective.tasks.base import stable_hash
 
 
@@ -78,6 +78,11 @@ def learnt_tokens(offsets: Sequence[tuple[int, int]], segments: Sequence[Segment
 
 def task_samples(family: str, split: Split, count: int, levels: Sequence[int], seed: int) -> Iterator[Sample]:
     """Problems of a family with one trace each; the same arguments give the same samples."""
+    if family == drills.NAME:
+        for i in range(count):
+            rng = random.Random(stable_hash(f"{family}/{split}/{seed}/{i}"))
+            yield Sample([{"role": "user", "content": drills.PROMPT}], drills.drill(rng), family)
+        return
     task = get_task(family)
     for i, problem in enumerate(mixture(split, count, levels, [family], seed)):
         trace = task.trace(problem, random.Random(stable_hash(f"trace/{seed}/{i}/{problem.id}")))
