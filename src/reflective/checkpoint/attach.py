@@ -55,7 +55,7 @@ def init_head(
     check_fit(config, model.config, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = SPRMHead(config.hidden_size, config.dropout, config.logprob_features)
+        head = SPRMHead(config.hidden_size, config.dropout, config.logprob_features, config.probability_exponent)
     return head.to(model.device), config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from reflective.sprm.aggregate import AGGREGATIONS, DEFAULT_AGGREGATION
 from reflective.sprm.calibrate import Calibration
 from reflective.sprm.segment import StepRule
 
-FORMAT_VERSION: Final = 2  # 1 has plain calibrations only, and is read
+FORMAT_VERSION: Final = 3  # 1 has plain calibrations only, 2 no exponent; both are read
 SPRM_FOLDER: Final = "sprm"
 CONFIG_FILE: Final = "config.json"
 HEAD_FILE: Final = "head.safetensors"
@@ -29,8 +30,8 @@ class SPRMConfig:
 
     `layer` is an index into Hugging Face's `hidden_states`, of which a model with L layers has L + 1: −2 is what
     enters the last decoder layer. `feature_position` is "before" the step token, the position that it was drawn from
-    (reference), or "at" it. `turn_token_ids` begin or end a turn of the chat template. `provenance` says in free
-    form where the head comes from.
+    (reference), or "at" it. `probability_exponent` is the v of `sprm.head`. `turn_token_ids` begin or end a turn of the
+    chat template. `provenance` says in free form where the head comes from.
     """
 
     hidden_size: int
@@ -44,6 +45,7 @@ class SPRMConfig:
     aggregation: str = DEFAULT_AGGREGATION
     dropout: float = 0.5
     logprob_features: bool = False
+    probability_exponent: float = 0.0
     calibration: Calibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -61,6 +63,13 @@ class SPRMConfig:
             ("aggregation", self.aggregation in tuple(AGGREGATIONS), f"one of {', '.join(AGGREGATIONS)}"),
             ("dropout", _is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 up to below 1"),
             ("logprob_features", isinstance(self.logprob_features, bool), "true or false"),
+            (
+                "probability_exponent",
+                _is_number(self.probability_exponent)
+                and 0 <= self.probability_exponent < math.inf
+                and (self.logprob_features or not self.probability_exponent),
+                "a number from 0, and 0 without logprob_features",
+            ),
             ("calibration", self.calibration is None or isinstance(self.calibration, Calibration), "a calibration"),
             ("provenance", isinstance(self.provenance, Mapping), "an object"),
         )

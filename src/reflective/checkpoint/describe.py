@@ -61,6 +61,7 @@ def _describe_head(config: SPRMConfig, folder: Path, tokenizer: Any, layers: int
         "think_closes": config.think_closes,
         "aggregation": config.aggregation,
         "logprob_features": config.logprob_features,
+        "probability_exponent": config.probability_exponent,
         "calibration": config.calibration.to_json() if config.calibration else None,
         "provenance": dict(config.provenance),
     }

@@ -85,7 +85,7 @@ def read_reference(
 
 def head_from_state(state: dict[str, Tensor], config: SPRMConfig, path: Path) -> SPRMHead:
     """A head in eval mode with these weights. Raises `CheckpointError` where they are not those of the config."""
-    head = SPRMHead(config.hidden_size, config.dropout, config.logprob_features)
+    head = SPRMHead(config.hidden_size, config.dropout, config.logprob_features, config.probability_exponent)
     want = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if want != got:

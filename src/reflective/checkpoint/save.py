@@ -91,10 +91,12 @@ def save_head(folder: str | Path, head: SPRMHead, config: SPRMConfig) -> Path:
 
 def write_head(folder: Path, head: SPRMHead, config: SPRMConfig) -> None:
     """Write the head's two files into an existing folder."""
-    if (head.hidden_size, head.uses_logprobs) != (config.hidden_size, config.logprob_features):
+    mine = (head.hidden_size, head.uses_logprobs, head.probability_exponent)
+    wanted = (config.hidden_size, config.logprob_features, config.probability_exponent)
+    if mine != wanted:
         raise CheckpointError(
-            f"the head (width {head.hidden_size}, logprob_features {head.uses_logprobs}) is not that of its config "
-            f"(width {config.hidden_size}, logprob_features {config.logprob_features})."
+            f"the head is not that of its config: width, logprob_features and probability_exponent are {mine} and "
+            f"{wanted}."
         )
     state = {key: t.detach().float().cpu().contiguous() for key, t in head.state_dict().items()}
     save_file(state, str(folder / HEAD_FILE), metadata={"format": "pt"})

@@ -33,9 +33,9 @@ class Described:
         return int(self.model_config.get_text_config().vocab_size)
 
     @property
-    def logprob_weight(self) -> tuple[float, float] | None:
+    def logprob_weight(self) -> tuple[float, float, float] | None:
         """w of s = MLP(h) + w · c (`sprm.head`), where the head reads log-probabilities."""
-        weights: tuple[float, float] | None = self.head.logprob_weights if self.head is not None else None
+        weights: tuple[float, float, float] | None = self.head.logprob_weights if self.head is not None else None
         return weights
 
 

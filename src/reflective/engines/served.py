@@ -109,7 +109,7 @@ class ServedEngine(TokenEngine):
     # ---- what arrives
 
     @property
-    def _logprob_weights(self) -> tuple[float, float] | None:
+    def _logprob_weights(self) -> tuple[float, float, float] | None:
         return self._weights
 
     def _take(self, sequence: Running, drawn: Sequence[Drawn], end: FinishReason | None = None) -> None:

@@ -15,7 +15,7 @@ from reflective.engines.base import Engine, Event, Finished, Request, StepScored
 from reflective.engines.sequence import Running
 from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import ContextError, EngineError, InputError
-from reflective.sprm.aggregate import aggregate, sigmoid
+from reflective.sprm.aggregate import aggregate, sigmoid, times_probability
 from reflective.sprm.segment import StepRule, StepTracker
 from reflective.types import FinishReason, Trajectory
 
@@ -97,8 +97,8 @@ class TokenEngine(Engine):
 
     @property
     @abstractmethod
-    def _logprob_weights(self) -> tuple[float, float] | None:
-        """w of s = MLP(h) + w · c (`sprm.head`), where the head reads log-probabilities."""
+    def _logprob_weights(self) -> tuple[float, float, float] | None:
+        """w of s = MLP(h) + w · c, and v of σ(s) · p^v (`sprm.head`), where the head reads log-probabilities."""
 
     @property
     def _think_end_id(self) -> int:
@@ -114,7 +114,7 @@ class TokenEngine(Engine):
                     "that can be used."
                 )
             mean, lowest = sequence.last_step_logprobs()
-            logit += weights[0] * mean + weights[1] * lowest
+            logit = times_probability(logit + weights[0] * mean + weights[1] * lowest, mean, weights[2])
         self._emit_text(sequence)
         sequence.end_step(logit, self._decode_text)
         self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, sigmoid(logit)))

@@ -6,6 +6,8 @@ leading dimensions.
 Departures from the reference:
 - Weights are kept in float32 whatever the backbone's type, and the logit comes out in float32.
 - Optionally the token log-probabilities of the step enter as two additive features, initialised to no effect.
+- Optionally a step's score is multiplied with the geometric mean p of its tokens' probabilities, to a power v: where
+  every step looks right σ is flat, and p still tells trajectories apart. 0, no effect, while the head is trained.
 """
 
 from __future__ import annotations
@@ -31,15 +33,25 @@ LOGPROB_KEY: Final = "logprob_weight"
 
 
 class SPRMHead(nn.Module):
-    """s = W2 · dropout(relu(W1 · h + b1)) + b2, plus w · c where log-probability features are on."""
+    """s = W2 · dropout(relu(W1 · h + b1)) + b2, plus w · c where log-probability features are on; there, the step's
+    score is σ(s) · p^v, and the logit that of this product."""
 
-    def __init__(self, hidden_size: int, dropout: float = DROPOUT, logprob_features: bool = False) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        dropout: float = DROPOUT,
+        logprob_features: bool = False,
+        probability_exponent: float = 0.0,
+    ) -> None:
         super().__init__()
         self.hidden_size = hidden_size
         self.hidden = nn.Linear(hidden_size, EXPANSION * hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(EXPANSION * hidden_size, 1)
         self.logprob_weight = nn.Parameter(torch.zeros(2)) if logprob_features else None
+        if probability_exponent and not logprob_features:
+            raise ValueError("a probability_exponent needs logprob_features: it reads the steps' log-probabilities.")
+        self.probability_exponent = probability_exponent
         self.float()  # also where torch's default type is another
 
     @property
@@ -48,12 +60,12 @@ class SPRMHead(nn.Module):
         return self.logprob_weight is not None
 
     @property
-    def logprob_weights(self) -> tuple[float, float] | None:
-        """w of s = MLP(h) + w · c as numbers, for engines that add w · c themselves; None for a plain head."""
+    def logprob_weights(self) -> tuple[float, float, float] | None:
+        """w and v as numbers, for engines that add them to MLP(h) themselves; None for a plain head."""
         if self.logprob_weight is None:
             return None
         mean, lowest = self.logprob_weight.tolist()
-        return mean, lowest
+        return mean, lowest, self.probability_exponent
 
     def forward(self, h: Tensor, logprob_features: Tensor | None = None) -> Tensor:
         """Step logits (…) in float32 from hidden states (…, H) of any floating type.
@@ -75,6 +87,8 @@ class SPRMHead(nn.Module):
                 raise ValueError(f"logprob_features must have shape {want}; got {got}.")
             # s = MLP(h) + w · c
             s = s + logprob_features.float() @ self.logprob_weight.float()  # (…, 2) @ (2,) -> (…)
+            if self.probability_exponent:
+                s = _times_probability(s, logprob_features[..., 0].float(), self.probability_exponent)
         return s
 
     def mlp(self, h: Tensor) -> Tensor:
@@ -83,6 +97,13 @@ class SPRMHead(nn.Module):
         x = torch.relu(self.hidden(h.to(self.hidden.weight.dtype)))  # (…, H) -> (…, 2H)
         s: Tensor = self.output(self.dropout(x)).squeeze(-1).float()  # (…, 2H) -> (…)
         return s
+
+
+def _times_probability(s: Tensor, logprob: Tensor, exponent: float) -> Tensor:
+    """`aggregate.times_probability` of tensors (…)."""
+    loss = -exponent * logprob.clamp(max=0.0)
+    log_q = nn.functional.logsigmoid(s) - loss
+    return torch.where(loss > 0, log_q - torch.log(-torch.expm1(log_q)), s)
 
 
 def scale_backbone_gradient(h: Tensor, scale: float = BACKBONE_GRADIENT_SCALE) -> Tensor:

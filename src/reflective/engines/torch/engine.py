@@ -369,7 +369,7 @@ class TorchEngine(TokenEngine):
             self._take_score(running[i], logit)
 
     @property
-    def _logprob_weights(self) -> tuple[float, float] | None:
+    def _logprob_weights(self) -> tuple[float, float, float] | None:
         return self.head.logprob_weights if self.head is not None else None
 
     def _logprob_features(self, logprobs: Sequence[float], positions: Sequence[int]) -> Tensor:

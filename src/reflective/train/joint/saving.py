@@ -158,7 +158,7 @@ def whole_head(sprm: SPRMConfig, state: Mapping[str, Tensor]) -> SPRMHead:
     """A head with these weights (the one in the model may be in pieces). Saving draws no random number, or a run that
     was saved would go on otherwise than one that was not."""
     with torch.random.fork_rng(devices=[]):
-        head = SPRMHead(sprm.hidden_size, sprm.dropout, sprm.logprob_features)
+        head = SPRMHead(sprm.hidden_size, sprm.dropout, sprm.logprob_features, sprm.probability_exponent)
     head.load_state_dict(state)
     return head
 
