@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def serving_folder(folder: Path, family: str = "qwen2", *, seed: int = 0, **sett
         head.output.bias.sub_(head.output(features).mean())
         if head.logprob_weight is not None:
             head.logprob_weight.copy_(torch.tensor([0.3, -0.2]))
+            head.probability_exponent = 0.2
+            config = replace(config, probability_exponent=0.2)
     return save_checkpoint(folder, Checkpoint(model, tokenizer, head.eval(), config, "tiny"))
 
 

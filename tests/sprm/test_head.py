@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from reflective.sprm.aggregate import sigmoid, times_probability
 from reflective.sprm.head import (
     BACKBONE_GRADIENT_SCALE,
     SPRMHead,
@@ -156,3 +159,26 @@ def test_the_backbone_gets_a_ten_thousandth() -> None:
     head(scale_backbone_gradient(h)).sum().backward()
     torch.testing.assert_close(h.grad, 1e-4 * full)
     torch.testing.assert_close(head.hidden.weight.grad, head_gradient)  # the head itself learns at full rate
+
+
+def test_a_score_counts_how_probable_its_tokens_were() -> None:
+    head = SPRMHead(4, logprob_features=True, probability_exponent=3.0).eval()
+    plain = SPRMHead(4, logprob_features=True).eval()
+    plain.load_state_dict(head.state_dict())
+    h, c = torch.randn(5, 4), torch.tensor([[-0.5, -1.0], [0.0, 0.0], [-20.0, -30.0], [-1e-6, -1.0], [-2.0, -2.0]])
+    # σ(s') = σ(s) · p³
+    want = torch.sigmoid(plain(h, c)) * torch.exp(3 * c[:, 0])
+    torch.testing.assert_close(torch.sigmoid(head(h, c)), want, rtol=1e-5, atol=1e-12)
+    assert head(h, c)[1] == plain(h, c)[1]
+    one_by_one = [times_probability(s, mean, 3.0) for s, mean in zip(plain(h, c).tolist(), c[:, 0].tolist())]
+    torch.testing.assert_close(head(h, c), torch.tensor(one_by_one), rtol=1e-4, atol=1e-5)
+
+
+def test_an_exponent_needs_log_probabilities() -> None:
+    with pytest.raises(ValueError, match="logprob_features"):
+        SPRMHead(4, probability_exponent=1.0)
+
+
+def test_a_score_of_a_certain_token_stays_bit_for_bit() -> None:
+    assert times_probability(37.5, 0.0, 8.0) == 37.5 and times_probability(-1.25, -3.0, 0.0) == -1.25
+    assert sigmoid(times_probability(50.0, -0.1, 10.0)) == pytest.approx(math.exp(-1.0))

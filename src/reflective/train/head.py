@@ -8,6 +8,8 @@ Departures from the paper, where the head is trained together with the policy (s
   untrained head agrees with teaches it its own prejudice (measured: LOG.md);
 - the features are standardised while the head is fitted, and the shift and scale folded into its first layer at the
   end: hidden states of different models differ in size by orders of magnitude, the learning rate need not;
+- with log-probability features, the power of the steps' own probability that enters their score is chosen on the
+  validation problems (`fit_exponent`);
 - trajectories are weighted so that right and wrong ones of each problem count the same (`problem_balanced`), since
   selection ranks the trajectories of one problem.
 
@@ -49,10 +51,18 @@ from reflective.train.head_config import HeadConfig
 from reflective.train.problems import read_problems
 from reflective.train.progress import Note, print_note, stop_on_signals
 from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
-from reflective.train.selection import Candidate, calibration_samples, selection_table
+from reflective.train.selection import (
+    Candidate,
+    best_by_score,
+    budgets,
+    calibration_samples,
+    cut,
+    selection_table,
+)
 from reflective.types import Problem
 
 MIN_DEVIATION = 1e-6  # of a feature that counts as varying
+EXPONENTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 BATCH = 4096  # steps through the head at once when nothing is learnt
 
 
@@ -113,6 +123,11 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     engine.close()
     held_out = load_rollouts(work / "validation")
     head, epoch = fit_head(config, load_rollouts(work / "train"), held_out, sprm, note)
+    tried: dict[float, float] = {}
+    if head.uses_logprobs:
+        head.probability_exponent, tried = fit_exponent(head, held_out, sprm.aggregation)
+        sprm = replace(sprm, probability_exponent=head.probability_exponent)
+        note("exponent  " + "  ".join(f"{v:g}: best of n {share:.3f}" for v, share in tried.items()))
     candidates = candidates_of(head, held_out, sprm.aggregation)
     within, overall = _aucs(candidates)
     table = selection_table(candidates)
@@ -126,7 +141,12 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
         provenance={
             **config.provenance,
             "trained_with": _settings(config),
-            "validation": {"within_problem_auc": within, "auc": overall, "selection": table},
+            "validation": {
+                "within_problem_auc": within,
+                "auc": overall,
+                "selection": table,
+                "exponents": {f"{v:g}": share for v, share in tried.items()},
+            },
         },
     )
     head = head.cpu().eval()
@@ -167,6 +187,7 @@ def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> SPRMConfig:
         aggregation=config.aggregation,
         dropout=config.dropout,
         logprob_features=config.logprob_features,
+        probability_exponent=0.0,  # fitted behind the head
     )
 
 
@@ -243,6 +264,22 @@ def fit_head(
     return head.eval(), best_epoch
 
 
+def fit_exponent(head: SPRMHead, rollouts: Rollouts, aggregation: str) -> tuple[float, dict[float, float]]:
+    """The v of `sprm.head` with which the best of n is right most often, and what each was worth: the mean share of
+    right answers over budgets of 2 and more. Of equal ones the smallest; 0 where there is only one trajectory each."""
+    tried = {}
+    for exponent in EXPONENTS:
+        head.probability_exponent = exponent
+        candidates = candidates_of(head, rollouts, aggregation)
+        shares = [
+            sum(best_by_score(group).right is True for group in groups) / len(groups)
+            for groups in (list(cut(candidates, k)) for k in budgets(candidates) if k > 1)
+        ]
+        tried[exponent] = sum(shares) / max(len(shares), 1)
+    head.probability_exponent = 0.0
+    return max(EXPONENTS, key=lambda v: (tried[v], -v)), tried
+
+
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each feature, (H,) each; a constant feature keeps its scale."""
     mean, deviation = features.float().mean(0), features.float().std(0)
@@ -312,4 +349,4 @@ def _aucs(candidates: Sequence[Sequence[Candidate]]) -> tuple[float | None, floa
     return within, auc([c.score for c in every], [c.right for c in every])
 
 
-__all__ = ["HeadConfig", "HeadResult", "candidates_of", "fit_head", "train_head"]
+__all__ = ["HeadConfig", "HeadResult", "candidates_of", "fit_exponent", "fit_head", "train_head"]

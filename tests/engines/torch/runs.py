@@ -40,6 +40,7 @@ def make_head(model: Any, layer: int = -2, *, logprob_features: bool = False, se
         head.output.bias.sub_(head.output(torch.relu(head.hidden(hidden))).mean())
         if head.logprob_weight is not None:
             head.logprob_weight.copy_(torch.tensor([0.3, -0.2]))
+            head.probability_exponent = 0.2
     return head
 
 

@@ -8,6 +8,7 @@ from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
 from reflective.engines.sequence import step_logprobs
 from reflective.engines.torch import hf
+from reflective.sprm.aggregate import times_probability
 from reflective.sprm.segment import StepRule
 
 (PROMPT,) = prompts(9)
@@ -109,6 +110,14 @@ def test_log_probabilities_of_a_step_are_the_mean_and_the_lowest_with_its_token(
     assert step_logprobs([-1.0], []) == []
 
 
+def finished(s, c, head):
+    s = s + c @ head.logprob_weight.detach()
+    return [
+        times_probability(logit, mean, head.probability_exponent)
+        for logit, mean in zip(s.tolist(), c[:, 0].tolist(), strict=True)
+    ]
+
+
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])
 def test_a_head_that_reads_log_probabilities_scores_alike_in_both_ways(family, monkeypatch):
     engine, plain = make_engine(family, logprob_features=True), make_engine(family)
@@ -120,11 +129,11 @@ def test_a_head_that_reads_log_probabilities_scores_alike_in_both_ways(family, m
         monkeypatch.setattr(hf, "PREFILL_CHUNK", chunk)
         steps = engine.score(PROMPT, trajectory.token_ids)
         assert [s.logit for s in steps] == pytest.approx(logits, abs=1e-4)
-    # s = MLP(h) + w · c, with c from the log-probabilities that the trajectory carries
+    # s = MLP(h) + w · c, and σ(s) · p^v, with c from the log-probabilities that the trajectory carries
     positions = [s.position for s in trajectory.steps]
     c = torch.tensor(step_logprobs(trajectory.token_logprobs, positions))
     without = torch.tensor([s.logit for s in plain.score(PROMPT, trajectory.token_ids)])
-    by_formula = (without + c @ engine.head.logprob_weight.detach()).tolist()
+    by_formula = finished(without, c, engine.head)
     assert logits == pytest.approx(by_formula, abs=1e-4)
     assert (without - torch.tensor(logits)).abs().min() > 1e-3
 
@@ -136,8 +145,8 @@ def test_a_head_that_reads_log_probabilities_needs_no_prompt():
         logprobs = reference()(torch.tensor([response])).logits[0].log_softmax(-1)
     own = [logprobs[i - 1, response[i]].item() for i in range(1, 5)]  # of the first token there is none
     c = torch.tensor(step_logprobs(own, [1, 3]))
-    expected = torch.tensor([s.logit for s in plain.score((), response)]) + c @ engine.head.logprob_weight.detach()
-    assert [s.logit for s in engine.score((), response)] == pytest.approx(expected.tolist(), abs=1e-4)
+    expected = finished(torch.tensor([s.logit for s in plain.score((), response)]), c, engine.head)
+    assert [s.logit for s in engine.score((), response)] == pytest.approx(expected, abs=1e-4)
 
 
 # ---- refusals

@@ -29,7 +29,8 @@ def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SP
         if settings.dropout is not None:
             head.dropout.p = settings.dropout
             sprm = replace(sprm, dropout=settings.dropout)
-        return head, sprm
+        head.probability_exponent = 0.0  # as a head is trained; `train head` finds it anew
+        return head, replace(sprm, probability_exponent=0.0)
     ids: tuple[int, ...] | None = settings.step_tokens or None
     if ids is None and settings.step_rule is None and checkpoint.config is not None:
         ids = checkpoint.config.step_token_ids
