@@ -30,8 +30,11 @@ pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
 GREEDY = Sampling(temperature=0.0)
 WARM = Sampling(temperature=1.8)  # nano is sure of simple sums
-DIVISOR = "greatest common divisor"
-LONG = ((DIVISOR, 84, 126), (DIVISOR, 144, 180), (DIVISOR, 231, 1078), ("least common multiple", 36, 84))
+LONG = (
+    "Find the Greatest Common Divisor (GCD) of these numbers: 105, 192. Give only the GCD as your final answer.",
+    "Find the Least Common Multiple (LCM) of these numbers: 30, 7",
+    "Find the Greatest Common Divisor (GCD) of these numbers: 26, 59. Give only the GCD as your final answer.",
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +114,7 @@ def cached_tokens(engine, monkeypatch):
 
 def long_thinking(engine):
     """A problem on which nano thinks for more than 60 tokens and five steps, and what it thinks."""
-    texts = [f"What is the {what} of {a} and {b}?" for what, a, b in LONG]
-    requests = [Request(engine.encode_prompt(text), GREEDY, max_tokens=200) for text in texts]
+    requests = [Request(engine.encode_prompt(text), GREEDY, max_tokens=200) for text in LONG]
     for request, found in zip(requests, write(embedded("nano"), requests), strict=True):
         if found.tokens > 60 and sum(step.position < found.tokens - 1 for step in found.steps) >= 5:
             return request.prompt_ids, found

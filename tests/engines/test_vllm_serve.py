@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
@@ -20,7 +21,7 @@ from reflective.checkpoint import resolve_source
 from reflective.cli import main
 from reflective.engines.openai import OpenAIEngine
 
-httpx = pytest.importorskip("httpx")
+pytest.importorskip("aiohttp")
 pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
 START_S = 300.0
@@ -77,11 +78,17 @@ def wait_for(port, server, log):
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()[-3000:]
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2.0).status_code == 200:
+            if read(f"http://127.0.0.1:{port}/health", timeout=2.0) is not None:
                 return
-        except httpx.TransportError:
+        except OSError:  # nobody there yet, or not ready
             time.sleep(0.5)
     raise AssertionError(log.read_text()[-3000:])
+
+
+def read(url, timeout):
+    """An answer of status 200; `OSError` otherwise. A proxy of the environment is none for this machine."""
+    with build_opener(ProxyHandler({})).open(url, timeout=timeout) as answer:
+        return answer.read().decode()
 
 
 def stop(server):
@@ -92,7 +99,7 @@ def stop(server):
 
 def metric(url, name):
     """The sum of one of a server's counters."""
-    text = httpx.get(url.removesuffix("/v1") + "/metrics", timeout=10.0).text
+    text = read(url.removesuffix("/v1") + "/metrics", timeout=10.0)
     return sum(float(value) for value in re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
 
 
