@@ -1,7 +1,8 @@
-"""Makes the model that ships as `nano`, from nothing: tokenizer, data, supervised training, score head.
+"""Makes the model that ships as `nano`, from nothing: tokenizer, data, supervised training, a first head, joint
+training, the head that ships with its calibration.
 
-    python recipes/nano/make.py                                     # all of it, about 90 minutes on two cores
-    python recipes/nano/make.py --output runs/try --max-minutes 5   # a smaller one, to try the recipe
+    python recipes/nano/make.py     # all of it, about two hours on two cores
+    python recipes/nano/make.py --output runs/try --max-minutes 5 --joint-steps 2 --problems 100    # to try the recipe
 
 What is there already is not made again: an interrupted run goes on where it stopped.
 """
@@ -17,12 +18,19 @@ from reflective.errors import ReflectiveError
 from reflective.tasks import drills
 from reflective.train.config import SFTConfig, read_config
 from reflective.train.data import task_samples
+from reflective.train.head import HeadConfig, train_head
+from reflective.train.joint.config import JointConfig
+from reflective.train.joint.run import train_joint
 from reflective.train.sft import train_sft
 from reflective.train.tokenizer import build_tokenizer, save_tokenizer
 
 HERE = Path(__file__).parent
+JOINT = HERE / "joint.toml"
 VOCABULARY = 1024
 TEXTS = 20_000  # problems and traces that the tokenizer is learnt from
+FIRST_PROBLEMS = 1500  # that the head learns from before joint training
+PROBLEMS = 4000  # and after it
+VALIDATION_PROBLEMS = 300
 
 
 def main() -> int:
@@ -32,6 +40,8 @@ def main() -> int:
     parser.add_argument("--output", help="where the run goes (default: as the configuration says)")
     parser.add_argument("--max-minutes", type=float, help="of training (default: as the configuration says)")
     parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--joint-steps", type=int, help="of joint training (default: as joint.toml says)")
+    parser.add_argument("--problems", type=int, default=PROBLEMS, help="that the last head learns from")
     arguments = parser.parse_args()
     try:
         config = read_config(
@@ -41,23 +51,38 @@ def main() -> int:
             max_minutes=arguments.max_minutes,
             max_tokens=arguments.max_tokens,
         )
+        run = Path(config.output)
         make_tokenizer(config)
-        result = train_sft(config)
-        if not result.interrupted:
-            make_head(config, result.folder)
+        supervised = train_sft(config)
+        if supervised.interrupted:
+            return supervised.exit_code
+        make_head(config, supervised.folder, run / "rollouts", min(FIRST_PROBLEMS, arguments.problems))
+        if not is_made(last := run / "joint" / "rollouts"):
+            joint = train_joint(
+                read_config(
+                    JointConfig,
+                    JOINT,
+                    model=str(supervised.folder),
+                    output=str(run / "joint"),
+                    steps=arguments.joint_steps,
+                )
+            )
+            if joint.interrupted:
+                return joint.exit_code
+        make_head(config, run / "joint" / "model", last, arguments.problems)
     except ReflectiveError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    return result.exit_code
+    print(f"made: {run / 'joint' / 'model'}", file=sys.stderr)
+    return 0
 
 
 def make_tokenizer(config: SFTConfig) -> None:
     """The tokenizer, from problems and traces of the training split, every family alike."""
-    folder = Path(str(config.tokenizer))
-    if (folder / "tokenizer.json").exists():
+    if config.tokenizer is None or (Path(config.tokenizer) / "tokenizer.json").exists():
         return
     print("tokenizer: writing problems and traces to learn it from", file=sys.stderr)
-    save_tokenizer(build_tokenizer(_texts(config), VOCABULARY), folder)
+    save_tokenizer(build_tokenizer(_texts(config), VOCABULARY), Path(config.tokenizer))
 
 
 def _texts(config: SFTConfig) -> Iterator[str]:
@@ -68,24 +93,30 @@ def _texts(config: SFTConfig) -> Iterator[str]:
             yield "".join(segment.text for segment in sample.segments)
 
 
-def make_head(config: SFTConfig, model: Path) -> None:
-    """The score head, fitted on what the model samples, into `sprm/` beside the weights."""
-    from reflective.train.head import HeadConfig, train_head
+def is_made(work: Path) -> bool:
+    """Whether a head was fitted on these rollouts; one that lies beside the weights may be joint training's."""
+    return (work / "fitted").exists()
 
+
+def make_head(config: SFTConfig, model: Path, work: Path, problems: int) -> None:
+    """The score head, fitted and calibrated on what the model samples, into `sprm/` beside the weights."""
+    if is_made(work):
+        return
     train_head(
         HeadConfig(
             model=str(model),
             tasks=tuple(name for name in sorted(config.data.families) if name != drills.NAME),
             levels=config.data.levels,
-            problems=1500,
-            validation_problems=200,
+            problems=problems,
+            validation_problems=VALIDATION_PROBLEMS,
             max_tokens=400,
             filter="none",  # on a frozen model of this size the SPR filter selects worse (LOG.md)
             logprob_features=True,
             seed=config.seed,
-            work=str(Path(config.output) / "rollouts"),
+            work=str(work),
         )
     )
+    (work / "fitted").touch()
 
 
 if __name__ == "__main__":

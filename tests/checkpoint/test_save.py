@@ -85,6 +85,16 @@ def test_the_backbone_may_be_saved_in_another_type(tmp_path: Path, other: Checkp
     assert other.model.dtype == torch.float32  # the one in memory is as it was
 
 
+def test_what_is_tied_is_written_once_in_another_type_too(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint("gemma")
+    whole, small = (
+        load_file(save_checkpoint(tmp_path / str(dtype), checkpoint, dtype=dtype) / "model.safetensors")
+        for dtype in (None, torch.bfloat16)
+    )
+    assert small.keys() == whole.keys() and "lm_head.weight" not in small
+    assert all(torch.equal(small[key], whole[key].to(torch.bfloat16)) for key in whole)
+
+
 def test_a_head_that_hangs_on_the_model_is_not_among_its_weights(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("gemma")  # with tied embeddings
     checkpoint.model.add_module("sprm", checkpoint.head)

@@ -67,7 +67,7 @@ def save_checkpoint(
     source = checkpoint.model.state_dict() if state_dict is None else state_dict
     weights = {key: tensor for key, tensor in source.items() if not key.startswith(SUBMODULE_PREFIX)}
     if dtype is not None:
-        weights = {key: t.to(dtype) if t.is_floating_point() else t for key, t in weights.items()}
+        weights = _converted(weights, dtype)
     with disk_errors(target), replacing(target, keep=True) as temporary, quiet():
         checkpoint.model.save_pretrained(temporary, state_dict=weights, max_shard_size=MAX_SHARD)
         checkpoint.tokenizer.save_pretrained(temporary)
@@ -77,6 +77,20 @@ def save_checkpoint(
             (temporary / SPRM_FOLDER).mkdir()
             write_head(temporary / SPRM_FOLDER, checkpoint.head, checkpoint.config)
     return target
+
+
+def _converted(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The weights in another type. What shares its memory, a tied lm_head, still does, and is written once."""
+    done: dict[tuple[object, ...], torch.Tensor] = {}
+    for tensor in weights.values():
+        done.setdefault(_place(tensor), tensor.to(dtype) if tensor.is_floating_point() else tensor)
+    return {key: done[_place(tensor)] for key, tensor in weights.items()}
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    if tensor.numel() == 0 or tensor.device.type == "meta":
+        return (id(tensor),)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def save_head(folder: str | Path, head: SPRMHead, config: SPRMConfig) -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from reflective.checkpoint.source import resolve_source
 from reflective.errors import TrainingError
 from reflective.train.batches import StepPlan
 from reflective.train.checkpointing import (
@@ -90,11 +91,15 @@ def _follow(config: SFTConfig, place: Peers) -> None:
 
 def _caches(config: SFTConfig, note: Note) -> tuple[TokenCache, TokenCache | None]:
     """Training and validation examples, encoded with the tokenizer that the model is saved with."""
-    folder = Path(config.tokenizer or str(config.model))
+    folder = _tokenizer_folder(config)
     data = config.data
     train = token_cache(data, folder, "train", note)
     wanted = (data.families and data.validation_examples) or data.validation_files
     return train, token_cache(data, folder, "validation", note) if wanted else None
+
+
+def _tokenizer_folder(config: SFTConfig) -> Path:
+    return Path(config.tokenizer) if config.tokenizer else resolve_source(str(config.model))
 
 
 class _Run:
@@ -105,7 +110,7 @@ class _Run:
         self.device = choose_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.tokenizer = load_tokenizer(str(config.tokenizer or config.model))
+        self.tokenizer = load_tokenizer(str(_tokenizer_folder(config)))
         self.pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         self.cache, self.validation_cache = _caches(config, note)
         self.plan = StepPlan(
@@ -140,7 +145,7 @@ class _Run:
             model = new_model(config.architecture, self.tokenizer, config.seed)
         else:
             torch.manual_seed(config.seed)
-            model = load_model(str(config.model))
+            model = load_model(str(resolve_source(str(config.model))))
         torch.nn.Module.to(model, self.device)
         return model, checkpoint
 

@@ -111,6 +111,7 @@ class JointRun:
         self.tokenizer = checkpoint.tokenizer
         check_choice(config, self.sprm)
         model: Any = checkpoint.model
+        self._use_cache = model.config.get_text_config().use_cache  # the trainer turns it off
         context = int(model.config.get_text_config().max_position_embeddings)
         encode = prompt_encoder(self.tokenizer, self.sprm)
         train, held_out = read_data(config, encode, context, self.note)
@@ -206,6 +207,7 @@ class JointRun:
         provenance = {**self.sprm.provenance, "trained_with": _settings(self.config)}
         sprm = replace(self.sprm, calibration=None, provenance=provenance)  # the old one was for other scores
         dtype = getattr(torch, self.config.save_dtype)
+        model.config.get_text_config().use_cache = self._use_cache
         whole = Checkpoint(model, self.tokenizer, head, sprm, str(target))
         return save_checkpoint(target, whole, dtype=dtype, state_dict=rest)
 
