@@ -77,6 +77,7 @@ def adapted(sprm: SPRMConfig, config: HeadConfig) -> SPRMConfig:
         sprm,
         dropout=config.dropout,
         logprob_features=config.logprob_features,
+        probability_exponent=0.0,
         aggregation=config.aggregation,
         calibration=None,
     )

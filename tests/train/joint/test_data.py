@@ -122,7 +122,7 @@ def test_an_answer_counts_only_where_the_trajectory_ended() -> None:
 
 def test_the_recipe_is_a_valid_configuration() -> None:
     config = read_config(JointConfig, ROOT / "recipes/nano/joint.toml", steps=3, output=None)
-    assert config.steps == 3 and config.model == "nano" and config.batches(1) == (8, 8) and config.batches(2) == (4, 4)
+    assert config.steps == 3 and config.model == "nano" and config.batches(1) == (4, 4) and config.batches(2) == (2, 2)
 
 
 def test_a_value_of_another_kind_is_refused(tmp_path: Path) -> None:
