@@ -223,6 +223,6 @@ def test_the_shipped_confidence_falls_with_surprise_and_rises_with_the_score() -
         by_surprise = [
             calibration.confidence(strategy, 0.6, 8, score=0.6, mean_logprob=-u) or 0.0 for u in (0.01, 0.1, 0.5, 2, 9)
         ]
-        assert by_surprise == sorted(by_surprise, reverse=True) and by_surprise[-1] < 0.1 < 0.75 < by_surprise[0]
+        assert by_surprise == sorted(by_surprise, reverse=True) and by_surprise[-1] < 0.5 < 0.75 < by_surprise[0]
         by_score = [calibration.confidence(strategy, s, 8, score=s, mean_logprob=-0.1) or 0.0 for s in (0.3, 0.6, 0.9)]
         assert by_score == sorted(by_score)
