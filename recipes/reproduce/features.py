@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from reflective.engines.sequence import step_logprobs
 from reflective.records import Record
+from reflective.sprm.logprobs import step_logprobs
 from reflective.sprm.segment import StepRule, step_positions
 from reflective.train.progress import Note
 

@@ -48,8 +48,8 @@ def serving_folder(folder: Path, family: str = "qwen2", *, seed: int = 0, **sett
         head.output.bias.sub_(head.output(features).mean())
         if head.logprob_weight is not None:
             head.logprob_weight.copy_(torch.tensor([0.3, -0.2]))
-            head.probability_exponent = 0.2
-            config = replace(config, probability_exponent=0.2)
+            head.probability_exponent = 0.02
+            config = replace(config, probability_exponent=0.02)
     return save_checkpoint(folder, Checkpoint(model, tokenizer, head.eval(), config, "tiny"))
 
 

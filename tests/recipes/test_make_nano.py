@@ -14,7 +14,7 @@ from reflective.checkpoint import load_checkpoint
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "make.py"
 SFT = """
 output = "{folder}/run"
-model = "{nano}"
+model = "nano"
 max_tokens = 600
 step_tokens = 300
 micro_tokens = 300
@@ -69,7 +69,7 @@ def run(make, monkeypatch, folder: Path, *arguments: str) -> int:
     joint = folder / "joint.toml"
     joint.write_text(JOINT, encoding="utf-8")
     sft = folder / "sft.toml"
-    sft.write_text(SFT.format(folder=folder, nano="nano"), encoding="utf-8")
+    sft.write_text(SFT.format(folder=folder), encoding="utf-8")
     monkeypatch.setattr(make, "JOINT", joint)
     monkeypatch.setattr(make, "VALIDATION_PROBLEMS", 6)
     monkeypatch.setattr(sys, "argv", ["make.py", "--config", str(sft), "--joint-steps", "1", *arguments])

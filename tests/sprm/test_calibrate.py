@@ -217,12 +217,16 @@ def test_a_weight_counts_as_so_many_samples() -> None:
 
 
 def test_the_shipped_confidence_falls_with_surprise_and_rises_with_the_score() -> None:
-    calibration = read_config(Path(reflective.nano.__file__).parent / "weights" / "sprm" / "config.json").calibration
+    config = read_config(Path(reflective.nano.__file__).parent / "weights" / "sprm" / "config.json")
+    calibration = config.calibration
     assert calibration is not None and set(calibration.informed) == set(calibration.strategies)
     for strategy in calibration.informed:
-        by_surprise = [
-            calibration.confidence(strategy, 0.6, 8, score=0.6, mean_logprob=-u) or 0.0 for u in (0.01, 0.1, 0.5, 2, 9)
-        ]
-        assert by_surprise == sorted(by_surprise, reverse=True) and by_surprise[-1] < 0.5 < 0.75 < by_surprise[0]
+        by_surprise = []
+        for surprise in (0.01, 0.1, 0.5, 2, 9):
+            score = min(0.6, math.exp(-config.probability_exponent * surprise))  # σ(s) · p^v is not more
+            evidence = score if strategy in ("single", "best_of_n") else 0.6
+            found = calibration.confidence(strategy, evidence, 8, score=score, mean_logprob=-surprise)
+            by_surprise.append(found or 0.0)
+        assert by_surprise == sorted(by_surprise, reverse=True) and by_surprise[-1] < 0.1 < 0.75 < by_surprise[0]
         by_score = [calibration.confidence(strategy, s, 8, score=s, mean_logprob=-0.1) or 0.0 for s in (0.3, 0.6, 0.9)]
         assert by_score == sorted(by_score)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from reflective.sprm.aggregate import sigmoid, times_probability
+from reflective.sprm.aggregate import sigmoid
 from reflective.sprm.head import (
     BACKBONE_GRADIENT_SCALE,
     SPRMHead,
@@ -18,6 +18,7 @@ from reflective.sprm.head import (
     scale_backbone_gradient,
     to_reference,
 )
+from reflective.sprm.logprobs import times_probability
 
 
 def set_weights(head: SPRMHead, w1: list[list[float]], b1: list[float], w2: list[float], b2: float) -> None:

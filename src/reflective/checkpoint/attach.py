@@ -55,8 +55,13 @@ def init_head(
     check_fit(config, model.config, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = SPRMHead(config.hidden_size, config.dropout, config.logprob_features, config.probability_exponent)
+        head = new_head(config)
     return head.to(model.device), config
+
+
+def new_head(config: SPRMConfig) -> SPRMHead:
+    """A head as the config says, with weights that torch draws."""
+    return SPRMHead(config.hidden_size, config.dropout, config.logprob_features, config.probability_exponent)
 
 
 def infer_config(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from reflective.checkpoint.attach import check_fit, infer_config
+from reflective.checkpoint.attach import check_fit, infer_config, new_head
 from reflective.checkpoint.config import SPRM_FOLDER, SPRMConfig
 from reflective.checkpoint.save import disk_errors, replacing, write_head
 from reflective.checkpoint.source import first_line, quiet, resolve_source
@@ -85,7 +85,7 @@ def read_reference(
 
 def head_from_state(state: dict[str, Tensor], config: SPRMConfig, path: Path) -> SPRMHead:
     """A head in eval mode with these weights. Raises `CheckpointError` where they are not those of the config."""
-    head = SPRMHead(config.hidden_size, config.dropout, config.logprob_features, config.probability_exponent)
+    head = new_head(config)
     want = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if want != got:

@@ -11,6 +11,7 @@ from reflective.checkpoint.source import quiet, resolve_source
 from reflective.engines.slots import Slots, slots_of
 from reflective.engines.text import eos_ids_of
 from reflective.errors import CheckpointError
+from reflective.sprm.logprobs import LogprobTerms
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +34,10 @@ class Described:
         return int(self.model_config.get_text_config().vocab_size)
 
     @property
-    def logprob_weight(self) -> tuple[float, float, float] | None:
-        """w of s = MLP(h) + w · c (`sprm.head`), where the head reads log-probabilities."""
-        weights: tuple[float, float, float] | None = self.head.logprob_weights if self.head is not None else None
-        return weights
+    def logprob_terms(self) -> LogprobTerms | None:
+        """What log-probabilities add to MLP(h), where the head reads them."""
+        terms: LogprobTerms | None = self.head.logprob_terms if self.head is not None else None
+        return terms
 
 
 def describe_model(source: str | Path, *, require_head: bool = True) -> Described:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from reflective.engines.base import Request
+from reflective.sprm.logprobs import step_logprobs
 from reflective.sprm.segment import StepTracker
 from reflective.types import FinishReason, Step
 
@@ -122,13 +123,3 @@ class Running:
         """The steps so far."""
         parts = zip(self.step_positions, self.step_logits, self.step_texts, strict=True)
         return tuple(Step(position, logit, text) for position, logit, text in parts)
-
-
-def step_logprobs(logprobs: Sequence[float], positions: Sequence[int]) -> list[tuple[float, float]]:
-    """Mean and lowest token log-probability of each step, its step token included; for heads that `uses_logprobs`."""
-    rows, start = [], 0
-    for position in positions:
-        step = logprobs[start : position + 1]
-        rows.append((sum(step) / len(step), min(step)))
-        start = position + 1
-    return rows

@@ -35,6 +35,7 @@ class ServedEngine(TokenEngine):
             model.tokenizer,
             config.rule if config is not None else None,
             scored=scored,
+            logprob_terms=model.logprob_terms,
             aggregation=config.aggregation if config is not None else DEFAULT_AGGREGATION,
             calibration=config.calibration if config is not None and scored else None,
             context_length=context_length or model.context_length,
@@ -42,7 +43,6 @@ class ServedEngine(TokenEngine):
             eos_ids=model.eos_ids,
         )
         self.model = model
-        self._weights = model.logprob_weight
         self._running: dict[int, Running] = {}
 
     # ---- the contract
@@ -107,10 +107,6 @@ class ServedEngine(TokenEngine):
         return sorted(stops)
 
     # ---- what arrives
-
-    @property
-    def _logprob_weights(self) -> tuple[float, float, float] | None:
-        return self._weights
 
     def _take(self, sequence: Running, drawn: Sequence[Drawn], end: FinishReason | None = None) -> None:
         """Append tokens, score the steps that they end, and finish where they end the trajectory.

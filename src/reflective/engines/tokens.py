@@ -7,7 +7,6 @@ scores with what the head adds from log-probabilities, text, trajectories. No to
 from __future__ import annotations
 
 import itertools
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ from reflective.engines.base import Engine, Event, Finished, Request, StepScored
 from reflective.engines.sequence import Running
 from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import ContextError, EngineError, InputError
-from reflective.sprm.aggregate import aggregate, sigmoid, times_probability
+from reflective.sprm.aggregate import aggregate, sigmoid
+from reflective.sprm.logprobs import LogprobTerms
 from reflective.sprm.segment import StepRule, StepTracker
 from reflective.types import FinishReason, Trajectory
 
@@ -30,6 +30,7 @@ class TokenEngine(Engine):
         rule: StepRule | None,
         *,
         scored: bool,
+        logprob_terms: LogprobTerms | None,
         aggregation: str,
         calibration: Any,
         context_length: int,
@@ -39,6 +40,7 @@ class TokenEngine(Engine):
         self.name, self.tokenizer, self.rule = name, tokenizer, rule
         self.scored, self.aggregation, self.calibration = scored, aggregation, calibration
         self.context_length = context_length
+        self._logprob_terms = logprob_terms
         self._vocabulary, self._eos_ids = vocabulary, eos_ids
         self._marks = rule.marks if rule is not None else frozenset()
         self._decode = text_decoder(tokenizer)
@@ -96,25 +98,18 @@ class TokenEngine(Engine):
     # ---- steps and text
 
     @property
-    @abstractmethod
-    def _logprob_weights(self) -> tuple[float, float, float] | None:
-        """w of s = MLP(h) + w · c, and v of σ(s) · p^v (`sprm.head`), where the head reads log-probabilities."""
-
-    @property
     def _think_end_id(self) -> int:
         return self.rule.think_end_id if self.rule is not None else -1
 
     def _take_score(self, sequence: Running, logit: float) -> None:
         """The head's MLP(h) of the step that the last token ended: its score, after its text."""
-        weights = self._logprob_weights
-        if weights is not None:  # s = MLP(h) + w · c
+        if self._logprob_terms is not None:
             if len(sequence.logprobs) != len(sequence.token_ids):
                 raise EngineError(
                     f"the head of {self.name!r} reads token log-probabilities, and what writes the tokens gives none "
                     "that can be used."
                 )
-            mean, lowest = sequence.last_step_logprobs()
-            logit = times_probability(logit + weights[0] * mean + weights[1] * lowest, mean, weights[2])
+            logit = self._logprob_terms.logit(logit, *sequence.last_step_logprobs())
         self._emit_text(sequence)
         sequence.end_step(logit, self._decode_text)
         self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, sigmoid(logit)))

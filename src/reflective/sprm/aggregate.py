@@ -29,18 +29,6 @@ def logsigmoid(s: float) -> float:
     return min(s, 0.0) - math.log1p(math.exp(-abs(s)))
 
 
-def times_probability(s: float, logprob: float, exponent: float) -> float:
-    """The logit of σ(s) · p^exponent, p = exp(logprob) being a probability: a step's score, less where it was unlikely.
-
-    With `exponent` 0 that is s itself.
-    """
-    loss = -exponent * min(logprob, 0.0)
-    if loss == 0.0:
-        return s
-    log_q = logsigmoid(s) - loss  # of what is below 1
-    return log_q - math.log(-math.expm1(log_q))
-
-
 def _geometric_mean(logits: Sequence[float]) -> float:
     # S = (Π σ(s_i))^(1/n) = exp(mean log σ(s_i)) (paper, section 3.2)
     return math.exp(math.fsum(map(logsigmoid, logits)) / len(logits))

@@ -18,6 +18,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from reflective.sprm.logprobs import LogprobTerms
+
 BACKBONE_GRADIENT_SCALE: Final = 1e-4  # share of the head's gradient that reaches the backbone; reference, dp_actor.py
 DROPOUT: Final = 0.5  # reference, fsdp_workers.py
 EXPANSION: Final = 2  # width of the hidden layer in units of H; paper, section 3.2
@@ -60,12 +62,12 @@ class SPRMHead(nn.Module):
         return self.logprob_weight is not None
 
     @property
-    def logprob_weights(self) -> tuple[float, float, float] | None:
+    def logprob_terms(self) -> LogprobTerms | None:
         """w and v as numbers, for engines that add them to MLP(h) themselves; None for a plain head."""
         if self.logprob_weight is None:
             return None
         mean, lowest = self.logprob_weight.tolist()
-        return mean, lowest, self.probability_exponent
+        return LogprobTerms(mean, lowest, self.probability_exponent)
 
     def forward(self, h: Tensor, logprob_features: Tensor | None = None) -> Tensor:
         """Step logits (…) in float32 from hidden states (…, H) of any floating type.
@@ -100,7 +102,7 @@ class SPRMHead(nn.Module):
 
 
 def _times_probability(s: Tensor, logprob: Tensor, exponent: float) -> Tensor:
-    """`aggregate.times_probability` of tensors (…)."""
+    """`logprobs.times_probability` of tensors (…)."""
     loss = -exponent * logprob.clamp(max=0.0)
     log_q = nn.functional.logsigmoid(s) - loss
     return torch.where(loss > 0, log_q - torch.log(-torch.expm1(log_q)), s)

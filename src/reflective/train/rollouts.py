@@ -24,9 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reflective.engines.base import Finished, Request, Sampling
-from reflective.engines.sequence import step_logprobs
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError, ContextError
+from reflective.sprm.logprobs import step_logprobs
 from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG
 from reflective.train.progress import Note, Stop, clock
 from reflective.types import Problem, Trajectory

@@ -6,9 +6,8 @@ import torch
 from engines.torch.runs import RULE, STEP_IDS, THINK, THINK_END, count_calls, make_engine, prompts, reference, write
 from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
-from reflective.engines.sequence import step_logprobs
 from reflective.engines.torch import hf
-from reflective.sprm.aggregate import times_probability
+from reflective.sprm.logprobs import step_logprobs, times_probability
 from reflective.sprm.segment import StepRule
 
 (PROMPT,) = prompts(9)

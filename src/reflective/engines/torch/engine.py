@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reflective.engines.base import Event, Request
-from reflective.engines.sequence import TEXT_INTERVAL, Running, step_logprobs
+from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.text import eos_ids_of
 from reflective.engines.tokens import TokenEngine
 from reflective.engines.torch.fused import FusedBackbone, can_fuse
@@ -31,6 +31,7 @@ from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, suren
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
 from reflective.sprm.head import SPRMHead
+from reflective.sprm.logprobs import step_logprobs
 from reflective.sprm.segment import StepRule, step_positions
 from reflective.types import FinishReason, Step
 
@@ -83,6 +84,7 @@ class TorchEngine(TokenEngine):
             tokenizer,
             rule,
             scored=head is not None,
+            logprob_terms=head.logprob_terms if head is not None else None,
             aggregation=aggregation,
             calibration=calibration,
             context_length=_context_length(model),
@@ -176,6 +178,7 @@ class TorchEngine(TokenEngine):
         if self.busy:
             raise EngineError("the weights changed while trajectories were being written; let them finish first.")
         self._backbone.refresh()
+        self._logprob_terms = self.head.logprob_terms if self.head is not None else None
         self._room.parking.clear()
         self._finished.clear()
         self._features.clear()
@@ -209,7 +212,8 @@ class TorchEngine(TokenEngine):
         extra = None
         if wanted:
             first = 0 if begin else 1  # without a prompt, nothing stands before the response's first token
-            extra = self._logprob_features(logprobs[begin + first - 1 :], [p - first for p in positions])
+            rows = step_logprobs(logprobs[begin + first - 1 :], [p - first for p in positions])
+            extra = torch.tensor(rows, dtype=torch.float32, device=self._device)
         logits = self.head(features, extra).tolist()
         return self._steps(response_ids, positions, logits)
 
@@ -367,13 +371,6 @@ class TorchEngine(TokenEngine):
             return
         for i, logit in zip(scored, self._backbone.score(self.head, features, scored), strict=True):
             self._take_score(running[i], logit)
-
-    @property
-    def _logprob_weights(self) -> tuple[float, float, float] | None:
-        return self.head.logprob_weights if self.head is not None else None
-
-    def _logprob_features(self, logprobs: Sequence[float], positions: Sequence[int]) -> Tensor:
-        return torch.tensor(step_logprobs(logprobs, positions), dtype=torch.float32, device=self._device)
 
     # ---- memory
 

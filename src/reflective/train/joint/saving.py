@@ -25,6 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from reflective.checkpoint import SPRMConfig
+from reflective.checkpoint.attach import new_head
 from reflective.checkpoint.config import HEAD_FILE, SPRM_FOLDER
 from reflective.checkpoint.save import disk_errors, write_head
 from reflective.checkpoint.source import quiet
@@ -158,7 +159,7 @@ def whole_head(sprm: SPRMConfig, state: Mapping[str, Tensor]) -> SPRMHead:
     """A head with these weights (the one in the model may be in pieces). Saving draws no random number, or a run that
     was saved would go on otherwise than one that was not."""
     with torch.random.fork_rng(devices=[]):
-        head = SPRMHead(sprm.hidden_size, sprm.dropout, sprm.logprob_features, sprm.probability_exponent)
+        head = new_head(sprm)
     head.load_state_dict(state)
     return head
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reflective.checkpoint import SPRMConfig
-from reflective.engines.sequence import step_logprobs
+from reflective.sprm.logprobs import step_logprobs
 from reflective.sprm.segment import step_positions
 
 NO_STEP = -1
