@@ -181,6 +181,13 @@ class TestWithATinyModel:
         assert by_ids == by_text and len(by_ids.step_scores) == 2
         assert by_ids.score == pytest.approx((by_ids.step_scores[0] * by_ids.step_scores[1]) ** 0.5)
 
+    def test_a_response_that_opens_the_thinking_itself_opens_it_once(self, front):
+        messages = [{"role": "user", "content": "What is 2 + 2?"}]
+        bare = front.score(messages=messages, response="a.\n\nb.\n\n</think>4")
+        opened = front.score(messages=messages, response="<think>\na.\n\nb.\n\n</think>4")  # as in the template
+        assert opened.step_scores == pytest.approx(bare.step_scores, abs=1e-6) and len(bare.step_scores) == 2
+        assert opened.step_positions == tuple(position + 2 for position in bare.step_positions)
+
     def test_raw_text_is_taken_as_it_is(self, front):
         scored = front.score(prompt="Q: 2+2?\n<think>", response="a.\n\nb.\n\n</think>4")
         assert len(scored.step_positions) == 2

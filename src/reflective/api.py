@@ -155,7 +155,8 @@ class Reflective:
         """Score the steps of a given response.
 
         The prompt is one of `prompt` (raw text, taken as it is), `messages` (for the chat template, with the thinking
-        opened) and `prompt_ids`; the response is `response` or `response_ids`.
+        opened, once also where the response begins with `<think>`) and `prompt_ids`; the response is `response` or
+        `response_ids`, token by token as the model would have written it: also the line break that it begins with.
         """
         if sum(given is not None for given in (prompt, messages, prompt_ids)) != 1:
             raise InputError("give the prompt as exactly one of prompt, messages and prompt_ids.")
@@ -176,6 +177,9 @@ class Reflective:
             answer = list(engine.tokenizer.encode(_text("response", response), add_special_tokens=False, verbose=False))
         else:
             answer = _ids("response_ids", response_ids, engine)
+        opening = engine.rule.think_id
+        if messages is not None and answer[:1] == [opening]:  # the template has opened the thinking already
+            ids = ids[: len(ids) - 1 - ids[::-1].index(opening)]
         steps = engine.score(ids, answer)
         return ScoredResponse(
             step_positions=tuple(step.position for step in steps),

@@ -14,7 +14,8 @@ from reflective.errors import InputError, ReflectiveError
 
 DESCRIPTION = """\
 Score the steps of given responses. Each line of FILE is a JSON object with the prompt as "prompt" (raw text),
-"messages" (for the chat template) or "prompt_ids", and the response as "response" or "response_ids". Out comes a JSON
+"messages" (for the chat template) or "prompt_ids", and the response as "response" or "response_ids", just as the model
+would have written it (nano begins with a line break). Out comes a JSON
 line each: step_positions (in the response's tokens), step_scores and score, with the line's number and id.
 A broken line is reported on stderr, the rest is done, and the exit code is 1."""
 EXAMPLES = """\
