@@ -32,7 +32,7 @@ help:
 	@echo "make demo             solve a countdown problem with 32 trajectories of the shipped model"
 	@echo "make test             ruff, mypy --strict and the tests"
 	@echo "make bench            the benchmarks; each ends in one JSON line"
-	@echo "make reproduce        the paper's claims, examined again: docs/results.md, in several hours"
+	@echo "make reproduce        the paper's claims, examined again: docs/results.md, in hours"
 	@echo "make reproduce-quick  the same in miniature, in minutes: runs/reproduce-quick/results.md"
 
 setup: $(STAMP)

@@ -1,6 +1,6 @@
 """Examines the paper's claims again, from the shipped recipe to a page of tables and plots, all from records.
 
-    python recipes/reproduce/reproduce.py                              # full, hours on two cores: docs/results.md
+    python recipes/reproduce/reproduce.py                              # hours on two cores: docs/results.md
     python recipes/reproduce/reproduce.py --settings quick.toml        # in miniature, minutes: runs/reproduce-quick
     python recipes/reproduce/reproduce.py --only 1 5 --model runs/nano/model
     python recipes/reproduce/reproduce.py --write                      # the page again, from the records that are there

@@ -11,12 +11,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from reflective.errors import InputError
 from reflective.train.config import at_least, make_config
 
 Table = Mapping[str, Any]
+JOINT_STUDIES: Final = ("aha", "joint")  # those that [trainer] is for
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class Settings:
         table = dataclasses.asdict(self)
         if name not in table:  # what is shared, and study 1: nothing is trained for it
             return {"data": table["data"]}
-        return {**{key: table[key] for key in ("seeds", "data", "head", "trainer")}, "study": table[name]}
+        keys = ("seeds", "data", "head", "trainer") if name in JOINT_STUDIES else ("seeds", "data", "head")
+        return {**{key: table[key] for key in keys}, "study": table[name]}
 
 
 def read_settings(path: Path, **overrides: Any) -> Settings:

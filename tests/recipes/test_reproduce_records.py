@@ -179,7 +179,7 @@ def _labelled(record):
 
 
 def test_the_shipped_settings_are_read():
-    for name in ("full", "quick", "short"):
+    for name in ("full", "quick"):
         found = settings.read_settings(RECIPES / "reproduce" / f"{name}.toml")
         assert len(found.seeds) >= 3 and len(found.scaling.sizes) >= 3
         assert len({*found.losses.variants, *found.aha.variants}) >= 5
@@ -187,9 +187,9 @@ def test_the_shipped_settings_are_read():
 
 
 def test_a_file_that_extends_another_says_only_what_differs():
-    full, short = (settings.read_settings(RECIPES / "reproduce" / f"{name}.toml") for name in ("full", "short"))
-    assert short.data.test_problems < full.data.test_problems
-    assert short.losses.variants == full.losses.variants and short.data.levels == full.data.levels
+    full, quick = (settings.read_settings(RECIPES / "reproduce" / f"{name}.toml") for name in ("full", "quick"))
+    assert quick.data.test_problems < full.data.test_problems
+    assert quick.losses.variants == full.losses.variants and quick.data.levels == full.data.levels
 
 
 def test_overrides_stand_above_the_file():
