@@ -31,6 +31,7 @@ TEXTS = 20_000  # problems and traces that the tokenizer is learnt from
 FIRST_PROBLEMS = 1500  # that the head learns from before joint training
 PROBLEMS = 4000  # and after it
 VALIDATION_PROBLEMS = 300
+INTERRUPTED = 130  # as shells have it after Ctrl-C
 
 
 def main() -> int:
@@ -56,7 +57,8 @@ def main() -> int:
         supervised = train_sft(config)
         if supervised.interrupted:
             return supervised.exit_code
-        make_head(config, supervised.folder, run / "rollouts", min(FIRST_PROBLEMS, arguments.problems))
+        if not make_head(config, supervised.folder, run / "rollouts", min(FIRST_PROBLEMS, arguments.problems)):
+            return INTERRUPTED
         if not is_made(last := run / "joint" / "rollouts"):
             joint = train_joint(
                 read_config(
@@ -69,7 +71,8 @@ def main() -> int:
             )
             if joint.interrupted:
                 return joint.exit_code
-        make_head(config, run / "joint" / "model", last, arguments.problems)
+        if not make_head(config, run / "joint" / "model", last, arguments.problems):
+            return INTERRUPTED
     except ReflectiveError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -98,11 +101,12 @@ def is_made(work: Path) -> bool:
     return (work / "fitted").exists()
 
 
-def make_head(config: SFTConfig, model: Path, work: Path, problems: int) -> None:
-    """The score head, fitted and calibrated on what the model samples, into `sprm/` beside the weights."""
+def make_head(config: SFTConfig, model: Path, work: Path, problems: int) -> bool:
+    """The score head, fitted and calibrated on what the model samples, into `sprm/` beside the weights; False where
+    Ctrl-C came before."""
     if is_made(work):
-        return
-    train_head(
+        return True
+    result = train_head(
         HeadConfig(
             model=str(model),
             tasks=tuple(name for name in sorted(config.data.families) if name != drills.NAME),
@@ -116,7 +120,9 @@ def make_head(config: SFTConfig, model: Path, work: Path, problems: int) -> None
             work=str(work),
         )
     )
-    (work / "fitted").touch()
+    if not result.interrupted:
+        (work / "fitted").touch()
+    return not result.interrupted
 
 
 if __name__ == "__main__":

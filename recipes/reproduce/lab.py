@@ -29,7 +29,7 @@ from reflective.records import Record
 from reflective.search import Settings as SearchSettings
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
-from reflective.train.joint.beginning import model_digest
+from reflective.train.joint.beginning import weights_digest
 from reflective.train.progress import Note
 from reflective.types import Problem
 
@@ -61,7 +61,7 @@ class Lab:
     @cached_property
     def weights(self) -> str:
         """A hash of the model."""
-        return model_digest(self.checkpoint().model)
+        return weights_digest(self.checkpoint().model)
 
     # ---- what all studies share
 

@@ -20,7 +20,7 @@ from reflective.evaluate.manifest import RECORDS, claim
 from reflective.evaluate.run import Plan, with_own_keys
 from reflective.records import Record, RecordWriter, read_records
 from reflective.search import BestOfN, Settings, solve_many
-from reflective.train.joint.beginning import model_digest
+from reflective.train.joint.beginning import weights_digest
 from reflective.train.progress import Note, clock
 from reflective.types import Problem, Solution
 
@@ -43,7 +43,7 @@ def sample(
     folder holds another run, and KeyboardInterrupt on Ctrl-C; what was solved before is recorded in any case.
     """
     problems = with_own_keys(problems)
-    described = {"name": folder.name, "weights": model_digest(engine.model), "ids": keep_ids}
+    described = {"name": folder.name, "weights": weights_digest(engine.model, engine.head), "ids": keep_ids}
     plan = Plan(k, BestOfN("all"), settings, described)
     claim(folder, plan.manifest(engine, problems))
     numbers = {problem.id or problem.text: number for number, problem in enumerate(problems)}

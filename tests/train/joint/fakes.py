@@ -33,6 +33,12 @@ def length(*, completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [len(ids) / 10 for ids in completion_ids]
 
 
+def of_the_answer(*, prompts: list[str], answer: list[str], **_: Any) -> list[float]:
+    """1 where the answer is the sum that the question asks for."""
+    sums = [sum(map(int, prompt.removeprefix("What is ").removesuffix("?").split(" + "))) for prompt in prompts]
+    return [float(str(total) == gold) for total, gold in zip(sums, answer, strict=True)]
+
+
 def broken(**_: Any) -> list[float]:
     raise RuntimeError("no such luck")
 

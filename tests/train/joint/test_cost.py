@@ -74,6 +74,7 @@ def test_the_advised_way_is_the_simplest_that_fits() -> None:
     assert advised(large, Work(gpus=1)) is None
     planned = plan("32b", Work(gpus=16))
     assert planned["configuration"] == "recipes/accelerate/fsdp2-2x8.yaml"
+    assert plan("7b", Work(gpus=24))["configuration"] is None  # none is shipped for three nodes
     assert planned["gpu_hours"] == pytest.approx(16 * planned["hours"], rel=0.02)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 
 from reflective.checkpoint import load_checkpoint
 from reflective.errors import CheckpointError, InputError, TrainingError
+from reflective.train.joint.beginning import weights_digest
 from reflective.train.joint.run import JointResult, prepare, train_joint
 from reflective.train.joint.saving import WRITING, whole_checkpoints
 from reflective.train.joint.telling import read_curves
@@ -232,13 +234,46 @@ def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
         trained(tmp_path, steps=3)
 
 
+def test_one_other_weight_is_another_model() -> None:
+    model, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    known = weights_digest(model, head)
+    assert weights_digest(model, head) == known != weights_digest(model)
+    with torch.no_grad():
+        head.bias += 1e-6
+    assert weights_digest(model, head) != known
+
+
+def test_a_generation_is_not_shared_anew_among_processes(tmp_path: Path) -> None:
+    settings = {"log": {"save_every": 1}, "policy": {"iterations": 2}}
+    trained(tmp_path, steps=1, **settings)
+    newest = tmp_path / "run" / "checkpoint-1"
+    shutil.copy(newest / "rollouts-0.safetensors", newest / "rollouts-1.safetensors")
+    with pytest.raises(CheckpointError, match=r"2 process\(es\) share"):
+        trained(tmp_path, steps=2, **settings)
+
+
 def test_own_rewards_are_added_by_weight(tmp_path: Path) -> None:
     functions = [f"{HERE}:chance", f"{HERE}:length"]
     result, _ = trained(tmp_path, rewards={"functions": functions, "weights": [1.0, 0.5]}, steps=1)
     figures = result.figures
-    mean = figures["rewards/chance/mean"], figures["rewards/length/mean"]
-    assert figures["rewards/length/mean"] == pytest.approx(figures["completions/mean_length"] / 10)
-    assert figures["reward"] == pytest.approx(mean[0] + 0.5 * mean[1], rel=0.3)  # an ungradable one has only the second
+    mean = figures[f"rewards/{HERE}:chance/mean"], figures[f"rewards/{HERE}:length/mean"]
+    assert figures["reward"] == pytest.approx(mean[0] + 0.5 * mean[1])
+
+
+def test_own_rewards_see_the_gold_answer(tmp_path: Path) -> None:
+    name = f"{HERE}:of_the_answer"
+    result, _ = trained(tmp_path, rewards={"functions": [name], "outcome": name}, steps=1)
+    assert result.figures["reward"] == 1.0  # each question asks for the sum that its answer is
+
+
+def test_a_run_that_is_complete_is_not_trained_further(tmp_path: Path) -> None:
+    first, _ = trained(tmp_path, steps=2)
+    weights = (first.folder / "model.safetensors").read_bytes()
+    shutil.rmtree(first.folder)  # as when it was killed before the model was written
+    again, notes = trained(tmp_path, steps=2)
+    assert again.steps == 2 and not any("step      3" in note for note in notes)
+    assert (again.folder / "model.safetensors").read_bytes() == weights
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_answers_are_verified(tmp_path: Path) -> None:
@@ -300,7 +335,9 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch
         ({"rewards": {"functions": ["no.such:thing"], "outcome": "no.such:thing"}}, "can't be found"),
         ({"rewards": {"functions": ["nonsense"], "outcome": "nonsense"}}, "package.module:function"),
         ({"trl": {"learning_rat": 1.0}}, "Did you mean 'learning_rate'"),
-        ({"trl": {"loss_type": "none", "num_generations": 3}}, "TRL refuses"),
+        ({"trl": {"generation_batch_size": 3}}, "TRL refuses"),
+        ({"trl": {"temperature": 0.5}}, "another table sets it"),
+        ({"trl": {"top_p": 0.5}}, "don't read it"),
         ({"head": {"filter": "sprr"}}, "self_supervised"),
         ({"policie": {"lr": 1.0}}, "Did you mean 'policy'"),
         ({"head": {"fresh": True, "logprob_features": True}, "rollouts": {"engine": "trl"}}, "log-probabilities"),

@@ -28,6 +28,8 @@ def test_collapsed_entropy_and_trajectories_that_are_all_alike_are_told_once(tmp
     notes = told(tmp_path, figures, figures)
     assert sum("entropy has collapsed" in note for note in notes) == 1
     assert sum("all right" in note and "harder" in note for note in notes) == 1
+    mixed = told(tmp_path, {"loss": 0.1, "reward": 0.6, "frac_reward_zero_std": 1.0})
+    assert any("all right or all wrong" in note and "harder" in note for note in mixed)
     healthy = {"loss": 0.1, "entropy": 0.7, "reward": 0.5, "frac_reward_zero_std": 0.2}
     assert len(told(tmp_path, healthy)) == 1
 

@@ -20,7 +20,7 @@ from reflective.sprm.loss import UNGRADABLE
 from reflective.train.joint.run import JointRun, prepare
 from reflective.train.joint.steps import NO_STEP, step_table, trimmed
 from tiny import tiny_model
-from train.joint.fakes import STEP_TOKENS, tiny_joint
+from train.joint.fakes import HERE, STEP_TOKENS, tiny_joint
 
 PAD, STEP = 259, STEP_TOKENS[3]
 
@@ -61,7 +61,7 @@ def batch_of(run: JointRun, outcomes: list[int], seed: int = 0, step_every: int 
 
 
 def plain_statement(model: Any, head: Any, run: JointRun, batch: dict[str, Any]) -> torch.Tensor:
-    """GRPO ("bnpo" normalisation) and the SPR loss, with nothing of TRL and nothing of ours but the weights."""
+    """GRPO and the SPR loss, with nothing of TRL and nothing of ours but the weights."""
     settings = run.config.head
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
@@ -75,7 +75,14 @@ def plain_statement(model: Any, head: Any, run: JointRun, batch: dict[str, Any])
     advantage = batch["advantages"].unsqueeze(1)
     low, high = 1 - run.config.policy.clip, 1 + (run.config.policy.clip_high or run.config.policy.clip)
     objective = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
-    policy = -(objective * counted).sum() / counted.sum()
+    if run.config.policy.kl:
+        apart = batch["ref_per_token_logps"] - logps  # "low_var": exp(d) − d − 1
+        objective = objective - run.config.policy.kl * (apart.exp() - apart - 1)
+    if run.config.policy.loss == "grpo":  # the mean over trajectories that are graded
+        graded = counted.sum(1) > 0
+        policy = -((objective * counted).sum(1)[graded] / counted.sum(1)[graded]).mean()
+    else:  # "bnpo"
+        policy = -(objective * counted).sum() / counted.sum()
 
     terms, weights, p, n = [], [], 1, 1
     for row in range(len(ids)):
@@ -89,16 +96,30 @@ def plain_statement(model: Any, head: Any, run: JointRun, batch: dict[str, Any])
             if settings.filter == "none" or (s > 0) == (y == 1):
                 p, n = p + (y == 1), n + (y == 0)
                 terms.append(binary_cross_entropy_with_logits(s, torch.tensor(float(y))))
-                weights.append(y)
-    w = torch.tensor([1.5 * n / (p + n) if y else p / (p + n) for y in weights])
+                weights.append((y, float(batch["step_weights"][row]) if settings.problem_balanced else None))
+    w = torch.tensor([(1.5 * n / (p + n) if y else p / (p + n)) if v is None else v for y, v in weights])
     spr = (torch.stack(terms) * w).sum() / (w.sum() + 1e-5)
     return policy + settings.coefficient * spr
 
 
-@pytest.mark.parametrize("changes", [{}, {"filter": "none", "coefficient": 0.3}, {"backbone_gradient_scale": 1e-4}])
-def test_loss_and_gradients_equal_a_plain_statement(tmp_path: Path, changes: dict[str, Any]) -> None:
-    run = made(tmp_path, head=changes)
+@pytest.mark.parametrize(
+    ("head", "policy"),
+    [
+        ({}, {}),
+        ({"filter": "none", "coefficient": 0.3}, {"kl": 0.1}),
+        ({"backbone_gradient_scale": 1e-4}, {"loss": "grpo"}),
+        ({"problem_balanced": True}, {"loss": "grpo", "kl": 0.1}),
+    ],
+)
+def test_loss_and_gradients_equal_a_plain_statement(
+    tmp_path: Path, head: dict[str, Any], policy: dict[str, Any]
+) -> None:
+    run = made(tmp_path, head=head, policy=policy)
     batch = batch_of(run, [1, 0, UNGRADABLE, 1, 0, 1])
+    if policy.get("kl"):
+        batch["ref_per_token_logps"] = batch["old_per_token_logps"] - 6.0  # near those of random weights
+    if head.get("problem_balanced"):
+        batch["step_weights"] = torch.tensor([0.5, 2.0, 0.0, 1.0, 0.25, 1.5])
     loss = run.trainer._compute_loss(run.trainer.model, batch)
     loss.backward()
     plain = load_checkpoint(run.config.model, dtype="float32", device="cpu")
@@ -298,3 +319,20 @@ def test_balanced_weights_are_those_of_whole_groups(tmp_path: Path) -> None:
             both = right and wrong and outcome != UNGRADABLE
             expected = (right + wrong) / (2 * group.count(outcome)) if both else 0.0
             assert float(batch["step_weights"][row]) == pytest.approx(expected)
+
+
+def test_an_ungradable_trajectory_is_none_whatever_other_rewards_say(tmp_path: Path) -> None:
+    names = [f"{HERE}:chance", f"{HERE}:length"]
+    run = made(tmp_path, rewards={"functions": names, "outcome": names[0]})
+    kept = {}
+    calculate = run.trainer._calculate_rewards
+    run.trainer._calculate_rewards = lambda *a: kept.update(rewards=calculate(*a)) or kept["rewards"]
+    rows = [dict(run.trainer.train_dataset[i]) for i in range(8) for _ in range(4)]
+    batch = run.trainer._generate_and_score_completions(rows)
+    unknown = batch["outcomes"] == UNGRADABLE
+    assert unknown.any() and not unknown.all()
+    assert kept["rewards"][unknown].isnan().all() and not kept["rewards"][~unknown].isnan().any()
+    for start in range(0, 32, 4):  # what is left of a group is compared with its own mean
+        mine = slice(start, start + 4)
+        advantages = batch["advantages"][mine][~unknown[mine]]
+        assert float(advantages.sum()) == pytest.approx(0.0, abs=1e-4)

@@ -27,6 +27,10 @@ TRAINER = {
     "create_optimizer": "(self, model=None) -> torch.optim.optimizer.Optimizer",
     "_clip_grad_norm": "(self, model)",
     "_get_output_dir": "(self, trial: 'optuna.Trial | dict[str, Any] | None') -> str",
+    "_run_epoch": (
+        "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
+        "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch)"
+    ),
     "_save": "(self, output_dir: str | None = None, state_dict: dict | None = None) -> None",
     "_load_from_checkpoint": (
         "(self, resume_from_checkpoint: str, model: torch.nn.modules.module.Module | None = None) -> None"

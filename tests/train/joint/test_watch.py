@@ -41,6 +41,12 @@ def test_selection_on_held_out_problems() -> None:
     assert held_out_figures([]) == {}
 
 
+def test_ungradable_trajectories_count_neither_right_nor_wrong() -> None:
+    group = [candidate(0.9, None), candidate(0.5, True), candidate(0.2, False)]
+    figures = held_out_figures([(1, c) for c in group] + [(2, candidate(0.7, None))])
+    assert figures["spr/single"] == 0.5 and figures["spr/best_of_n"] == 1.0 and figures["spr/oracle"] == 1.0
+
+
 def test_the_gap_is_that_of_the_rollouts_where_they_are_scored() -> None:
     watch = Watch("geometric_mean")
     watch.rollout("train", [1, 1, 0, -1, 0], [0.8, 0.6, 0.3, 0.99, None])

@@ -14,6 +14,10 @@ from reflective.errors import InputError
 from reflective.train.joint.config import JointConfig
 
 VLLM_MODES = {"vllm_server": "server", "vllm_colocate": "colocate"}
+# settings of TRL's that say how it writes, which an engine of ours does not read
+UNREAD = {
+    "torch": ("top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm")
+}
 
 
 def grpo_arguments(config: JointConfig, processes: int, device: torch.device, held_out: int) -> GRPOConfig:
@@ -70,6 +74,12 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
     if rollouts.engine in VLLM_MODES:
         values |= {"use_vllm": True, "vllm_mode": VLLM_MODES[rollouts.engine]}
         values |= {f"vllm_{name}": value for name, value in rollouts.vllm.items()}
+    ours = sorted(set(config.trl) & (set(values) | set(UNREAD.get(rollouts.engine, ()))))
+    if ours:
+        raise InputError(
+            f"[trl] {ours[0]} has no effect there: "
+            + ("another table sets it." if ours[0] in values else f'rollouts by "{rollouts.engine}" don\'t read it.')
+        )
     known = {f.name for f in fields(GRPOConfig)}
     for name in {**values, **config.trl}:
         if name not in known:
@@ -94,7 +104,7 @@ def _evaluated_at_once(config: JointConfig, processes: int, held_out: int) -> in
     since what is left over would be filled up with trajectories that are there already."""
     group = config.log.evaluate_group
     total = held_out * group
-    most = max(config.micro_batch, config.rollouts.rows if config.rollouts.engine == "torch" else 1, group)
+    most = max(config.micro_batch, group)
     fitting = [n for n in range(1, most + 1) if total % (n * processes) == 0 and n * processes % group == 0]
     if not fitting:
         raise InputError(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from reflective.checkpoint import Checkpoint, SPRMConfig, init_head
 from reflective.engines.text import encode_chat
@@ -94,7 +95,11 @@ def in_pieces() -> str | None:
 
 
 def check_engine(config: JointConfig) -> None:
-    """The embedded engine reads whole weights."""
+    """The embedded engine reads whole weights, and adapters are merged into whole ones."""
+    if config.lora.rank and (what := in_pieces()):
+        raise InputError(
+            f"adapters can't be merged where {what} cuts the weights into pieces. Launch with DDP, or set [lora] rank = 0."
+        )
     if config.rollouts.engine == "torch" and (what := in_pieces()):
         raise InputError(
             f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
@@ -102,11 +107,14 @@ def check_engine(config: JointConfig) -> None:
         )
 
 
-def model_digest(model: Any) -> str:
-    """Of the model's shape and of what its embeddings hold: another model under the same name is told apart."""
-    table = model.get_input_embeddings().weight.detach()
-    seen = (model.config.to_json_string(), float(table.double().sum()), float(table.double().abs().sum()))
-    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+def weights_digest(*modules: nn.Module | None) -> str:
+    """Of every weight of a model and of what goes with it: another one under the same name is told apart."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in {} if module is None else module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def with_adapters(model: Any, config: JointConfig) -> Any:

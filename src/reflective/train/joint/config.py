@@ -128,7 +128,7 @@ class HeadLossConfig:
     filter: Literal["self_supervised", "none"] = "self_supervised"
     plain_steps: int = 0  # steps of plain BCE before the filter begins
     class_balance: bool = True
-    problem_balanced: bool = False  # right and wrong trajectories of a problem weigh the same
+    problem_balanced: bool = False  # right and wrong trajectories of a problem weigh the same; no class_balance then
     backbone_gradient_scale: float = 1e-4  # reference, dp_actor.py
     dropout: float | None = None  # None: as the head has it
     fresh: bool = False
@@ -193,7 +193,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class JointConfig:
-    """A run of joint training. The [trl] table goes to TRL's `GRPOConfig` as it is, over what is set here."""
+    """A run of joint training. The [trl] table goes to TRL's `GRPOConfig` as it is, beside what is set here."""
 
     model: str
     output: str

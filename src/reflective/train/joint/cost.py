@@ -25,6 +25,7 @@ LAYER_BYTES: Final = 34  # a token and unit of H that a layer keeps for its back
 LOGIT_TOKENS: Final = 256  # tokens whose logits TRL holds at once, in float32, with their gradient
 OVERHEAD_BYTES: Final = 3 * 2**30  # CUDA context, NCCL buffers, fragments
 USABLE: Final = 0.92  # of a GPU's memory
+SHIPPED_GPUS: Final = (8, 16)  # the launches that recipes/accelerate has configurations for
 EFFICIENCY: Final = 0.4  # share of the peak that a training step reaches
 WRITING_EFFICIENCY: Final = 0.05  # of the peak that generation reaches, with some hundreds of rows a GPU
 
@@ -200,7 +201,7 @@ def plan(model: str, work: Work) -> dict[str, Any]:
         "gib": {name: round(memory(shape, work, name).total / 2**30, 1) for name in ("ddp", "fsdp2", "zero3")},
         "kv_gib_of_a_trajectory": round(shape.kv_bytes * work.tokens / 2**30, 2),
         "advised": way,
-        "configuration": f"recipes/accelerate/{way}-{nodes}x8.yaml" if way else None,
+        "configuration": f"recipes/accelerate/{way}-{nodes}x8.yaml" if way and work.gpus in SHIPPED_GPUS else None,
         "seconds_of_a_step": {"writing": round(writing, 1), "learning": round(learning, 1)},
         "hours": round(hours, 1),
         "gpu_hours": round(hours * work.gpus, 0),

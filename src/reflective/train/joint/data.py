@@ -89,10 +89,17 @@ def _usable(problems: list[Problem], encode: Encode, context: int, graded: bool,
 
 
 def rows(problems: Sequence[Problem]) -> Any:
-    """A `datasets.Dataset` with the question as `prompt` and the problem's number, by which everything finds it."""
+    """A `datasets.Dataset` with the question as `prompt`, the gold `answer` ("" where there is none), both for reward
+    functions, and the problem's number, by which everything finds it."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"prompt": [p.text for p in problems], "problem": list(range(len(problems)))})
+    return Dataset.from_dict(
+        {
+            "prompt": [p.text for p in problems],
+            "answer": [p.answer or "" for p in problems],
+            "problem": list(range(len(problems))),
+        }
+    )
 
 
 def numbered(train: Sequence[Problem], held_out: Sequence[Problem]) -> tuple[list[Problem], Any, Any]:

@@ -60,7 +60,7 @@ class Guarded:
     """A reward function whose failures are data: told, counted, and only fatal when they don't stop."""
 
     def __init__(self, name: str, function: Reward, note: Note) -> None:
-        self.__name__ = name.rpartition(":")[2]
+        self.__name__ = name
         self._name, self._function, self._note, self._failures = name, function, note, 0
 
     def __call__(self, *, prompts: Sequence[Any], **columns: Any) -> list[float | None]:

@@ -82,8 +82,8 @@ class JointRun:
             check_engine,
             head_of,
             in_pieces,
-            model_digest,
             prompt_encoder,
+            weights_digest,
             with_adapters,
         )
         from reflective.train.joint.data import data_digest, numbered, read_data
@@ -116,7 +116,10 @@ class JointRun:
         encode = prompt_encoder(self.tokenizer, self.sprm)
         train, held_out = read_data(config, encode, context, self.note)
         problems, train_rows, held_out_rows = numbered(train, held_out)
-        self.folder, self._digest = Path(config.output), config.digest(data_digest(problems) + model_digest(model))
+        self.folder = Path(config.output)
+        self._digest = config.digest(
+            data_digest(problems) + weights_digest(model, head)
+        )
         config = _with_trackers(config, self.note)
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
         ends = eos_ids_of((model.generation_config, model.config, self.tokenizer))
@@ -184,7 +187,7 @@ class JointRun:
         if self.leads and self.config.log.plot:
             write_picture(self.folder, self.note)
         self.note(f"saved: {target} ({time.monotonic() - began:,.0f} s)")
-        return JointResult(target, steps, figures)
+        return JointResult(target, steps, figures, interrupted=self._stop.requested)  # in the last step
 
     def save(self) -> Path:
         """The trained model as a plain checkpoint folder, `<output>/model`."""

@@ -121,12 +121,25 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
             head = base_model(self.model if model is None else model).get_submodule(HEAD)
             head.load_state_dict(load_file(os.path.join(resume_from_checkpoint, SPRM_FOLDER, HEAD_FILE)))
 
+    def _run_epoch(self, **options: Any) -> None:
+        """Nothing for a run that has come to its end: the trainer looks at the number of steps after each one only."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**options)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         pending = Path(checkpoint) / PENDING.format(rank=self.accelerator.process_index)
+        parts = len(list(Path(checkpoint).glob(PENDING.format(rank="*"))))
+        if parts and parts != self.accelerator.num_processes:
+            raise CheckpointError(
+                f"'{checkpoint}' lies within a generation that {parts} process(es) share, and there are "
+                f"{self.accelerator.num_processes} now. Go on with {parts}."
+            )
         if pending.is_file():
             batches: dict[int, dict[str, Any]] = {}
             for name, tensor in load_file(pending).items():
@@ -178,7 +191,12 @@ def _full_disk() -> Iterator[None]:
 def whole_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     found = [p for p in run.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if re.fullmatch(r".*-\d+", p.name) and p.is_dir()]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def clean(run: Path) -> None:

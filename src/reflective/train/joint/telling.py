@@ -97,9 +97,11 @@ class Telling(TrainerCallback):
                 "entropy",
             )
         if figures.get("frac_reward_zero_std", 0.0) >= ALIKE:
-            what, other = ("right", "harder") if figures.get("reward", 0.0) > 0.5 else ("wrong", "easier")
+            reward = figures.get("reward", 0.0)
+            what = "all right" if reward >= ALIKE else "all wrong" if reward <= 1 - ALIKE else "all right or all wrong"
+            other = "harder" if reward > 0.5 else "easier"
             self._once(
-                f"step {step}: the trajectories of nearly every problem are all {what}, so the policy learns next to "
+                f"step {step}: the trajectories of nearly every problem are {what}, so the policy learns next to "
                 f"nothing. Take {other} problems.",
                 what,
             )

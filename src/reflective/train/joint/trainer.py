@@ -41,6 +41,7 @@ from reflective.train.joint.watch import Watch
 from reflective.train.joint.with_vllm import keep_head_out
 
 RIGHT_ABOVE = 0.5  # a reward of the outcome function above this says right
+TRAJECTORY_MEANS = ("grpo", "dr_grpo", "sapo", "luspo")  # losses that TRL divides by trajectories, not by tokens
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class JointTrainer(WholeCheckpoints):
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._outcomes = outcomes_of(rewards[:, self.part.outcome])  # of all ranks
-        return rewards
+        # TRL leaves out of a group's mean what no function has rewarded: an ungradable trajectory is that, whatever
+        # other functions say of it
+        return rewards.masked_fill((self._outcomes == UNGRADABLE).unsqueeze(1), torch.nan)  # (B, functions)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -156,7 +159,7 @@ class JointTrainer(WholeCheckpoints):
             caught.append(out["step_logits"])
             return out
 
-        policy: Tensor = super()._compute_loss(forward, inputs)
+        policy: Tensor = super()._compute_loss(forward, inputs) * self._graded_share(inputs)
         mode = "train" if self.model.training else "eval"
         accumulated = self.current_gradient_accumulation_steps if mode == "train" else 1
         spr = self._spr_loss(caught[0], inputs)
@@ -167,6 +170,13 @@ class JointTrainer(WholeCheckpoints):
         loss: Tensor = policy + self.part.loss.coefficient * spr.loss / accumulated
         self._refuse_diverged("the loss", float(loss.detach()))
         return loss
+
+    def _graded_share(self, inputs: dict[str, Any]) -> float:
+        """What makes TRL's mean over a micro-batch's trajectories one over those that are graded."""
+        if self.loss_type not in TRAJECTORY_MEANS:
+            return 1.0
+        count = len(inputs["outcomes"])
+        return count / max(int((inputs["outcomes"] != UNGRADABLE).sum()), 1)
 
     def _refuse_diverged(self, what: str, value: float) -> None:
         """Stop before a number that is none reaches the weights."""
@@ -184,7 +194,8 @@ class JointTrainer(WholeCheckpoints):
             inputs["outcomes"],
             inputs["step_index"] != NO_STEP,
             filter="none" if plain else "self_supervised",
-            class_balance=settings.class_balance,
+            # v balances right and wrong already
+            class_balance=settings.class_balance and not settings.problem_balanced,
             weights=inputs.get("step_weights"),
             reduce_counts=lambda counts: self.accelerator.reduce(counts, "sum"),  # on every rank, steps or none
         )

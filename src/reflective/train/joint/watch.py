@@ -102,10 +102,12 @@ class Watch:
 
 
 def held_out_figures(candidates: Sequence[tuple[int, Candidate]]) -> dict[str, float]:
-    """AUCs and accuracies of selections, over (problem, trajectory) pairs; problems weigh the same."""
+    """AUCs and accuracies of selections, over (problem, trajectory) pairs; problems weigh the same. Ungradable
+    trajectories are left out."""
     groups: dict[int, list[Candidate]] = {}
     for problem, candidate in candidates:
-        groups.setdefault(problem, []).append(candidate)
+        if candidate.right is not None:
+            groups.setdefault(problem, []).append(candidate)
     if not groups:
         return {}
     every = [c for group in groups.values() for c in group]
