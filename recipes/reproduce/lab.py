@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from features import Place, Steps, load_features, read_features
 from sampling import load, sample
 from settings import DataSettings, Settings
+from writing import hardware
 
 from reflective.checkpoint import Checkpoint, SPRMConfig, init_head, load_checkpoint
 from reflective.engines.torch import TorchEngine
@@ -119,7 +120,8 @@ class Lab:
         finally:
             with (folder / "sittings.jsonl").open("a", encoding="utf-8") as file:
                 spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - worked}
-                file.write(json.dumps({name: round(value, 1) for name, value in spent.items()}) + "\n")
+                row = {name: round(value, 1) for name, value in spent.items()} | {"hardware": hardware()}
+                file.write(json.dumps(row) + "\n")
 
     def claim(self, name: str) -> None:
         """Note what a study's records are made with. Raises `InputError` where they were made with something else."""
@@ -159,9 +161,22 @@ def study_settings(root: Path, name: str) -> dict[str, Any]:
 
 def seconds_of(root: Path, name: str) -> float:
     """How long a study took, over all its sittings."""
-    path = root / name / "sittings.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return float(sum(json.loads(line)["seconds"] for line in lines))
+    return float(sum(row["seconds"] for row in json_lines(root / name / "sittings.jsonl")))
+
+
+def made_on(root: Path, names: Sequence[str]) -> list[str]:
+    """The machines that these studies' records were made on, the first first."""
+    rows = [row for name in names for row in json_lines(root / name / "sittings.jsonl")]
+    return list(dict.fromkeys(row["hardware"] for row in rows))
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; none where it is not there. A line that a killed process began is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def search_settings(data: DataSettings, seed: int) -> SearchSettings:

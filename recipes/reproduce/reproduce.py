@@ -30,9 +30,9 @@ import reading
 import scaling
 import separate
 import transfer
-from lab import SHARED, SPLITS, Lab, is_done, seconds_of, study_settings
+from lab import SHARED, SPLITS, Lab, is_done, made_on, seconds_of, study_settings
 from settings import Settings, read_settings
-from writing import hardware, write_page
+from writing import write_page
 
 from reflective.errors import InputError, ReflectiveError
 from reflective.tasks.base import Split
@@ -117,11 +117,11 @@ def write(settings: Settings, command: str, note: Note) -> dict[str, Any]:
             "command": command,
             "model": about["model"],
             "weights": about["weights"],
-            "seeds": list(settings.seeds),
+            "seeds": sorted({seed for about in made_with for seed in about.get("seeds", ())}),
             "data": about["data"],
             "seconds": {SHARED: sum(seconds_of(root, f"{SHARED}/{split}") for split in SPLITS)},
             "missing": [f"{n}. {s.TITLE}" for n, s in enumerate(STUDIES, 1) if (n, s) not in done],
-            "hardware": hardware(),
+            "hardware": made_on(root, [*(f"{SHARED}/{split}" for split in SPLITS), *(study.NAME for _, study in done)]),
         },
         "studies": [_entry(root, number, study) for number, study in done],
     }

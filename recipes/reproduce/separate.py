@@ -20,7 +20,7 @@ import torch
 from features import Written, sequences
 from findings import Findings, Sheet
 from heads import fit, head_config, judge_test, rollouts_of, write_scored
-from lab import SPLITS, Lab, study_settings
+from lab import SPLITS, Lab, json_lines, study_settings
 from measures import Cell, cell, sentence
 
 from reflective.checkpoint import init_head
@@ -85,7 +85,7 @@ def _time(lab: Lab, folder: Path) -> None:
     """Seconds of each way, one problem at a time as a user would solve it; a line a problem."""
     study, settings = lab.settings.separate, lab.search_settings("test")
     path = folder / TIMES
-    done = {json.loads(row)["problem"] for row in _lines(path)}
+    done = {row["problem"] for row in json_lines(path)}
     records = [record for record in lab.records("test", study.timed_problems) if record.key not in done]
     if not records:
         return
@@ -126,15 +126,11 @@ def _solve(engine: TorchEngine, problem: Problem, k: int, settings: SearchSettin
         pass
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
 def figures(root: Path) -> Findings:
     """From what both said of the test trajectories, and from the times."""
     seeds = study_settings(root, NAME)["seeds"]
     found = judges.judges_of(root / NAME, (SHARED_HEAD, SEPARATE), seeds)
-    times = [json.loads(row) for row in _lines(root / NAME / TIMES)]
+    times = json_lines(root / NAME / TIMES)
     with_head, without, second = (np.array([row[name] for row in times]) for name in (WITH, WITHOUT, SECOND))
     parameters = json.loads((root / NAME / COUNTS).read_text(encoding="utf-8"))
     bootstrap = Bootstrap(len(times))

@@ -58,10 +58,11 @@ def _head(found: Mapping[str, Any]) -> list[str]:
     times = [["shared trajectories", _minutes(shared)]]
     times += [[f"{s['number']}. {s['title']}", _minutes(s["seconds"])] for s in found["studies"]]
     times.append(["together", _minutes(shared + sum(s["seconds"] for s in found["studies"]))])
+    seeds = f", seeds {', '.join(map(str, run['seeds']))}" if run["seeds"] else ""  # none where nothing is trained
     about = (
-        f"Model `{run['model']}` (weights {run['weights']}), seeds {', '.join(map(str, run['seeds']))}; "
-        f"{_amount(data, 'train')} training, {_amount(data, 'validation')} validation and {_amount(data, 'test')} test "
-        f"problems × trajectories, at temperature 1, where a study doesn't say otherwise.{missing}"
+        f"Model `{run['model']}` (weights {run['weights']}){seeds}; {_amount(data, 'train')} training, "
+        f"{_amount(data, 'validation')} validation and {_amount(data, 'test')} test problems × trajectories, "
+        f"at temperature 1, where a study doesn't say otherwise.{missing}"
     )
     how = (
         "Brackets are 95 % intervals over problems; where something is trained, the value is the mean over seeds, and "
@@ -82,7 +83,7 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         "",
         how,
         "",
-        f"Made on {run['hardware']}.",
+        f"Made on {' and on '.join(run['hardware'])}.",
         "",
         *_table(["", "minutes"], times),
     ]

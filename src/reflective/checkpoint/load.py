@@ -47,8 +47,8 @@ def load_checkpoint(
     `require_head`, a plain language model loads, too, and head and config are None. Code from a checkpoint never runs.
     """
     device = resolve_device(device)
-    number_type = resolve_dtype(dtype, device)
     folder = resolve_source(source)
+    number_type = resolve_dtype(dtype, device, stored_bytes(folder))
     if require_head and not has_head(folder):
         raise CheckpointError(no_head(source))
     with quiet():
@@ -57,6 +57,11 @@ def load_checkpoint(
         head, config = read_head(folder, model_config, tokenizer)
         model = _load_model(folder, source, number_type, device)
     return Checkpoint(model, tokenizer, head.to(device) if head is not None else None, config, str(source))
+
+
+def stored_bytes(folder: Path) -> int:
+    """What the backbone's weights take on the disk."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def has_head(folder: Path) -> bool:

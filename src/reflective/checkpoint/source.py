@@ -14,6 +14,7 @@ import torch
 from reflective.errors import CheckpointError, InputError
 
 NANO: Final = "nano"
+SMALL_WEIGHTS: Final = 2**29  # bytes as stored: about 0.25B parameters in bfloat16
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SMALL_FILES: Final = ["*.json", "*.txt", "*.model", "*.jinja", "sprm/*", "score_module.pt"]
@@ -53,15 +54,21 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return found
 
 
-def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device = "auto") -> torch.dtype:
+def resolve_dtype(
+    dtype: str | torch.dtype = "auto", device: str | torch.device = "auto", stored_bytes: int | None = None
+) -> torch.dtype:
     """The number type by name; "auto" is bfloat16 where the device computes in it natively, or else float32.
 
-    A CPU without bfloat16 instructions is about six times slower in it than in float32.
+    A CPU without bfloat16 instructions is about six times slower in it than in float32. One with them is still three
+    times slower where the weights are small (`stored_bytes`), since a step then costs what its operators cost to start,
+    and the compiled step is in float32; at 0.5B parameters both are level, and bfloat16 takes half the memory.
     """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
-        return torch.bfloat16 if _has_bfloat16(resolve_device(device)) else torch.float32
+        where = resolve_device(device)
+        small = where.type == "cpu" and stored_bytes is not None and stored_bytes < SMALL_WEIGHTS
+        return torch.bfloat16 if _has_bfloat16(where) and not small else torch.float32
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; give auto, {', '.join(DTYPES)}.")
     return DTYPES[dtype]

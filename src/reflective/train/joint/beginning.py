@@ -98,7 +98,8 @@ def check_engine(config: JointConfig) -> None:
     """The embedded engine reads whole weights, and adapters are merged into whole ones."""
     if config.lora.rank and (what := in_pieces()):
         raise InputError(
-            f"adapters can't be merged where {what} cuts the weights into pieces. Launch with DDP, or set [lora] rank = 0."
+            f"adapters can't be merged where {what} cuts the weights into pieces. "
+            "Launch with DDP, or set [lora] rank = 0."
         )
     if config.rollouts.engine == "torch" and (what := in_pieces()):
         raise InputError(

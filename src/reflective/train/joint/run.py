@@ -117,9 +117,7 @@ class JointRun:
         train, held_out = read_data(config, encode, context, self.note)
         problems, train_rows, held_out_rows = numbered(train, held_out)
         self.folder = Path(config.output)
-        self._digest = config.digest(
-            data_digest(problems) + weights_digest(model, head)
-        )
+        self._digest = config.digest(data_digest(problems) + weights_digest(model, head))
         config = _with_trackers(config, self.note)
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
         ends = eos_ids_of((model.generation_config, model.config, self.tokenizer))
