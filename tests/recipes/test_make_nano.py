@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from reflective.checkpoint import load_checkpoint
+from reflective.train.head import HeadResult
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "make.py"
 SFT = """
@@ -91,6 +92,14 @@ def test_the_stages_follow_each_other_and_are_not_done_twice(make, monkeypatch, 
     assert {path: path.stat().st_mtime_ns for path in last.rglob("*") if path.is_file()} == before
     curves = (tmp_path / "run" / "joint" / "curves.jsonl").read_text(encoding="utf-8").splitlines()
     assert max(json.loads(line)["step"] for line in curves) == 1
+
+
+def test_ctrl_c_while_a_head_is_sampled_for_is_no_success(make, monkeypatch, tmp_path, capsys):
+    stopped = HeadResult(tmp_path, 0, None, None, {}, interrupted=True)
+    monkeypatch.setattr(make, "train_head", lambda config: stopped)
+    assert run(make, monkeypatch, tmp_path, "--problems", "12") == 130
+    assert not list(tmp_path.rglob("fitted")) and not (tmp_path / "run" / "joint").exists()
+    assert "made:" not in capsys.readouterr().err
 
 
 def test_a_bad_configuration_is_told_in_one_line(make, monkeypatch, tmp_path, capsys):

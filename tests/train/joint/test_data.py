@@ -12,6 +12,7 @@ pytest.importorskip("trl")
 
 from reflective.checkpoint.attach import infer_config
 from reflective.errors import InputError
+from reflective.sprm.segment import StepRule
 from reflective.train.config import read_config
 from reflective.train.joint.beginning import prompt_encoder
 from reflective.train.joint.config import DataConfig, JointConfig
@@ -118,6 +119,15 @@ def test_an_answer_counts_only_where_the_trajectory_ended() -> None:
     cut, open_end = ids("42.\n\n</think>\n\n\\boxed{42}", ended=False), ids("42, I think \\boxed{42}")
     rewards = verified(completion_ids=[right, wrong, cut, open_end, right], problem=[0, 0, 0, 0, 2])
     assert rewards == [1.0, 0.0, 0.0, 0.0, None]
+
+
+def test_a_program_is_rewarded_by_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFLECTIVE_WEAK_SANDBOX", "1")  # the programs are ours
+    metadata = {"mode": "stdin", "tests": [{"input": "1 2\n", "output": "3\n"}], "time_limit_s": 3}
+    problem = Problem("Add two numbers.", None, kind="code", metadata=metadata)
+    texts = [f"```python\nprint({what}(map(int, input().split())))\n```" for what in ("sum", "max")]
+    verified = VerifiedAnswer([problem], StepRule(frozenset({9}), 1, 2), frozenset({0}), lambda ids: texts[ids[0] - 3])
+    assert verified(completion_ids=[[2, 3, 0], [2, 4, 0]], problem=[0, 0]) == [1.0, 0.0]
 
 
 def test_the_recipe_is_a_valid_configuration() -> None:

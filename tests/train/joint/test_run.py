@@ -304,6 +304,18 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_change(tmp_pat
     assert all(torch.equal(p, before[n]) for n, p in run.trainer.model.named_parameters())
 
 
+def test_a_full_gpu_ends_the_run_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tiny_joint(tmp_path), note=lambda _: None)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr(run.trainer, "_compute_loss", full)
+    with pytest.raises(TrainingError, match=r"out of memory in step 1: .* 2 GiB\. Lower micro_batch") as found:
+        run.train()
+    assert "\n" not in str(found.value)
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepare(tiny_joint(tmp_path, log={"save_every": 1}), note=lambda _: None)
     save = torch.save

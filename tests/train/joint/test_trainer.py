@@ -16,7 +16,7 @@ pytest.importorskip("trl")
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from reflective.checkpoint import load_checkpoint
-from reflective.sprm.loss import UNGRADABLE
+from reflective.sprm.loss import UNGRADABLE, spr_loss
 from reflective.train.joint.run import JointRun, prepare
 from reflective.train.joint.steps import NO_STEP, step_table, trimmed
 from tiny import tiny_model
@@ -219,6 +219,25 @@ def test_accumulation_divides_both_losses(tmp_path: Path) -> None:
     run.trainer.current_gradient_accumulation_steps = 4
     quarter = run.trainer._compute_loss(run.trainer.model, batch)
     assert float(quarter) == pytest.approx(float(whole) / 4, abs=1e-7)
+
+
+def test_the_class_weights_are_those_of_all_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(tmp_path, head={"filter": "none"})
+    batch = batch_of(run, [1, 0, 1])
+    elsewhere = torch.tensor([2.0, 30.0])  # kept steps of another rank
+    asked = []
+
+    def reduce(counts: torch.Tensor, how: str) -> torch.Tensor:
+        asked.append(how)
+        return counts + elsewhere
+
+    monkeypatch.setattr(run.trainer.accelerator, "reduce", reduce)
+    logits = torch.randn(batch["step_index"].shape, generator=torch.Generator().manual_seed(0))
+    found = run.trainer._spr_loss(logits, batch).loss
+    mask = batch["step_index"] != NO_STEP
+    expected = spr_loss(logits, batch["outcomes"], mask, filter="none", reduce_counts=lambda c: c + elsewhere).loss
+    alone = spr_loss(logits, batch["outcomes"], mask, filter="none").loss
+    assert asked == ["sum"] and float(found) == float(expected) != float(alone)
 
 
 def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
