@@ -20,14 +20,13 @@ from reflective.records import Record, RecordWriter
 from reflective.search.ranking import best_closed
 from reflective.sprm.aggregate import aggregate
 from reflective.sprm.head import SPRMHead
-from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG
+from reflective.sprm.loss import OUTCOMES
 from reflective.train.config import make_config
 from reflective.train.head import fit_head
 from reflective.train.head_config import HeadConfig
 from reflective.train.progress import Note
 from reflective.train.rollouts import Rollouts
 
-OUTCOMES: Mapping[bool | None, int] = {True: RIGHT, False: WRONG, None: UNGRADABLE}
 DIGITS = 5  # of a logit that is written
 
 Logits = list[list[list[float]]]

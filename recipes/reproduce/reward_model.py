@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from features import BATCH_TOKENS, Written, batches
-from heads import OUTCOMES
 from lab import BEFORE
 from settings import SeparateSettings
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from reflective.records import Record, TrajectoryRecord
 from reflective.sprm.aggregate import aggregate
 from reflective.sprm.head import SPRMHead
-from reflective.sprm.loss import problem_balanced_weights, spr_loss
+from reflective.sprm.loss import OUTCOMES, problem_balanced_weights, spr_loss
 from reflective.sprm.metrics import within_problem_auc
 from reflective.train.progress import Note
 

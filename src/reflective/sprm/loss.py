@@ -16,7 +16,7 @@ Departures from the reference:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -29,6 +29,7 @@ from reflective.errors import TrainingError
 RIGHT: Final = 1
 WRONG: Final = 0
 UNGRADABLE: Final = -1
+OUTCOMES: Final[Mapping[bool | None, int]] = {True: RIGHT, False: WRONG, None: UNGRADABLE}  # of `Verdict.right`
 POSITIVE_FACTOR: Final = 1.5  # right trajectories count half as much again; reference, dp_actor.py
 WEIGHT_EPSILON: Final = 1e-5  # keeps a batch without a kept step at loss 0; reference, dp_actor.py
 

@@ -27,7 +27,7 @@ from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError, ContextError
 from reflective.sprm.logprobs import step_logprobs
-from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG
+from reflective.sprm.loss import OUTCOMES, RIGHT, UNGRADABLE
 from reflective.train.progress import Note, Stop, clock
 from reflective.types import Problem, Trajectory
 from reflective.verify import extract_answer, grade
@@ -174,7 +174,7 @@ def _seed(seed: int, problem: int, index: int) -> int:
 def _grade(problem: Problem, trajectory: Trajectory, positions: Sequence[int], features: Tensor) -> _Graded:
     """Right, wrong, or ungradable; a trajectory that ran out of tokens has no answer and is wrong."""
     answer = extract_answer(trajectory.answer_text, problem.kind) if trajectory.finish_reason == "eos" else None
-    outcome = {True: RIGHT, False: WRONG, None: UNGRADABLE}[grade(problem, answer).right]
+    outcome = OUTCOMES[grade(problem, answer).right]
     return _Graded(trajectory, positions, features, outcome, answer)
 
 
