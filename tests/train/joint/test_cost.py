@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,22 @@ def test_the_advised_way_is_the_simplest_that_fits() -> None:
     assert planned["configuration"] == "recipes/accelerate/fsdp2-2x8.yaml"
     assert plan("7b", Work(gpus=24))["configuration"] is None  # none is shipped for three nodes
     assert planned["gpu_hours"] == pytest.approx(16 * planned["hours"], rel=0.02)
+
+
+def test_the_page_shows_what_the_plan_says() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d.]+B), (\d+) × 80 GiB \| (\d+) GiB \| (\d+) GiB \| (.+?) \|(.*)\|$", page, re.MULTILINE)
+    assert [row[0] for row in rows] == ["1.5B", "7B", "32B", "32B"]
+    for name, gpus, ddp, pieces, take, hours in rows:
+        work = Work(gpus=int(gpus))
+        needed = [round(memory(KNOWN[name.lower()], work, way).total / 2**30) for way in ("ddp", "fsdp2", "zero3")]
+        assert needed == [int(ddp), int(pieces), int(pieces)], name
+        planned = plan(name.lower(), work)
+        if planned["advised"] is None:
+            assert take == "does not fit"
+        else:
+            assert f"recipes/accelerate/{take.strip('`')}" == planned["configuration"]
+            assert int(hours.split()[0]) == planned["gpu_hours"]
 
 
 def test_a_model_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ class JointRun:
         state = PartialState(cpu=config.device == "cpu")
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
+        said_by_each: Note = note if self.leads else lambda text: note(f"process {state.process_index}: {text}")
         device = state.device
         check_vllm(config, device)
         home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
@@ -133,7 +134,7 @@ class JointRun:
                 model,
                 HeadPart(head, self.sprm, config.head, config.rewards.functions.index(config.rewards.outcome)),
                 encode,
-                reward_funcs=reward_functions(config.rewards.functions, verified, self.note),
+                reward_funcs=reward_functions(config.rewards.functions, verified, said_by_each),
                 args=arguments,
                 train_dataset=train_rows,
                 eval_dataset=held_out_rows,
