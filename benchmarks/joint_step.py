@@ -27,10 +27,11 @@ ROLLOUTS_AT_LEAST = 4.0
 GROUP = 8
 MICRO_BATCH = 32
 MAX_TOKENS = 320
+ROLLOUT_REPEATS = 3  # that ratio is large, and TRL's side takes minutes
 
 
 def main() -> None:
-    setting = parse(__doc__, repeats=5)
+    setting = parse(__doc__, repeats=9)
     if setting.threads:
         torch.set_num_threads(setting.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +46,7 @@ def main() -> None:
                 "trl": lambda: generation(written["trl"], lambda: by_trl(trainer, prompts, group)),
                 "reflective": lambda: generation(written["reflective"], lambda: by_us(trainer, prompts)),
             },
-            setting.repeats,
+            min(setting.repeats, ROLLOUT_REPEATS),
         )
         batch = trainer._generate_and_score_completions(rows)
         trainer.create_optimizer()
