@@ -105,7 +105,11 @@ def sft_config(lab: Lab, target: Path, size: str, seed: int) -> SFTConfig:
         "tokenizer": str(target.parent / TOKENIZER),
         "seed": seed,
         "tensorboard": False,
-        "data": {"levels": list(data.levels), "cache": str(target.parent / "cache"), "validation_examples": 0},
+        "data": {
+            "levels": list(study.levels or data.levels),
+            "cache": str(target.parent / "cache"),
+            "validation_examples": 0,
+        },
         "architecture": study.sizes[size],
     }
     recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
@@ -124,7 +128,7 @@ def _sampled(lab: Lab, model: Path, sprm: SPRMConfig, folder: Path, split: Split
     if count_lines(folder / RECORDS) >= count:
         return load(folder)
     checkpoint = load_checkpoint(str(model), require_head=False)
-    problems = list(mixture(split, count, data.levels, _families(lab), data.seed))
+    problems = list(mixture(split, count, study.levels or data.levels, _families(lab), data.seed))
     engine = engine_of(checkpoint, sprm, max_rows=data.rows)
     k = study.trajectories if split == "test" else study.train_trajectories
     found = sample(engine, problems, k, folder, search_settings(data, SEEDS[split]), lab.note, keep_ids=True)

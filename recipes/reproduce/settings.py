@@ -99,6 +99,7 @@ class ScalingSettings:
     sizes: Mapping[str, Table]
     supervised: Table = field(default_factory=dict)
     families: tuple[str, ...] = ()  # none named: those of the data
+    levels: tuple[int, ...] = ()  # the same
     train_problems: int = 400
     train_trajectories: int = 8
     validation_problems: int = 100

@@ -16,10 +16,7 @@ from reflective.verify.code import same_output, same_value
 from reflective.verify.packing import pack_tests, unpack_tests
 from reflective.verify.sandbox import Sandbox, SandboxError
 
-try:
-    Sandbox.find()
-except SandboxError as error:
-    pytestmark = pytest.mark.skip(reason=str(error))
+pytestmark = pytest.mark.usefixtures("sandbox_for_our_programs")
 
 ADD: dict[str, Any] = {
     "mode": "stdin",

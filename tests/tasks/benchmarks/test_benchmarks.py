@@ -21,7 +21,6 @@ from reflective.tasks.benchmarks.livecodebench import unpacked
 from reflective.types import Problem
 from reflective.verify import GRADERS, grade, self_check
 from reflective.verify.packing import unpack_tests
-from reflective.verify.sandbox import Sandbox, SandboxError
 
 DATA = Path(os.environ.get("REFLECTIVE_DATA") or Path(__file__).parents[4] / "shared" / "data")
 
@@ -129,16 +128,13 @@ def test_rows_of_every_known_form_become_problems(tmp_path: Path, name: str) -> 
         json.dumps(dict(problem.metadata))  # a record holds it
 
 
+@pytest.mark.usefixtures("sandbox_for_our_programs")
 @pytest.mark.parametrize("name", sorted(set(BENCHMARKS) - {"livecodebench"}))
 def test_the_golds_of_every_form_are_right_against_themselves(tmp_path: Path, name: str) -> None:
-    if BENCHMARKS[name].kind == "code":
-        try:
-            Sandbox.find()
-        except SandboxError as error:
-            pytest.skip(str(error))
     assert self_check(loaded(tmp_path, name, [row for row, _, _ in ROWS[name]]), time_limit_s=60.0) == []
 
 
+@pytest.mark.usefixtures("sandbox_for_our_programs")
 @pytest.mark.parametrize("name", ["humaneval_plus", "mbpp_plus"])
 def test_another_function_is_wrong_in_every_form_of_tests(tmp_path: Path, name: str) -> None:
     for problem in loaded(tmp_path, name, [row for row, _, _ in ROWS[name]]):
@@ -219,11 +215,8 @@ def test_livecodebench_keeps_the_window_and_the_ids_of_the_file(tmp_path: Path) 
         loaded(tmp_path, "livecodebench", rows, since="August")
 
 
+@pytest.mark.usefixtures("sandbox_for_our_programs")
 def test_livecodebench_problems_are_graded_by_their_tests(tmp_path: Path) -> None:
-    try:
-        Sandbox.find()
-    except SandboxError as error:
-        pytest.skip(str(error))
     stdin, call = loaded(tmp_path, "livecodebench", [row for row, _, _ in ROWS["livecodebench"]])
     assert grade(stdin, "print(sum(map(int, input().split())))").reason == "2 tests"
     assert grade(stdin, "print(3)").kind == "wrong"

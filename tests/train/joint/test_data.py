@@ -121,8 +121,8 @@ def test_an_answer_counts_only_where_the_trajectory_ended() -> None:
     assert rewards == [1.0, 0.0, 0.0, 0.0, None]
 
 
-def test_a_program_is_rewarded_by_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REFLECTIVE_WEAK_SANDBOX", "1")  # the programs are ours
+@pytest.mark.usefixtures("sandbox_for_our_programs")
+def test_a_program_is_rewarded_by_its_tests() -> None:
     metadata = {"mode": "stdin", "tests": [{"input": "1 2\n", "output": "3\n"}], "time_limit_s": 3}
     problem = Problem("Add two numbers.", None, kind="code", metadata=metadata)
     texts = [f"```python\nprint({what}(map(int, input().split())))\n```" for what in ("sum", "max")]
