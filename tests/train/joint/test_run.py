@@ -27,7 +27,7 @@ from reflective.train.joint.run import JointResult, prepare, train_joint
 from reflective.train.joint.saving import WRITING, whole_checkpoints
 from reflective.train.joint.telling import read_curves
 from reflective.train.progress import Stop
-from tiny import tiny_folder
+from tiny import tiny_folder, tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, problems, tiny_joint
 
 TESTS = Path(__file__).parents[2]
@@ -241,6 +241,13 @@ def test_one_other_weight_is_another_model() -> None:
     with torch.no_grad():
         head.bias += 1e-6
     assert weights_digest(model, head) != known
+
+
+def test_the_same_weights_with_other_settings_are_another_model() -> None:
+    model = tiny_model("qwen3")
+    known = weights_digest(model)
+    model.config.rms_norm_eps *= 2
+    assert weights_digest(model) != known
 
 
 def test_a_generation_is_not_shared_anew_among_processes(tmp_path: Path) -> None:

@@ -109,9 +109,12 @@ def check_engine(config: JointConfig) -> None:
 
 
 def weights_digest(*modules: nn.Module | None) -> str:
-    """Of every weight of a model and of what goes with it: another one under the same name is told apart."""
+    """Of every weight and of the configuration of a model and of what goes with it: another one under the same name is
+    told apart."""
     digest = hashlib.sha256()
     for module in modules:
+        if (config := getattr(module, "config", None)) is not None:  # bases of positions, norms: no weight shows them
+            digest.update(config.to_json_string().encode())
         for name, tensor in {} if module is None else module.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
