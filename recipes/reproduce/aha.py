@@ -14,9 +14,20 @@ from pathlib import Path
 
 import numpy as np
 from findings import Findings, Sheet, line, plot
-from joint_runs import TRAINED, Look, begin, look_at, look_folder, run_to, tidy
+from joint_runs import TRAINED, Look, begin, look_at, look_folder, run_to, steps_told, tidy
 from lab import Lab, study_settings
-from measures import Cell, cell, of_interval, same_problems, selection, sentence, table_of
+from measures import (
+    Cell,
+    amounts,
+    cell,
+    combined,
+    difference,
+    of_interval,
+    same_problems,
+    selection,
+    sentence,
+    table_of,
+)
 
 from reflective.checkpoint import init_head
 from reflective.evaluate.bootstrap import Bootstrap, Interval
@@ -79,12 +90,14 @@ def figures(root: Path) -> Findings:
                 ["", "difference"],
                 [[f"{v} − {first}", _number(interval)] for v, interval in apart.items()],
             ),
-            Sheet("AUC within problems", heads, auc),
+            Sheet("AUC within problems, of those with right and wrong trajectories at that step", heads, auc),
             Sheet("One sample, right", heads, single),
         ],
         [
             *(opening(v, stages, row) for v, row in gaps.items()),
             *(sentence(f"Gap of {v} − gap of {first}", interval.to_json()) for v, interval in apart.items()),
+            *_ranking(found, first),
+            *_policy(found, stages[-1]),
         ],
         [
             plot(
@@ -106,40 +119,60 @@ def figures(root: Path) -> Findings:
             ),
         ],
         [f"{NAME}/{v}-{seed}/step-*" for v in variants for seed in seeds],
+        amounts=f"{steps_told(settings, stages[-1])}; {amounts(test=(study['test_problems'], study['trajectories']))}",
     )
 
 
+def _ranking(found: Mapping[str, Sequence[Sequence[Mapping[str, Floats]]]], first: str) -> list[str]:
+    """What each last judge knows within problems against the first's: a gap also tells hard problems from easy ones."""
+    last = {v: [one["auc"] for one in looks[-1]] for v, looks in found.items()}
+    name = "the AUC within problems of"
+    return [
+        difference(auc, last[first]).sentence(f"{name} {v}", f"that of {first}")
+        for v, auc in last.items()
+        if v != first
+    ]
+
+
+def _policy(found: Mapping[str, Sequence[Sequence[Mapping[str, Floats]]]], steps: int) -> list[str]:
+    """What became of one sample."""
+    single = {v: [[one["single"] for one in look] for look in looks] for v, looks in found.items()}
+    return [
+        difference(looks[-1], looks[0]).sentence(f"one sample after {steps} steps of {v}", "one before")
+        for v, looks in single.items()
+    ]
+
+
 def gap(tables: Sequence[Table]) -> Interval:
-    """The gap over all trajectories of all seeds, with an interval over problems."""
-    sums = _sums(tables)
-    bootstrap = Bootstrap(tables[0].problems)
-    points = [float(_gap(np.ones((1, tables[0].problems)), sums)[0])]
-    return bootstrap.statistics(points, lambda counts: [_gap(counts, sums)], tables[0].problems)[0]
+    """The gap over the trajectories of each seed, averaged over seeds; resampled are problems and seeds."""
+    points, drawn = _gaps(tables)
+    return combined(points, drawn, problems=tables[0].problems)
 
 
 def gap_difference(a: Sequence[Table], b: Sequence[Table]) -> Interval:
-    """The gap of A minus that of B on the same problems, resampled together."""
-    one, other, problems = _sums(a), _sums(b), a[0].problems
-
-    def apart(counts: Floats) -> Floats:
-        difference: Floats = _gap(counts, one) - _gap(counts, other)
-        return difference
-
-    return Bootstrap(problems).statistics(
-        [float(apart(np.ones((1, problems)))[0])], lambda counts: [apart(counts)], problems
-    )[0]
+    """The gap of A minus that of B, seed by seed, on the same problems, resampled together."""
+    (one, one_drawn), (other, other_drawn) = _gaps(a), _gaps(b)
+    return combined(one - other, one_drawn - other_drawn, problems=a[0].problems)
 
 
-def _sums(tables: Sequence[Table]) -> Mapping[str, Floats]:
-    """Of each problem over seeds: sums of scores and counts of right and of wrong trajectories, (P,) each."""
+def _gaps(tables: Sequence[Table]) -> tuple[Floats, Floats]:
+    """The gap of each seed: as it is, (S,), and in resamples of problems, (R, S)."""
+    sums, problems = [_sums(table) for table in tables], tables[0].problems
+
+    def gaps(counts: Floats) -> Floats:
+        return np.stack([_gap(counts, one) for one in sums], axis=1)
+
+    return gaps(np.ones((1, problems)))[0], np.concatenate([gaps(counts) for counts in Bootstrap(problems).blocks()])
+
+
+def _sums(table: Table) -> Mapping[str, Floats]:
+    """Of each problem: sums of scores and counts of right and of wrong trajectories, (P,) each."""
+    score = table.scores["score"]
+    known = table.present & ~np.isnan(score)
     sums: dict[str, Floats] = {}
-    for table in tables:
-        score = table.scores["score"]
-        known = table.present & ~np.isnan(score)
-        for name, label in (("right", 1.0), ("wrong", 0.0)):
-            chosen = known & (table.right == label)
-            for key, values in ((name, np.where(chosen, score, 0.0)), (f"{name} count", chosen.astype(np.float64))):
-                sums[key] = sums.get(key, 0.0) + values.sum(1)
+    for name, label in (("right", 1.0), ("wrong", 0.0)):
+        chosen = known & (table.right == label)
+        sums |= {name: np.where(chosen, score, 0.0).sum(1), f"{name} count": chosen.sum(1).astype(np.float64)}
     return sums
 
 

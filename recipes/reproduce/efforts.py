@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from findings import Findings, Sheet, line, plot
 from lab import SHARED, Lab
-from measures import effort_name, efforts_shown, of_interval, sentence, table_of
+from measures import amounts, effort_name, efforts_shown, of_interval, sentence, table_of
 
 from reflective.evaluate.bootstrap import Bootstrap
 from reflective.evaluate.metrics.ranking import within_problems
@@ -62,6 +62,7 @@ def figures(root: Path) -> Findings:
         _against_others(values, columns, ks) + _share_closed(values, bootstrap, ks[-1]),
         [plot("accuracy", "Right answers against k", lines, "k, trajectories a problem", "right", log_x=True)],
         [f"{SHARED}/test"],
+        amounts=amounts(test=(table.problems, table.budget)),
     )
 
 

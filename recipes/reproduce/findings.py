@@ -35,6 +35,7 @@ class Findings:
     plots: Sequence[Figure]
     sources: Sequence[str]
     remarks: Sequence[str] = field(default_factory=tuple)
+    amounts: str = ""  # of data, in words
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; what is undefined is null."""
@@ -43,6 +44,7 @@ class Findings:
                 "sheets": [sheet.to_json() for sheet in self.sheets],
                 "sentences": list(self.sentences),
                 "remarks": list(self.remarks),
+                "amounts": self.amounts,
                 "plots": [plot.to_json() for plot in self.plots],
                 "sources": list(self.sources),
             }

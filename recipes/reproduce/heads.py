@@ -22,7 +22,7 @@ from reflective.sprm.aggregate import aggregate
 from reflective.sprm.head import SPRMHead
 from reflective.sprm.loss import OUTCOMES
 from reflective.train.config import make_config
-from reflective.train.head import fit_head
+from reflective.train.head import fit_exponent, fit_head
 from reflective.train.head_config import HeadConfig
 from reflective.train.progress import Note
 from reflective.train.rollouts import Rollouts
@@ -60,12 +60,15 @@ def head_config(model: str, seed: int, *tables: Table) -> HeadConfig:
 
 
 def fit(config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: SPRMConfig, note: Note) -> SPRMHead:
-    """A head fitted on `train`, as it was after its best epoch on `validation`.
+    """A head fitted on `train`, as it was after its best epoch on `validation`; one beside log-probabilities with the
+    exponent that is best there, as the shipped one.
 
     Raises `TrainingError` where there are not both right and wrong trajectories.
     """
     said: list[str] = []
     head, epoch = fit_head(config, train, validation, adapted(sprm, config), said.append)
+    if head.uses_logprobs:
+        head.probability_exponent, _ = fit_exponent(head, validation, config.aggregation)
     note(f"  fitted on {len(train):,} trajectories: {said[epoch - 1] if 0 < epoch <= len(said) else 'nothing learnt'}")
     return head
 

@@ -1,7 +1,7 @@
 """Study 7: the head alone against policy and head together, and what training together does to the policy.
 
 Claim: policy and judge share a backbone and can be trained together without loss to the policy, and better for it
-(paper, section 4). All begin with the same policy and see as many trajectories.
+(paper, section 4). All begin with the same policy.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 import judges
 from findings import Findings, Sheet
 from heads import adapted, fit, head_config, judge_test, rollouts_of
-from joint_runs import Look, begin, joint_config, look_folder, run_to, tidy
+from joint_runs import Look, begin, joint_config, look_folder, run_to, steps_told, tidy
 from lab import SHARED, SPLITS, Lab, study_settings
-from measures import cell, difference, difference_cell, table_of
+from measures import amounts, cell, difference, difference_cell, table_of
 
 from reflective.checkpoint import init_head
 from reflective.evaluate.metrics.subsets import pass_at_k
@@ -25,8 +25,9 @@ NAME = "joint"
 NEEDS: Sequence[Split] = SPLITS
 TITLE = "The head alone against joint training"
 QUESTION = (
-    "The head alone is fitted on trajectories of the frozen policy; joint runs see as many, of their own. Variants "
-    "begin with a fresh head or with that one; with the coefficient of the SPR loss at 0 only the policy learns."
+    "Joint runs see each of their own trajectories once, and begin with a fresh head or with a fitted one; with the "
+    "coefficient of the SPR loss at 0 only the policy learns. The head alone is fitted on as many trajectories of the "
+    "frozen policy, over several epochs of which validation chooses, and it is what the fitted ones begin with."
 )
 ALONE = "head alone"
 
@@ -80,7 +81,7 @@ def figures(root: Path) -> Findings:
         },
     }
     tables = {name: [table_of(folder) for folder in several] for name, several in folders.items()}
-    found = judges.side_by_side(tables)
+    found = judges.side_by_side(tables, ALONE)
     oracle = {name: [pass_at_k(t, [found[name].ks[-1]])[:, 0] for t in several] for name, several in tables.items()}
     before = found[ALONE].single[:1]  # of the policy as it was, the same in every seed
     rows = [["before", cell(before), "", cell(oracle[ALONE][:1])]]
@@ -96,4 +97,6 @@ def figures(root: Path) -> Findings:
         [*judges.sentences(found, ALONE), *sentences],
         [judges.curves("joint", "Right answers, head alone and joint training", found)],
         [f"{SHARED}/test", *(str(folder.relative_to(root)) for several in folders.values() for folder in several)],
+        amounts=f"{steps_told(settings, study['steps'])}; "
+        + amounts(test=(study["test_problems"], study["trajectories"])),
     )

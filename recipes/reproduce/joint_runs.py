@@ -63,6 +63,12 @@ def joint_config(lab: Lab, start: Path, output: Path, steps: int, seed: int, var
     return make_config(JointConfig, merged(ours, trainer, variant, its_own))
 
 
+def steps_told(settings: Table, steps: int) -> str:
+    """How much a run learns from, in words."""
+    rollouts = settings["trainer"]["rollouts"]
+    return f"{steps} steps of {rollouts['problems']} × {rollouts['group']} trajectories"
+
+
 def run_to(lab: Lab, run: Path, start: Path, steps: int, seed: int, variant: Table, look: Look) -> None:
     """Let a run go on to `steps` and sample the model that it has come to, into `run/step-NNNN`."""
     target = look_folder(run, steps)

@@ -1,6 +1,7 @@
-"""Several judges of the same trajectories, side by side: how well each ranks, and what selecting by it is worth.
+"""Several judges side by side: how well each ranks, and what selecting by it is worth.
 
-A judge is a name and, for each seed, a folder of records with its scores.
+A judge is a name and, for each seed, a folder of records with its scores. Beside them stands the mark to beat, which
+needs no training: the mean log-probability of the trajectories that the plain judge has scored.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from findings import Sheet, line, plot
 from measures import (
     Seeds,
@@ -21,11 +23,13 @@ from measures import (
     selection,
     table_of,
 )
+from numpy.typing import NDArray
 
 from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.report.figures import Figure
-from reflective.evaluate.table import Table
+from reflective.evaluate.table import Floats, Table
 
+UNTRAINED = "mean log-probability, no head"
 BANDS_AT_MOST = 3  # in a plot; the tables and the CSV have all intervals
 
 
@@ -49,23 +53,28 @@ def is_written(folder: Path) -> bool:
     return (folder / RECORDS).is_file()
 
 
-def judges_of(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Judge]:
+def judges_of(folder: Path, names: Sequence[str], seeds: Sequence[int], plain: str) -> dict[str, Judge]:
     """The judges whose records lie in a study's folder, all of the same trajectories."""
-    return side_by_side({name: [table_of(folder_of(folder, name, seed)) for seed in seeds] for name in names})
+    return side_by_side({name: [table_of(folder_of(folder, name, seed)) for seed in seeds] for name in names}, plain)
 
 
-def side_by_side(tables: Mapping[str, Sequence[Table]]) -> dict[str, Judge]:
-    """The judges of these tables, one a seed, at the budgets that all of them allow."""
+def side_by_side(tables: Mapping[str, Sequence[Table]], plain: str) -> dict[str, Judge]:
+    """The judges of these tables, one a seed, at the budgets that all of them allow, and `UNTRAINED`.
+
+    The AUC is that of the problems of which every judge has seen right and wrong trajectories, in every seed.
+    """
     every = [table for several in tables.values() for table in several]
     same_problems(every)
     ks = efforts_shown(min(table.budget for table in every))
-    return {name: _judge(several, ks) for name, several in tables.items()}
+    found = {name: [selection(table, ks) for table in several] for name, several in tables.items()}
+    found[UNTRAINED] = [selection(table, ks, "logprob") for table in tables[plain]]
+    common = ~np.any([np.isnan(one["auc"]) for several in found.values() for one in several], axis=0)  # (P,)
+    return {name: _judge(several, ks, common) for name, several in found.items()}
 
 
-def _judge(tables: Sequence[Table], ks: Sequence[int]) -> Judge:
-    found = [selection(table, ks) for table in tables]
+def _judge(found: Sequence[Mapping[str, Floats]], ks: Sequence[int], common: NDArray[np.bool_]) -> Judge:
     best = [[one["best"][:, i] for one in found] for i in range(len(ks))]
-    return Judge(ks, [one["auc"] for one in found], [one["single"] for one in found], best)
+    return Judge(ks, [np.where(common, one["auc"], np.nan) for one in found], [one["single"] for one in found], best)
 
 
 def sheets(title: str, judges: Mapping[str, Judge], plain: str) -> list[Sheet]:

@@ -9,6 +9,8 @@ how long it took, a line a sitting; and `done`, once everything of it is recorde
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -64,6 +66,15 @@ class Lab:
         """A hash of the model."""
         return weights_digest(self.checkpoint().model)
 
+    @cached_property
+    def head(self) -> str:
+        """A hash of the head that it came with, empty without one."""
+        checkpoint = self.checkpoint()
+        if checkpoint.head is None:
+            return ""
+        how = json.dumps(dataclasses.asdict(self.sprm), sort_keys=True, default=str)
+        return f"{weights_digest(checkpoint.head)}-{hashlib.sha256(how.encode()).hexdigest()[:8]}"
+
     # ---- what all studies share
 
     def problems(self, split: Split) -> list[Problem]:
@@ -103,8 +114,8 @@ class Lab:
 
     @cached_property
     def reader(self) -> Any:
-        """The model by Hugging Face's own forward."""
-        return self.checkpoint().model.eval()
+        """The model by Hugging Face's own forward, in float32."""
+        return self.checkpoint().model.float().eval()
 
     # ---- a study's folder
 
@@ -127,7 +138,12 @@ class Lab:
         """Note what a study's records are made with. Raises `InputError` where they were made with something else."""
         path = self.root / name / "settings.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        wanted = {"model": Path(self.settings.model).name, "weights": self.weights, **self.settings.of_study(name)}
+        wanted = {
+            "model": Path(self.settings.model).name,
+            "weights": self.weights,
+            "head": self.head,
+            **self.settings.of_study(name),
+        }
         wanted = json.loads(json.dumps(wanted))
         if not path.exists():
             path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import judges
 from findings import Findings
 from heads import fit, head_config, judge_test, rollouts_of
 from lab import SPLITS, Lab, study_settings
+from measures import shared_amounts
 
 from reflective.tasks.base import Split
 
@@ -20,7 +21,9 @@ NAME = "losses"
 NEEDS: Sequence[Split] = SPLITS
 TITLE = "SPR loss against plain BCE"
 QUESTION = (
-    "Heads fitted on the same frozen trajectories, as long and from the same starts, that differ in the loss alone."
+    "Heads fitted on the same frozen trajectories from the same starts, each as it was after the epoch that validation "
+    "ranks best; they differ in the loss alone. Right and wrong trajectories of a problem weigh the same, or, with "
+    "classes balanced as in the paper, those of all problems together."
 )
 
 
@@ -43,10 +46,11 @@ def figures(root: Path) -> Findings:
     """From what each head said of the test trajectories."""
     settings = study_settings(root, NAME)
     variants, seeds = list(settings["study"]["variants"]), settings["seeds"]
-    found = judges.judges_of(root / NAME, variants, seeds)
+    found = judges.judges_of(root / NAME, variants, seeds, variants[0])
     return Findings(
         judges.sheets("Heads by loss", found, variants[0]),
         judges.sentences(found, variants[0]),
         [judges.curves("losses", "Right answers by loss", found)],
         [f"{NAME}/{variant}-{seed}" for variant in variants for seed in seeds],
+        amounts=shared_amounts(settings["data"], test=settings["study"]["test_problems"]),
     )

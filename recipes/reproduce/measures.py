@@ -1,27 +1,30 @@
 """Figures of a run problem by problem, over seeds, and with intervals over problems.
 
-A figure is a list of arrays, one a seed, (P,) each, of the same problems. Its value is the mean over problems of the
-mean over seeds, its interval resamples problems, its spread is the standard deviation of the seeds' means.
+A figure is a list of arrays, one a seed, (P,) each, of the same problems. Its value is the mean over seeds of the means
+over problems, its spread the standard deviation of the latter. Its interval resamples problems and, independently,
+seeds: both a new problem and a new training would have been different. S seeds drawn from S vary too little by the
+factor (S - 1)/S in variance, so their deviations are stretched by its inverse.
 
-Letters: P problems, K budgets.
+Letters: P problems, S seeds, R resamples, K budgets.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reflective.errors import InputError
-from reflective.evaluate.bootstrap import Bootstrap, Interval
+from reflective.evaluate.bootstrap import LEVEL, Bootstrap, Interval
 from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.metrics.ranking import within_problems
 from reflective.evaluate.metrics.subsets import best_of_k, pass_at_k
 from reflective.evaluate.paired import Comparison, compare
-from reflective.evaluate.selectors import order_keys
+from reflective.evaluate.selectors import SELECTORS, order_keys
 from reflective.evaluate.table import Floats, Table
 from reflective.records import read_records
 from reflective.types import EFFORTS
@@ -35,6 +38,23 @@ def table_of(folder: Path) -> Table:
     return Table.of(read_records(folder / RECORDS))
 
 
+def amounts(**parts: tuple[int, int]) -> str:
+    """`test 500 × 32 (problems × trajectories)`."""
+    told = ", ".join(f"{name} {problems:,} × {each}" for name, (problems, each) in parts.items())
+    return f"{told} (problems × trajectories)"
+
+
+def shared_amounts(data: Mapping[str, Any], **fewer: int) -> str:
+    """Of the shared trajectories, of each split all problems or the first so many."""
+    splits = ("train", "validation", "test")
+    return amounts(
+        **{
+            split: (min(data[f"{split}_problems"], fewer.get(split, 10**9)), data[f"{split}_trajectories"])
+            for split in splits
+        }
+    )
+
+
 def efforts_shown(budget: int) -> list[int]:
     """The efforts that a budget allows, and the budget itself."""
     return sorted({k for k in EFFORTS.values() if k <= budget} | {budget})
@@ -46,13 +66,13 @@ def effort_name(k: int) -> str:
     return f"effort {names[k]} ({k})" if k in names else f"best of {k}"
 
 
-def selection(table: Table, ks: Sequence[int]) -> dict[str, Floats]:
+def selection(table: Table, ks: Sequence[int], selector: str = "best_of_n") -> dict[str, Floats]:
     """What matters of a judge, problem by problem: `auc` within the problem, `single`, and `best` of k (P, K)."""
-    area, _ = within_problems(table, table.scores["score"])
+    area, _ = within_problems(table, table.scores[SELECTORS[selector]])
     return {
         "auc": area,
         "single": pass_at_k(table, [1])[:, 0],
-        "best": best_of_k(table, order_keys(table, "best_of_n"), ks),
+        "best": best_of_k(table, order_keys(table, selector), ks),
     }
 
 
@@ -72,8 +92,55 @@ def over_seeds(values: Seeds) -> Floats:
 
 def cell(values: Seeds, *, unit: str = "share") -> Cell:
     """A figure with its interval, for a table. `unit` is share, points, seconds or number."""
-    interval = Bootstrap(len(values[0])).means(over_seeds(values)[:, None], share=unit == "share")[0]
-    return of_interval(interval, unit=unit, spread=spread(values))
+    return of_interval(interval(values, share=unit == "share"), unit=unit, spread=spread(values))
+
+
+def interval(values: Seeds, *, share: bool = False) -> Interval:
+    """The mean over seeds of the means over problems; `share` says that values lie in 0..1."""
+    if all(np.array_equal(values[0], other, equal_nan=True) for other in values[1:]):  # nothing was trained
+        return Bootstrap(len(values[0])).means(values[0][:, None], share=share)[0]
+    found = combined(*resampled_means(values), problems=int((~np.isnan(values)).any(0).sum()))
+    # the stretched deviations of seeds can lead beyond what a share can be
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if share else found
+
+
+def resampled_means(values: Seeds) -> tuple[Floats, Floats]:
+    """Each seed's mean over the problems that it knows: as it is, (S,), and in resamples of problems, (R, S)."""
+    stacked = np.stack(list(values), axis=1)  # (P, S)
+    known = ~np.isnan(stacked)
+    filled, weight = np.where(known, stacked, 0.0), known.astype(np.float64)
+
+    def mean(counts: Floats) -> Floats:
+        below = counts @ weight
+        out: Floats = np.divide(counts @ filled, below, out=np.full(below.shape, np.nan), where=below > 0)
+        return out
+
+    blocks = Bootstrap(len(stacked)).blocks()
+    return mean(np.ones((1, len(stacked))))[0], np.concatenate([mean(counts) for counts in blocks])
+
+
+def combined(points: Floats, drawn: Floats, *, problems: int) -> Interval:
+    """A statistic over seeds from each seed's, (S,), and its values in the same resamples of problems, (R, S)."""
+    values = over_resampled_seeds(points, drawn)
+    tail = (1 - LEVEL) / 2
+    some = values[~np.isnan(values)]
+    point = float(np.nanmean(points)) if (~np.isnan(points)).any() else float("nan")
+    if problems < 2 or len(some) == 0 or np.ptp(some) <= 1e-12 * max(1.0, abs(point)):
+        return Interval(point, float("nan"), float("nan"), problems)
+    low, high = np.quantile(some, [tail, 1 - tail])
+    return Interval(point, float(low), float(high), problems)
+
+
+def over_resampled_seeds(points: Floats, drawn: Floats) -> Floats:
+    """(R,): the mean over seeds drawn anew for each resample; seeds that know nothing are left out."""
+    drawn = drawn[:, ~np.isnan(points)]
+    seeds = drawn.shape[1]
+    if seeds == 0:
+        return np.full(len(drawn), np.nan)
+    counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), len(drawn))  # (R, S)
+    stretch = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 0.0
+    out: Floats = (drawn * (1 + (counts - 1) * stretch) / seeds).sum(1)
+    return out
 
 
 def of_interval(interval: Interval, *, unit: str = "share", spread: float | None = None) -> Cell:
@@ -90,8 +157,25 @@ def spread(values: Seeds) -> float | None:
 
 
 def difference(a: Seeds, b: Seeds) -> Comparison:
-    """A minus B over problems, each averaged over its seeds first."""
-    return compare(over_seeds(a), over_seeds(b))
+    """A minus B, seed by seed on the problems that both know. One of a single seed is the same for every seed.
+
+    The p-value is that of the resampled differences' share beyond zero, two-sided; without seeds the sign-flip test's.
+    """
+    seeds = max(len(a), len(b))
+    apart = [x - y for x, y in zip(_repeated(a, seeds), _repeated(b, seeds), strict=True)]
+    if all(np.array_equal(apart[0], other, equal_nan=True) for other in apart[1:]):
+        return compare(apart[0], 0.0 * apart[0])
+    points, drawn = resampled_means(apart)
+    found = combined(points, drawn, problems=int((~np.isnan(apart)).any(0).sum()))
+    values = over_resampled_seeds(points, drawn)
+    values = values[~np.isnan(values)]
+    beyond = min((values <= 0).sum(), (values >= 0).sum())
+    p = min(1.0, 2 * (float(beyond) + 1) / (len(values) + 1)) if found.problems else float("nan")
+    return Comparison(found.value, found.low, found.high, p, found.problems)
+
+
+def _repeated(values: Seeds, seeds: int) -> Seeds:
+    return list(values) * seeds if len(values) == 1 else values
 
 
 def difference_cell(a: Seeds, b: Seeds) -> Cell:

@@ -14,6 +14,7 @@ from features import Place, load_features, read_features
 from findings import Findings
 from heads import fit, head_config, judge_test, rollouts_of
 from lab import BEFORE, SPLITS, Lab, study_settings
+from measures import shared_amounts
 
 from reflective.tasks.base import Split
 
@@ -50,12 +51,15 @@ def figures(root: Path) -> Findings:
     """From what each head said of the test trajectories."""
     settings = study_settings(root, NAME)
     names, seeds = [name_of(place) for place in places(settings["study"]["layers"])], settings["seeds"]
-    found = judges.judges_of(root / NAME, names, seeds)
+    found = judges.judges_of(root / NAME, names, seeds, name_of(BEFORE))
     return Findings(
         judges.sheets("Heads by place", found, name_of(BEFORE)),
         judges.sentences(found, name_of(BEFORE)),
         [judges.curves("reading", "Right answers by where the head reads", found)],
         [f"{NAME}/{name}-{seed}" for name in names for seed in seeds],
+        amounts=shared_amounts(
+            settings["data"], train=settings["study"]["train_problems"], test=settings["study"]["test_problems"]
+        ),
     )
 
 

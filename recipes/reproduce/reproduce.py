@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", type=Path, default=HERE / "full.toml", help="a TOML file, here or anywhere")
-    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these studies, 1 to 8 (default: all)")
+    parser.add_argument(
+        "--only", type=int, nargs="+", metavar="N", help="these studies, 1 to 8, in this order (default: all)"
+    )
     parser.add_argument("--model", help="nano, a folder or a hub id (default: as the settings say)")
     parser.add_argument("--output", help="where the records lie (default: as the settings say)")
     parser.add_argument("--results", help="the page to write (default: as the settings say)")
@@ -73,7 +75,7 @@ def _numbers(only: Sequence[int] | None) -> list[int]:
     wrong = [n for n in only or () if not 1 <= n <= len(STUDIES)]
     if wrong:
         raise InputError(f"--only {wrong[0]}: studies have the numbers 1 to {len(STUDIES)}.")
-    return sorted(set(only)) if only else list(range(1, len(STUDIES) + 1))
+    return list(dict.fromkeys(only or range(1, len(STUDIES) + 1)))
 
 
 def collect(settings: Settings, numbers: Sequence[int], note: Note) -> None:
@@ -118,7 +120,7 @@ def write(settings: Settings, command: str, note: Note) -> dict[str, Any]:
             "model": about["model"],
             "weights": about["weights"],
             "seeds": sorted({seed for about in made_with for seed in about.get("seeds", ())}),
-            "data": about["data"],
+            "remark": settings.remarks.get(about["model"], ""),
             "seconds": {SHARED: sum(seconds_of(root, f"{SHARED}/{split}") for split in SPLITS)},
             "missing": [f"{n}. {s.TITLE}" for n, s in enumerate(STUDIES, 1) if (n, s) not in done],
             "hardware": made_on(root, [*(f"{SHARED}/{split}" for split in SPLITS), *(study.NAME for _, study in done)]),

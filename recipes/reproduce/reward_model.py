@@ -2,8 +2,8 @@
 
 What it is told is what a shared head is told: the same trajectories, the outcome of each for all its steps, and right
 and wrong trajectories of a problem weighing the same. It begins as the model itself with a fresh head that sees
-standardised states, as a shared head does, and reads where the head reads. That it must read every
-trajectory again, prompt included, is what it costs.
+standardised states, as a shared head does, and reads behind its last layer, so that all of it learns. That it must read
+every trajectory again, prompt included, up to its last step, is what it costs.
 
     L = Σ_i v_i · BCE(s_i, y_i) / Σ_i v_i over all steps of a batch of problems
 
@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from features import BATCH_TOKENS, Written, batches
-from lab import BEFORE
+from features import BATCH_TOKENS, Place, Written, batches
 from settings import SeparateSettings
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -32,6 +31,7 @@ from reflective.sprm.metrics import within_problem_auc
 from reflective.train.progress import Note
 
 CLIP = 1.0  # of the gradient's norm
+PLACE = Place(-1, "before")  # behind the final norm, and where the step token is drawn
 
 
 class RewardModel(nn.Module):
@@ -48,21 +48,28 @@ class RewardModel(nn.Module):
 
     def forward(self, rows: Sequence[Written]) -> tuple[Tensor, Tensor]:
         """Step logits (B, n) and their mask."""
-        ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True)  # (B, T)
-        out = self.backbone(input_ids=ids, use_cache=False, output_hidden_states=True)
-        states = out.hidden_states[BEFORE.layer]  # (B, T, H)
+        device = self.backbone.device
+        ids = pad_sequence([torch.tensor(read_ids(row)) for row in rows], batch_first=True).to(device)  # (B, T)
+        states = self.backbone(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
         width = max(1, *(len(row.steps) for row in rows))
         at, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.bool)
         for b, row in enumerate(rows):
-            at[b, : len(row.steps)] = torch.tensor([row.index(step, BEFORE.position) for step in row.steps])
+            at[b, : len(row.steps)] = torch.tensor([row.index(step, PLACE.position) for step in row.steps])
             mask[b, : len(row.steps)] = True
+        at, mask = at.to(device), mask.to(device)
         features = states.gather(1, at.unsqueeze(2).expand(-1, -1, states.shape[2]))  # (B, n, H)
         return self.head.mlp(features), mask
+
+
+def read_ids(row: Written) -> list[int]:
+    """What has to be read of a trajectory: all before its last step token, and something where it has no step."""
+    return row.ids[: row.index(row.steps[-1], PLACE.position) + 1] if row.steps else row.ids[:1]
 
 
 @torch.no_grad()
 def standardise(head: SPRMHead, features: Tensor) -> None:
     """Let a fresh head see raw states (N, H) as if each of their dimensions had mean 0 and deviation 1."""
+    features = features.to(head.hidden.weight.device)
     mean, deviation = features.float().mean(0), features.float().std(0)  # (H,) each
     # W1·(h − μ)/σ + b1 = (W1/σ)·h + (b1 − (W1/σ)·μ)
     head.hidden.weight.div_(torch.where(deviation > 0, deviation, 1.0))  # (2H, H) / (H,)
@@ -108,6 +115,7 @@ def _learn(model: RewardModel, optimizer: Any, batch: Sequence[tuple[Record, Seq
     groups = [number for number, (_, written) in enumerate(batch) for _ in written]
     weights = problem_balanced_weights(groups, outcomes)
     logits, mask = model(rows)
+    outcomes, weights = outcomes.to(logits.device), weights.to(logits.device)
     result = spr_loss(logits, outcomes, mask, filter="none", class_balance=False, weights=weights)
     optimizer.zero_grad(set_to_none=True)
     result.loss.backward()
@@ -126,7 +134,7 @@ def score(model: RewardModel, groups: Sequence[Sequence[Written]]) -> list[list[
     rows = [row for group in groups for row in group]
     found: list[list[float]] = [[] for _ in rows]
     model.eval()
-    for batch in batches([len(row.ids) for row in rows], BATCH_TOKENS):
+    for batch in batches([len(read_ids(row)) for row in rows], BATCH_TOKENS):
         logits, _ = model([rows[i] for i in batch])
         for i, values in zip(batch, logits.tolist(), strict=True):
             found[i] = values[: len(rows[i].steps)]

@@ -17,11 +17,11 @@ import judges
 import numpy as np
 import reward_model
 import torch
-from features import Written, sequences
+from features import Written, load_features, read_features, sequences
 from findings import Findings, Sheet
 from heads import fit, head_config, judge_test, rollouts_of, write_scored
 from lab import SPLITS, Lab, json_lines, study_settings
-from measures import Cell, cell, sentence
+from measures import Cell, cell, sentence, shared_amounts
 
 from reflective.checkpoint import init_head
 from reflective.engines.torch import TorchEngine
@@ -37,8 +37,8 @@ NAME = "separate"
 NEEDS: Sequence[Split] = SPLITS
 TITLE = "A shared backbone against a separate reward model"
 QUESTION = (
-    "A head on the frozen, shared backbone, and a second copy of the backbone whose weights all learn to judge: the "
-    "same trajectories, the same outcomes; what each knows, weighs and costs."
+    "A head on the frozen, shared backbone, and a second copy of the backbone, all of which learns to judge: the same "
+    "trajectories, the same outcomes; what each knows, weighs and costs."
 )
 SHARED_HEAD, SEPARATE = "shared head", "separate model"
 TIMES, COUNTS = "times.jsonl", "parameters.json"
@@ -63,7 +63,10 @@ def collect(lab: Lab, folder: Path) -> None:
         if not judges.is_written(target):
             lab.note(f"separate reward model, seed {seed}")
             model = _new(lab, seed)
-            reward_model.standardise(model.head, torch.cat([steps[record.key].features for record in train]))
+            states = folder / "features"
+            read_features(lab.reader, lab.sprm.rule, train, [reward_model.PLACE], states, lab.note)
+            read = load_features(states, reward_model.PLACE)
+            reward_model.standardise(model.head, torch.cat([read[record.key].features for record in train]))
             data, validation = (_paired(lab, part) for part in (train, held_out))
             reward_model.train(model, data, validation, study, seed, lab.note)
             logits = reward_model.score(model, [rows for _, rows in _paired(lab, test)])
@@ -74,7 +77,8 @@ def collect(lab: Lab, folder: Path) -> None:
 def _new(lab: Lab, seed: int) -> reward_model.RewardModel:
     checkpoint = lab.checkpoint()
     head, _ = init_head(checkpoint.model, checkpoint.tokenizer, step_token_ids=lab.sprm.step_token_ids, seed=seed)
-    return reward_model.RewardModel(checkpoint.model.get_decoder(), head)
+    backbone = checkpoint.model.get_decoder().float()  # it is trained
+    return reward_model.RewardModel(backbone, head)
 
 
 def _paired(lab: Lab, records: Sequence[Record]) -> list[tuple[Record, Sequence[Written]]]:
@@ -91,7 +95,7 @@ def _time(lab: Lab, folder: Path) -> None:
         return
     separate = _new(lab, lab.settings.seeds[0]).eval()
     shared = lab.checkpoint()
-    head = shared.head or SPRMHead(lab.sprm.hidden_size)
+    head = SPRMHead(lab.sprm.hidden_size)  # as those that are compared; what it says costs as much
     parameters = {"backbone": sum(p.numel() for p in shared.model.parameters())}
     parameters |= {"head": sum(p.numel() for p in head.parameters()), "separate": separate.parameter_count}
     (folder / COUNTS).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
@@ -128,8 +132,10 @@ def _solve(engine: TorchEngine, problem: Problem, k: int, settings: SearchSettin
 
 def figures(root: Path) -> Findings:
     """From what both said of the test trajectories, and from the times."""
-    seeds = study_settings(root, NAME)["seeds"]
-    found = judges.judges_of(root / NAME, (SHARED_HEAD, SEPARATE), seeds)
+    settings = study_settings(root, NAME)
+    seeds, study = settings["seeds"], settings["study"]
+    fewer = {split: study[f"{split}_problems"] for split in SPLITS}
+    found = judges.judges_of(root / NAME, (SHARED_HEAD, SEPARATE), seeds, SHARED_HEAD)
     times = json_lines(root / NAME / TIMES)
     with_head, without, second = (np.array([row[name] for row in times]) for name in (WITH, WITHOUT, SECOND))
     parameters = json.loads((root / NAME / COUNTS).read_text(encoding="utf-8"))
@@ -163,6 +169,8 @@ def figures(root: Path) -> Findings:
         ],
         [judges.curves("separate", "Right answers, shared head and separate model", found)],
         [f"{NAME}/{name}-{seed}" for name in (SHARED_HEAD, SEPARATE) for seed in seeds] + [f"{NAME}/{TIMES}"],
+        amounts=f"{shared_amounts(settings['data'], **fewer)}; the second model learns for {study['epochs']} epochs; "
+        f"{len(times)} problems timed, {REPEATS} times each",
     )
 
 

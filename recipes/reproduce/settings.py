@@ -17,6 +17,7 @@ from reflective.errors import InputError
 from reflective.train.config import at_least, make_config
 
 Table = Mapping[str, Any]
+RECIPE: Final = Path(__file__).resolve().parent.parent / "nano" / "sft.toml"
 JOINT_STUDIES: Final = ("aha", "joint")  # those that [trainer] is for
 
 
@@ -97,6 +98,7 @@ class ScalingSettings:
     """Study 6: `sizes` are the keys of the architecture that differ from the recipe in `recipes/nano/sft.toml`."""
 
     sizes: Mapping[str, Table]
+    heads: Mapping[str, Table]  # settings of the heads that differ, by name
     supervised: Table = field(default_factory=dict)
     families: tuple[str, ...] = ()  # none named: those of the data
     levels: tuple[int, ...] = ()  # the same
@@ -109,6 +111,8 @@ class ScalingSettings:
     def __post_init__(self) -> None:
         if len(self.sizes) < 3:
             raise InputError(f"scaling.sizes are {len(self.sizes)}; a law needs three or more.")
+        if not self.heads:
+            raise InputError("scaling.heads is empty; name one or more.")
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ class Settings:
     scaling: ScalingSettings
     joint: JointSettings
     model: str = "nano"
+    remarks: Mapping[str, str] = field(default_factory=dict)  # on a model, by its name, for the page
     seeds: tuple[int, ...] = (1, 2, 3)
     data: DataSettings = field(default_factory=DataSettings)
     head: Table = field(default_factory=dict)
@@ -159,7 +164,8 @@ class Settings:
         if name not in table:  # what is shared, and study 1: nothing is trained for it
             return {"data": table["data"]}
         keys = ("seeds", "data", "head", "trainer") if name in JOINT_STUDIES else ("seeds", "data", "head")
-        return {**{key: table[key] for key in keys}, "study": table[name]}
+        recipe = {"recipe": nano_recipe()} if name == "scaling" else {}
+        return {**{key: table[key] for key in keys}, "study": table[name], **recipe}
 
 
 def read_settings(path: Path, **overrides: Any) -> Settings:
@@ -177,6 +183,11 @@ def _table(path: Path) -> dict[str, Any]:
         raise InputError(f"can't read the settings '{path}': {error}") from error
     base = table.pop("extends", None)
     return table if base is None else merged(_table(path.parent / base), table)
+
+
+def nano_recipe() -> dict[str, Any]:
+    """How nano itself was trained before any head: `recipes/nano/sft.toml`."""
+    return _table(RECIPE)
 
 
 def merged(*tables: Table) -> dict[str, Any]:

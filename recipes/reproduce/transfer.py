@@ -16,7 +16,7 @@ from features import Steps
 from findings import Findings, Sheet
 from heads import fit, head_config, logits_of, rollouts_of, write_scored
 from lab import SPLITS, Lab, study_settings
-from measures import cell, difference_cell, effort_name, table_of
+from measures import cell, difference_cell, effort_name, shared_amounts, table_of
 
 from reflective.errors import InputError
 from reflective.records import Record
@@ -80,7 +80,7 @@ def figures(root: Path) -> Findings:
     """From what both kinds of heads said of the test trajectories."""
     settings = study_settings(root, NAME)
     seeds = settings["seeds"]
-    found = judges.judges_of(root / NAME, (SEEN, UNSEEN), seeds)
+    found = judges.judges_of(root / NAME, (SEEN, UNSEEN), seeds, SEEN)
     seen, unseen = found[SEEN], found[UNSEEN]
     families = table_of(judges.folder_of(root / NAME, SEEN, seeds[0])).families
     rows = []
@@ -97,6 +97,7 @@ def figures(root: Path) -> Findings:
         )
     best = effort_name(seen.ks[-1])
     head = ["family", "AUC, seen", "AUC, unseen", "difference in points", f"{best}, seen", f"{best}, unseen"]
+    told = shared_amounts(settings["data"], test=settings["study"]["test_problems"])
     chance = difference_cell(unseen.auc, [0.5 + 0.0 * a for a in unseen.auc])
     verdict = "above" if chance["low"] > 0 else "below" if chance["high"] < 0 else "not told from"
     share = cell(unseen.auc)
@@ -109,4 +110,5 @@ def figures(root: Path) -> Findings:
         [sentence, *judges.sentences(found, SEEN)],
         [judges.curves("transfer", "Right answers on seen and unseen families", found)],
         [f"{NAME}/{name}-{seed}" for name in (SEEN, UNSEEN) for seed in seeds],
+        amounts=f"{told}, of which every head gets all but one part in {len(settings['study']['folds'])}",
     )

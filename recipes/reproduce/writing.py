@@ -52,22 +52,18 @@ def hardware() -> str:
 
 def _head(found: Mapping[str, Any]) -> list[str]:
     run = found["run"]
-    data = run["data"]
     shared = run["seconds"]["shared"]
     missing = f" Not in this run: {', '.join(run['missing'])}." if run["missing"] else ""
     times = [["shared trajectories", _minutes(shared)]]
     times += [[f"{s['number']}. {s['title']}", _minutes(s["seconds"])] for s in found["studies"]]
     times.append(["together", _minutes(shared + sum(s["seconds"] for s in found["studies"]))])
     seeds = f", seeds {', '.join(map(str, run['seeds']))}" if run["seeds"] else ""  # none where nothing is trained
-    about = (
-        f"Model `{run['model']}` (weights {run['weights']}){seeds}; {_amount(data, 'train')} training, "
-        f"{_amount(data, 'validation')} validation and {_amount(data, 'test')} test problems × trajectories, "
-        f"at temperature 1, where a study doesn't say otherwise.{missing}"
-    )
+    about = f"Model `{run['model']}` (weights {run['weights']}){seeds}; all is sampled at temperature 1.{missing}"
     how = (
-        "Brackets are 95 % intervals over problems; where something is trained, the value is the mean over seeds, and "
-        "± the standard deviation of the seeds. Differences are paired by problem; *noise* is what chance explains at "
-        "5 %. Nothing is corrected for the number of comparisons."
+        "Brackets are 95 % intervals over problems. Where something is trained, the value is the mean over seeds, ± "
+        "the standard deviation of the seeds, and the interval is over problems and seeds; few seeds tell little of "
+        "how seeds differ. Differences are paired by problem and seed; *noise* is what chance explains at 5 %. Nothing "
+        "is corrected for the number of comparisons."
     )
     return [
         "# Results",
@@ -81,6 +77,7 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         "",
         about,
         "",
+        *([run["remark"].strip(), ""] if run["remark"] else []),
         how,
         "",
         f"Made on {' and on '.join(run['hardware'])}.",
@@ -89,14 +86,11 @@ def _head(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _amount(data: Mapping[str, Any], split: str) -> str:
-    return f"{data[f'{split}_problems']:,} × {data[f'{split}_trajectories']}"
-
-
 def _study(study: Mapping[str, Any], images: Sequence[tuple[str, str, str]]) -> list[str]:
     found = study["findings"]
     lines = [f"## {study['number']}. {study['title']}", "", study["question"], ""]
-    lines += [f"- {text}" for text in found["sentences"]]
+    lines += [f"Data: {found['amounts']}.", ""] if found["amounts"] else []
+    lines += [f"- {text[:1].upper()}{text[1:]}" for text in found["sentences"]]  # many begin with a name
     lines.append("")
     for sheet in found["sheets"]:
         lines += [

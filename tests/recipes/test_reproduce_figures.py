@@ -1,6 +1,7 @@
 """Figures of the reproduction, by hand-computed values."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tables import table
 pytest.importorskip("trl")
 
 import aha
+import judges
 import measures
 import scaling
 import writing
@@ -27,7 +29,7 @@ def test_points_on_a_line_give_the_line():
     compute = np.array([1e3, 1e4, 1e5, 1e6])
     # two problems, each on a line of its own over log10: 0.1 + 0.1 x and 0.3 + 0.05 x
     accuracy = np.stack([0.1 + 0.1 * np.log10(compute), 0.3 + 0.05 * np.log10(compute)])
-    law = scaling.law(compute, accuracy)
+    law = scaling.law(compute, [accuracy])
     assert law.a.value == pytest.approx(0.2)
     assert law.b.value == pytest.approx(0.075)
     assert law.at(1e5) == pytest.approx(0.2 + 0.075 * 5)
@@ -40,10 +42,45 @@ def test_points_on_a_line_give_the_line():
 
 def test_what_lies_beside_the_line_is_told():
     # least squares through (1, 0), (2, 1), (3, 0): b = 0, a = 1/3, residuals -1/3, 2/3, -1/3
-    law = scaling.law(np.array([1e1, 1e2, 1e3]), np.array([[0.0, 1.0, 0.0]]))
+    law = scaling.law(np.array([1e1, 1e2, 1e3]), [np.array([[0.0, 1.0, 0.0]])])
     assert (law.a.value, law.b.value) == pytest.approx((1 / 3, 0))
     assert law.residual == pytest.approx(math.sqrt(2 / 9))
     assert law.explained == pytest.approx(0)
+
+
+def test_a_law_over_seeds_is_their_mean_and_as_uncertain_as_they_differ():
+    compute = np.array([1e1, 1e2, 1e3])
+    line = np.log10(compute)
+    # no problem differs from another, so all that varies are the seeds' slopes, 0.1 and 0.3
+    law = scaling.law(compute, [np.stack([0.1 * line] * 4), np.stack([0.3 * line] * 4)])
+    assert law.b.value == pytest.approx(0.2)
+    assert (law.b.low, law.b.high) == pytest.approx((0.2 - 0.1 * math.sqrt(2), 0.2 + 0.1 * math.sqrt(2)))
+    assert law.residual == pytest.approx(0, abs=1e-12)
+
+
+def scaled(*logits: float) -> dict[str, list[Any]]:
+    """Two seeds of a size under each of two heads: two problems, two trajectories each, the first right."""
+    return {head: [table([[1, 0], [1, 0]], [[a, 0.5], [a, 0.5]])] * 2 for head, a in zip("xy", logits, strict=True)}
+
+
+def test_a_size_has_a_point_for_every_power_of_two_and_every_way_to_choose():
+    size = scaling._size(scaled(0.9, 0.1), parameters=10)
+    assert size.ks == [1, 2]
+    assert size.compute == pytest.approx([10 * size.tokens, 20 * size.tokens])
+    assert size.accuracy["x"][0].mean(0) == pytest.approx([0.5, 1.0])  # this head likes what is right
+    assert size.accuracy["y"][1].mean(0) == pytest.approx([0.5, 0.0])  # that one what is wrong
+    assert size.accuracy["oracle (pass@k)"][0].mean(0) == pytest.approx([0.5, 1.0])
+    assert [size.auc[head][0].mean() for head in "xy"] == [1.0, 0.0]
+
+
+def test_a_law_over_sizes_joins_their_points():
+    sizes = [scaling._size(scaled(0.9, 0.1), parameters=n) for n in (10, 100)]
+    law = scaling._law(sizes, "x")
+    x = np.log10(np.concatenate([size.compute for size in sizes]))
+    assert law.b.value == pytest.approx(np.polyfit(x, [0.5, 1, 0.5, 1], 1)[0])
+    assert scaling._law(sizes, "x", columns=1).b.value == pytest.approx(
+        0
+    )  # one sample of either size is right as often
 
 
 # ---- the aha gap
@@ -58,10 +95,11 @@ def test_the_gap_is_the_mean_score_of_right_minus_that_of_wrong_trajectories():
     assert (found.low, found.high) == pytest.approx((-0.2, 0.8))
 
 
-def test_the_gap_of_several_seeds_is_over_all_their_trajectories():
-    one = table([[1, 0]], [[0.9, 0.1]])
-    other = table([[1, 1]], [[0.3, 0.6]])
-    assert aha.gap([one, other]).value == pytest.approx((0.9 + 0.3 + 0.6) / 3 - 0.1)
+def test_the_gap_of_several_seeds_is_the_mean_of_theirs():
+    one = table([[1, 0], [1, 0]], [[0.9, 0.1], [0.5, 0.3]])
+    other = table([[1, 0], [0, 0]], [[0.3, 0.1], [0.2, 0.3]])
+    nothing = table([[1, 1], [1, 1]], [[0.3, 0.1], [0.2, 0.3]])  # without wrong trajectories it has no gap
+    assert aha.gap([one, other, nothing]).value == pytest.approx(((0.7 - 0.2) + (0.3 - 0.2)) / 2)
 
 
 def test_ungradable_and_unscored_trajectories_are_not_in_the_gap():
@@ -99,19 +137,57 @@ def test_a_gap_is_open_from_the_look_on_after_which_it_stays_above_zero(interval
 # ---- figures over seeds
 
 
-def test_a_figure_is_the_mean_over_problems_of_the_mean_over_seeds():
+def test_a_figure_is_the_mean_over_seeds_of_the_means_over_problems():
     found = measures.cell([np.array([0.0, 1.0]), np.array([1.0, 1.0])])
     assert found["value"] == pytest.approx(0.75)
-    assert (found["low"], found["high"]) == pytest.approx((0.5, 1.0))  # of problems, whose means are 0.5 and 1
     assert found["spread"] == pytest.approx(np.std([0.5, 1.0], ddof=1))
     assert found["problems"] == 2
+    assert 0 <= found["low"] < 0.5 and found["high"] == 1.0
+
+
+def test_what_was_not_trained_varies_over_problems_alone():
+    values = np.array([0.0, 1.0, 1.0, 0.5])
+    found, alone = measures.cell([values, values, values]), measures.cell([values])
+    assert {key: found[key] for key in alone} == alone and found["spread"] == 0
+
+
+def test_seeds_that_differ_widen_an_interval():
+    # every problem is the same, so only the seeds, 0.2 and 0.4, vary: drawn are both of one, or one of each; what two
+    # of two tell of their deviation from 0.3 is stretched by the square root of 2
+    found = measures.interval([np.full(5, 0.2), np.full(5, 0.4)])
+    assert (found.low, found.high) == pytest.approx((0.3 - 0.1 * math.sqrt(2), 0.3 + 0.1 * math.sqrt(2)))
 
 
 def test_a_problem_counts_where_a_seed_knows_it():
     found = measures.cell([np.array([0.2, NAN, NAN]), np.array([0.4, 1.0, NAN])])
-    assert found["value"] == pytest.approx((0.3 + 1.0) / 2)
+    assert found["value"] == pytest.approx((0.2 + 0.7) / 2)
     assert found["problems"] == 2
     assert "spread" not in measures.cell([np.array([0.2, 0.4])])
+
+
+def test_a_difference_that_seeds_disagree_on_is_noise():
+    problems, rng = 200, np.random.default_rng(0)
+    base = rng.random(problems)
+    same = measures.difference([base + 0.05 + 0.01 * rng.random(problems) for _ in range(3)], [base])
+    assert same.outcome == "better" and same.problems == problems
+    apart = measures.difference([base + 0.2, base + 0.01, base - 0.06], [base] * 3)
+    assert apart.difference == pytest.approx(0.05) and apart.outcome == "noise" and apart.low < 0 < apart.high
+
+
+def test_a_difference_is_of_the_problems_that_both_know():
+    found = measures.difference([np.array([0.5, NAN, 1.0]), np.array([0.6, 0.0, 1.0])], [np.array([0.4, 0.3, NAN])])
+    assert found.difference == pytest.approx((0.1 + (0.2 - 0.3) / 2) / 2)
+
+
+# ---- judges side by side
+
+
+def test_an_area_is_over_the_problems_that_every_judge_could_rank():
+    one = table([[1, 0], [1, 0]], [[0.9, 0.1], [0.1, 0.9]])
+    other = table([[1, 0], [1, 1]], [[0.9, 0.1], [0.1, 0.9]])  # nothing to rank in the second problem
+    found = judges.side_by_side({"one": [one], "other": [other]}, "one")
+    assert measures.cell(found["one"].auc)["value"] == 1.0 == measures.cell(found["other"].auc)["value"]
+    assert list(found) == ["one", "other", judges.UNTRAINED]
 
 
 def test_efforts_are_those_that_the_budget_allows_and_the_budget():
