@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from reflective.checkpoint.load import has_head
 from reflective.errors import ReflectiveError
 from reflective.tasks import drills
 from reflective.train.config import SFTConfig, read_config
@@ -104,7 +105,7 @@ def is_made(work: Path) -> bool:
 def make_head(config: SFTConfig, model: Path, work: Path, problems: int) -> bool:
     """The score head, fitted and calibrated on what the model samples, into `sprm/` beside the weights; False where
     Ctrl-C came before."""
-    if is_made(work):
+    if is_made(work) and has_head(model):
         return True
     result = train_head(
         HeadConfig(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from reflective.tasks import Segment
 from reflective.train.batches import StepPlan, micro_batches
 from reflective.train.config import DataConfig
 from reflective.train.data import Encoder, Sample, file_samples, learnt_tokens
+from reflective.train.problems import read_problems
 from reflective.train.scratch import load_tokenizer
 from reflective.train.token_cache import TokenCache, token_cache
 from train.sft_fakes import sums, tiny_config, write_lines
@@ -153,10 +155,51 @@ def test_traces_of_a_family_become_examples(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", '{"prompt": "x"}', '{"response": "x"}', '{"messages": [1], "response": "x"}', "[]"]
+    "line",
+    [
+        "{",
+        '{"prompt": "x"}',
+        '{"response": "x"}',
+        '{"messages": [1], "response": "x"}',
+        "[]",
+        '{"prompt": "x", "response": "\\ud800"}',
+        '{"prompt": "x\\udc00", "response": "y"}',
+        '{"prompt": "x", "response": "y", "n": ' + "7" * 5000 + "}",
+        "[" * 5000,
+    ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "a", "response": "b"}\n' + line + "\n")
     with pytest.raises(InputError, match=r"bad\.jsonl:2"):
         list(file_samples(path))
+
+
+SEPARATED = "a \u2028 b \x85 c"
+
+
+def test_separators_inside_a_text_and_a_byte_order_mark_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    row = {"prompt": SEPARATED, "answer": 10**400, "response": SEPARATED}
+    path.write_text((json.dumps(row, ensure_ascii=False) + "\r\n") * 2, encoding="utf-8-sig")
+    assert [(p.text, p.answer) for p in read_problems(path)] == [(SEPARATED, str(10**400))] * 2
+    samples = list(file_samples(path))
+    assert [(s.messages[0]["content"], s.segments[0].text) for s in samples] == [(SEPARATED, SEPARATED)] * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "bad.jsonl:2 is not JSON"),
+        ("[" * 5000, "bad.jsonl:2 is nested too deeply"),
+        ('{"problem": "x", "answer": ' + "7" * 5000 + "}", "bad.jsonl:2 has a number of more than 4,300 digits"),
+        ('{"problem": "x \\ud800", "answer": 1}', r"bad.jsonl:2: a text holds '\\ud800', half of a surrogate pair"),
+        ('{"problem": "x", "answer": "\\udfff"}', "bad.jsonl:2: a text holds"),
+        ('{"problem": "x"}', "bad.jsonl:2: no final answer"),
+    ],
+)
+def test_a_bad_problem_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"problem": "a", "answer": "b"}\n' + line + "\n")
+    with pytest.raises(InputError, match=message):
+        read_problems(path)

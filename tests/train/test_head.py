@@ -1,12 +1,25 @@
-"""What is chosen behind a fitted head, on rollouts whose best choice is known."""
+"""What is chosen behind a fitted head, on rollouts whose best choice is known; and what a run refuses, and when."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
+from reflective.checkpoint import load_checkpoint
+from reflective.errors import CheckpointError, InputError
 from reflective.sprm.head import SPRMHead
-from reflective.train.head import EXPONENTS, fit_exponent
-from reflective.train.rollouts import Rollouts
+from reflective.train import head as head_module
+from reflective.train import rollouts as rollouts_module
+from reflective.train.head import EXPONENTS, HeadConfig, _sprm_config, fit_exponent, train_head
+from reflective.train.lock import held
+from reflective.train.rollouts import Rollouts, _Graded
+from reflective.types import Problem, Trajectory
+from tiny import tiny_checkpoint, tiny_folder
 
 
 def rollouts(logprobs: list[float], outcomes: list[int]) -> Rollouts:
@@ -48,3 +61,89 @@ def test_no_exponent_is_taken_where_it_gains_nothing() -> None:
     unlikely = rollouts([-0.1, -0.1, -1.0, -0.1] * 2, [0, 0, 1, 0] * 2)
     chosen, tried = fit_exponent(head(-2.0), unlikely, "geometric_mean")
     assert chosen == 0.0 and tried[0.0] == 0.75
+
+
+# ---- a whole run of a tiny model, whose answers are right by chance
+
+
+@pytest.fixture
+def by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chance(problem: Problem, trajectory: Trajectory, positions: Sequence[int], features: torch.Tensor) -> _Graded:
+        return _Graded(trajectory, positions, features, trajectory.token_ids[0] % 2, None)
+
+    monkeypatch.setattr(rollouts_module, "_grade", chance)
+
+
+@pytest.fixture
+def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a model would be an error."""
+    monkeypatch.setattr(head_module, "load_checkpoint", None)
+
+
+def settings(folder: Path, answers: Sequence[str] = [str(i) for i in range(8)], **changes: Any) -> HeadConfig:
+    if not (folder / "model").exists():
+        tiny_folder(folder / "model", step_token_ids=range(40, 100))
+    rows = [{"problem": f"What is {i}?", "answer": answer} for i, answer in enumerate(answers)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    table: dict[str, Any] = {
+        "model": str(folder / "model"),
+        "output": str(folder / "out"),
+        "data": str(folder / "problems.jsonl"),
+        "trajectories": 4,
+        "validation_trajectories": 4,
+        "max_tokens": 8,
+        "epochs": 1,
+        "device": "cpu",
+    }
+    return HeadConfig(**table | changes)
+
+
+def told(config: HeadConfig) -> str:
+    notes: list[str] = []
+    train_head(config, note=notes.append)
+    return "\n".join(notes)
+
+
+def test_trajectories_of_another_layer_are_not_reused(tmp_path: Path, by_chance: None) -> None:
+    assert "saved:" in told(settings(tmp_path))
+    again = told(settings(tmp_path, epochs=2))
+    assert "sampled 0 trajectories" in again, "what decides only the fit does not ask for new ones"
+    with pytest.raises(CheckpointError, match="another layer"):
+        told(settings(tmp_path, layer=-3))
+    assert load_checkpoint(tmp_path / "out").config.layer == -2
+
+
+def test_another_step_rule_than_that_of_the_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Leave --step-rule out"):
+        told(settings(tmp_path, step_rule="paper"))
+
+
+def test_the_step_rule_of_the_head_may_be_named(tmp_path: Path, by_chance: None) -> None:
+    checkpoint = tiny_checkpoint()  # its steps are those of "reference"
+    made = _sprm_config(settings(tmp_path, step_rule="reference"), checkpoint)
+    assert checkpoint.config is not None and made.step_token_ids == checkpoint.config.step_token_ids
+
+
+def test_problems_that_cannot_be_graded_are_left_out_before_sampling(tmp_path: Path, by_chance: None) -> None:
+    said = told(settings(tmp_path, [*map(str, range(12)), "???[["], validation_share=0.3))
+    assert "1 of " in said and "are left out: a gold answer that no grader reads (such as '???[['" in said
+
+
+def test_only_unreadable_answers_are_refused_before_a_model_is_loaded(tmp_path: Path, unloadable: None) -> None:
+    with pytest.raises(InputError, match="none of the 7 training problems can be graded"):
+        told(settings(tmp_path, ["???[["] * 8))
+
+
+def test_bad_data_and_a_bad_output_are_told_before_a_model_is_loaded(tmp_path: Path, unloadable: None) -> None:
+    with pytest.raises(InputError, match="can't read"):
+        told(settings(tmp_path, data=str(tmp_path / "none.jsonl")))
+    with pytest.raises(InputError, match="Name one with --output"):
+        told(settings(tmp_path, model="nano", output=None))
+    with pytest.raises(InputError, match="is a file"):
+        told(settings(tmp_path, output=str(tmp_path / "problems.jsonl")))
+
+
+@pytest.mark.parametrize("place", ["out", "work"])
+def test_a_folder_that_another_run_writes_is_refused(tmp_path: Path, place: str) -> None:
+    with held(tmp_path / place), pytest.raises(InputError, match="another process"):
+        told(settings(tmp_path, work=str(tmp_path / "work")))

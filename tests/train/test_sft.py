@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reflective.errors import InputError, TrainingError
+from reflective.errors import CheckpointError, InputError, TrainingError
+from reflective.train import checkpointing
 from reflective.train.batches import micro_batches
 from reflective.train.checkpointing import newest_checkpoint
 from reflective.train.config import SFTConfig, make_config, read_config
+from reflective.train.learner import Learner
+from reflective.train.lock import held
 from reflective.train.parallel import Peers
-from reflective.train.progress import StepReport
+from reflective.train.progress import StepReport, stop_on_signals
 from reflective.train.sft import SFTResult, _Run, train_sft
 from train.sft_fakes import ARCHITECTURE, tiny_config
 
@@ -139,7 +143,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "to go on from" in told
+    assert "to go on from" in told and "Ctrl-C again stops at once" in told
     assert not (tmp_path / "run/model").exists()
     assert process(tmp_path).wait(timeout=300) == 0
     assert (tmp_path / "run/model/config.json").exists()
@@ -150,6 +154,101 @@ def test_other_settings_do_not_resume(tmp_path: Path) -> None:
     run(tiny_config(tmp_path, max_tokens=1000))  # a longer run is the same run
     with pytest.raises(TrainingError, match="other settings"):
         run(tiny_config(tmp_path, seed=5))
+
+
+def test_a_second_start_of_a_complete_run_leaves_the_head(tmp_path: Path) -> None:
+    first, _ = run(tiny_config(tmp_path, max_tokens=500, save_dtype="bfloat16"))
+    head = first.folder / "sprm" / "head.safetensors"
+    head.parent.mkdir()
+    head.write_text("fitted to these weights")
+    (first.folder / "README.md").write_text("a card")
+    before = (first.folder / "model.safetensors").stat().st_mtime_ns
+    again, reports = run(tiny_config(tmp_path, max_tokens=500, save_dtype="bfloat16"))
+    assert not reports and again.folder == first.folder and head.exists()
+    assert (first.folder / "model.safetensors").stat().st_mtime_ns == before
+    run(tiny_config(tmp_path, max_tokens=1500, save_dtype="bfloat16"))  # other weights: not their head
+    assert not head.exists() and (first.folder / "README.md").exists()
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_half_a_model_is_written_anew(tmp_path: Path, lost: str) -> None:
+    first, _ = run(tiny_config(tmp_path, max_tokens=500))
+    (first.folder / lost).unlink()
+    run(tiny_config(tmp_path, max_tokens=500))
+    assert (first.folder / lost).exists()
+
+
+def test_an_older_model_is_replaced_where_a_kill_came_before(tmp_path: Path) -> None:
+    first, _ = run(tiny_config(tmp_path, max_tokens=500))
+    old = load_file(first.folder / "model.safetensors")
+    further = made_ready(tiny_config(tmp_path, max_tokens=1500))
+    further._learn()
+    further._learn()
+    further._save()  # and is killed
+    _, reports = run(tiny_config(tmp_path, max_tokens=600))
+    new = load_file(first.folder / "model.safetensors")
+    assert not reports and any(not old[name].equal(new[name]) for name in old)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with held(tmp_path / "run"), pytest.raises(InputError, match="another process"):
+        run(tiny_config(tmp_path))
+
+
+def test_a_missing_tokenizer_or_device_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tokenizer: .*nowhere"):
+        run(tiny_config(tmp_path, tokenizer=str(tmp_path / "nowhere")))
+    with pytest.raises(InputError, match="device 'cuda:77' is not there"):
+        run(tiny_config(tmp_path, device="cuda:77"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Learner, *_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "step", full)
+        with pytest.raises(TrainingError, match="out of memory in step 1: .*Lower micro_tokens, then start again"):
+            run(tiny_config(tmp_path))
+    run(tiny_config(tmp_path, max_tokens=500))
+    monkeypatch.setattr(Learner, "step", full)
+    with pytest.raises(TrainingError, match="step 3: .*another output"):
+        run(tiny_config(tmp_path))
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: Any, path: Path) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpointing, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        run(tiny_config(tmp_path, checkpoint_steps=1))
+    assert not list((tmp_path / "run/checkpoints").iterdir())
+
+
+def test_half_an_old_checkpoint_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpointing.shutil, "rmtree", lambda *_, **__: None)  # as if killed before
+        run(tiny_config(tmp_path, max_tokens=1500, checkpoint_steps=1, keep_checkpoints=1))
+    folder = tmp_path / "run/checkpoints"
+    assert len(checkpointing.checkpoints(folder)) == 1 and len(list(folder.iterdir())) > 1
+    run(tiny_config(tmp_path, max_tokens=1500, checkpoint_steps=1, keep_checkpoints=1))
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(None, 1), ("0", 1), ("1", 0)])
+def test_the_first_ctrl_c_is_answered_by_the_process_that_leads(
+    rank: str | None, lines: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stop.requested and capfd.readouterr().err.count("\n") == lines
 
 
 def test_a_time_budget_ends_the_run_decayed(tmp_path: Path) -> None:

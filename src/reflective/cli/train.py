@@ -203,5 +203,8 @@ def _plan(args: argparse.Namespace) -> int:
         return DONE
     for name, value in found.items():
         shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-        print(f"{name.replace('_', ' '):<24} {shown if shown is not None else 'none fits: take more GPUs'}")
+        lacking = (
+            "none fits: take more GPUs" if found["advised"] is None else f"none is shipped for {found['gpus']} GPUs"
+        )
+        print(f"{name.replace('_', ' '):<24} {lacking if shown is None else shown}")
     return DONE

@@ -69,7 +69,7 @@ def _stream(name: str, split: str, seed: int, prompt: str) -> Iterator[Problem]:
         if index - last_new > MAX_REPEATS:
             raise InputError(
                 f"{PREFIX}:{name} has no more than {len(seen)} distinct problems in its default difficulty. "
-                "Ask for fewer with --limit, or name more families."
+                "Ask for fewer, or name more families."
             )
         question = str(item["question"])
         if question in seen or item["answer"] == "":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,12 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from reflective.errors import CheckpointError
+from reflective.checkpoint.config import SPRM_FOLDER
+from reflective.checkpoint.save import disk_errors, replacing
+from reflective.checkpoint.source import quiet
+from reflective.errors import CheckpointError, ReflectiveError
+from reflective.train.progress import Note
+from reflective.train.scratch import load_model, load_tokenizer
 from reflective.train.tokenizer import save_tokenizer
 
 PREFIX = "step-"
@@ -47,22 +52,34 @@ def save_checkpoint(
     progress: Progress,
     keep: int,
 ) -> Path:
-    """Writes `folder/step-NNNNNNNN` and drops all but the newest `keep`."""
+    """Writes `folder/step-NNNNNNNN` and drops all but the newest `keep`.
+
+    Raises `CheckpointError` where the disk is full; nothing is left of what was begun.
+    """
     target = folder / f"{PREFIX}{progress.step:08d}"
-    if not target.exists():
-        temporary = folder / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / TRAINER).mkdir(parents=True)
-        write_model(temporary, model, tokenizer)
-        tensors = dict(_optimizer_tensors(model, optimizers))
-        save_file(tensors, temporary / TRAINER / "state.safetensors")
-        (temporary / TRAINER / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
-        publish(temporary, target)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
-    for left_behind in folder.glob(f".{PREFIX}*"):  # by a run that was killed while it wrote
-        shutil.rmtree(left_behind, ignore_errors=True)
+    with disk_errors(target):
+        if not target.exists():
+            temporary = folder / f".{target.name}.{os.getpid()}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                (temporary / TRAINER).mkdir(parents=True)
+                write_model(temporary, model, tokenizer)
+                tensors = dict(_optimizer_tensors(model, optimizers))
+                save_file(tensors, temporary / TRAINER / "state.safetensors")
+                (temporary / TRAINER / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
+                publish(temporary, target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        for old in checkpoints(folder)[:-keep]:
+            old.rename(folder / f".{old.name}.old")  # half of one that is being removed would pass for whole
+    clean(folder)
     return target
+
+
+def clean(folder: Path) -> None:
+    """Removes what no longer, or not yet, is a checkpoint: old ones, and what a killed run left half written."""
+    for left_behind in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(left_behind, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -117,6 +134,35 @@ def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     save_tokenizer(tokenizer, folder)
 
 
+def publish_model(
+    target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, note: Note, *, look: bool
+) -> None:
+    """The result of a run as a plain Hugging Face folder, in one step. With `look` it is left as it is where it holds
+    these weights already: a head that was fitted to them meanwhile stays."""
+    if look and _holds(target, model):
+        return
+    if (target / SPRM_FOLDER).is_dir():
+        note(f"the head in {target / SPRM_FOLDER} was fitted to other weights; it is removed")
+    for left_behind in (target.with_name(f".{target.name}"), *target.parent.glob(f".{target.name}.*.tmp")):
+        shutil.rmtree(left_behind, ignore_errors=True)  # by a run that was killed while it wrote
+    with disk_errors(target), replacing(target, keep=True) as temporary:
+        write_model(temporary, model, tokenizer)
+
+
+def _holds(folder: Path, model: PreTrainedModel) -> bool:
+    """Whether a whole Hugging Face folder is there already, with the weights that the model has."""
+    if not (folder / "config.json").is_file():  # or it would be looked for on the hub
+        return False
+    try:
+        with quiet():
+            load_tokenizer(folder)
+            there = load_model(folder).state_dict()
+    except (ReflectiveError, RuntimeError):  # missing, damaged, or of another shape
+        return False
+    mine = model.state_dict()
+    return mine.keys() == there.keys() and all(t.cpu().float().equal(there[name].float()) for name, t in mine.items())
+
+
 def publish(temporary: Path, target: Path) -> None:
     """Makes a finished folder appear under its name, with all its bytes on the disk."""
     for path in temporary.rglob("*"):
@@ -124,6 +170,17 @@ def publish(temporary: Path, target: Path) -> None:
     _flush(temporary)
     temporary.rename(target)
     _flush(target.parent)
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """A file that is whole or not there: `write` is given another name. A full disk is told in one line."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with disk_errors(path):
+            write(temporary)
+            publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -166,7 +166,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     """`value` as the type that `hint` names, or an error that says what was expected."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else make_config(hint, value, f"{where}.")
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise InputError(f"{where} must be a table of settings, got {value!r}.")
+        return make_config(hint, value, f"{where}.")
     if origin is Literal:
         if value in arguments:
             return value
@@ -177,6 +181,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_value(arguments[0], item, where) for item in value)
     if origin is not None and isinstance(value, origin):
+        if arguments[1:] and arguments[1] is not Any and isinstance(value, Mapping):
+            return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

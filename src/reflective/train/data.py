@@ -7,7 +7,6 @@ The end-of-message token is always learnt.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from reflective.errors import InputError
 from reflective.tasks import Segment, Split, drills, get_task, mixture
 from reflective.tasks.base import stable_hash
+from reflective.tasks.benchmarks.gold import check_texts
+from reflective.tasks.benchmarks.rows import json_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +92,20 @@ def task_samples(family: str, split: Split, count: int, levels: Sequence[int], s
 
 def file_samples(path: Path) -> Iterator[Sample]:
     """The lines of a JSON-lines file with `prompt` or `messages`, and `response`."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the examples in {str(path)!r}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield _file_sample(line, f"{path}:{number}", path.stem)
+    for where, item in json_lines(path):
+        yield _file_sample(item, where, path.stem)
 
 
-def _file_sample(line: str, where: str, family: str) -> Sample:
-    try:
-        item = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: no JSON: {error}") from error
+def _file_sample(item: Any, where: str, family: str) -> Sample:
     if not isinstance(item, dict) or not isinstance(item.get("response"), str):
         raise InputError(f"{where}: an example needs a text `response`, and `prompt` or `messages`.")
     messages = item.get("messages", [{"role": "user", "content": item.get("prompt")}])
     if not isinstance(messages, list) or not all(_is_message(message) for message in messages):
         raise InputError(f"{where}: an example needs a text `prompt`, or `messages` that hold role and content.")
+    try:
+        check_texts(messages, item["response"])
+    except ValueError as error:
+        raise InputError(f"{where}: {error}.") from error
     return Sample(messages, [Segment(item["response"])], item.get("family", family))
 
 

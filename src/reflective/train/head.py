@@ -22,6 +22,7 @@ import copy
 import math
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from reflective.checkpoint import (
     save_checkpoint,
     save_head,
 )
+from reflective.checkpoint.attach import infer_config
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError, TrainingError
@@ -46,10 +48,11 @@ from reflective.sprm.calibrate import fit_calibration
 from reflective.sprm.head import SPRMHead
 from reflective.sprm.loss import UNGRADABLE, problem_balanced_weights, spr_loss
 from reflective.sprm.metrics import auc, within_problem_auc
-from reflective.tasks import mixture
 from reflective.train.head_config import HeadConfig
-from reflective.train.problems import read_problems
+from reflective.train.head_data import read_data
+from reflective.train.lock import held
 from reflective.train.progress import Note, print_note, stop_on_signals
+from reflective.train.rollout_settings import check_settings, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
 from reflective.train.selection import (
     Candidate,
@@ -85,11 +88,32 @@ class HeadResult:
 
 def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     """Run it all; a run that was stopped goes on where it was when it is started again with the same settings."""
+    folder = _output(config)
+    train, validation = read_data(config, note)
     checkpoint = load_checkpoint(config.model, device=config.device, dtype=config.dtype, require_head=False)
     sprm = _sprm_config(config, checkpoint)
-    train, validation = _problems(config)
-    folder = _output(config)
     work = Path(config.work) if config.work else folder / "sprm-rollouts"
+    parts = (
+        (work / "train", train, config.trajectories),
+        (work / "validation", validation, config.validation_trajectories),
+    )
+    with ExitStack() as stack:
+        for place in dict.fromkeys((folder.resolve(), work.resolve())):
+            stack.enter_context(held(place))
+        if not _sample(config, checkpoint, sprm, parts, note):
+            note(f"stopped; start the same command again to go on from {work}.")
+            return HeadResult(work, 0, None, None, {}, interrupted=True)
+        return _fit(config, checkpoint, sprm, folder, work, note)
+
+
+def _sample(
+    config: HeadConfig,
+    checkpoint: Checkpoint,
+    sprm: SPRMConfig,
+    parts: Sequence[tuple[Path, list[Problem], int]],
+    note: Note,
+) -> bool:
+    """Trajectories of all problems, k each, into a folder a part; False where Ctrl-C came before the end."""
     engine = TorchEngine(
         checkpoint.model,
         checkpoint.tokenizer,
@@ -100,27 +124,27 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
         max_rows=config.max_rows,
         catch_features=True,
     )
+    options: dict[str, Any] = {
+        "sampling": Sampling(temperature=config.temperature),
+        "max_tokens": config.max_tokens,
+        "seed": config.seed,
+        "source": source_digest(checkpoint.model, sprm),
+    }
+    for place, problems, k in parts:  # all of them before the first is sampled
+        check_settings(place, engine, problems, k, **options)
     with stop_on_signals() as stop:
-        for part, problems, k in (
-            ("train", train, config.trajectories),
-            ("validation", validation, config.validation_trajectories),
-        ):
-            note(f"{part}: {len(problems):,} problems × {k} trajectories")
-            whole = sample_rollouts(
-                engine,
-                problems,
-                k,
-                work / part,
-                sampling=Sampling(temperature=config.temperature),
-                max_tokens=config.max_tokens,
-                seed=config.seed,
-                note=note,
-                stop=stop,
-            )
-            if not whole:
-                note(f"stopped; start the same command again to go on from {work}.")
-                return HeadResult(work, 0, None, None, {}, interrupted=True)
+        for place, problems, k in parts:
+            note(f"{place.name}: {len(problems):,} problems × {k} trajectories")
+            if not sample_rollouts(engine, problems, k, place, note=note, stop=stop, **options):
+                return False
     engine.close()
+    return True
+
+
+def _fit(
+    config: HeadConfig, checkpoint: Checkpoint, sprm: SPRMConfig, folder: Path, work: Path, note: Note
+) -> HeadResult:
+    """The head from what was sampled, with its exponent and calibration, saved."""
     held_out = load_rollouts(work / "validation")
     head, epoch = fit_head(config, load_rollouts(work / "train"), held_out, sprm, note)
     tried: dict[float, float] = {}
@@ -168,7 +192,10 @@ def _settings(config: HeadConfig) -> dict[str, Any]:
 
 def _output(config: HeadConfig) -> Path:
     if config.output is not None:
-        return Path(config.output)
+        folder = Path(config.output)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--output {config.output} is a file; name a folder to save to.")
+        return folder
     folder = Path(config.model)
     if not folder.is_dir():
         raise InputError(f"--model {config.model} is no folder to save a head into. Name one with --output.")
@@ -179,29 +206,24 @@ def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> SPRMConfig:
     """Steps and layer as an existing head has them, or as the settings say."""
     if checkpoint.config is not None:
         base = replace(checkpoint.config, calibration=None)
+        if config.step_rule is not None:
+            asked = infer_config(checkpoint.tokenizer, base.hidden_size, rule=config.step_rule)
+            if asked.step_token_ids != base.step_token_ids:
+                raise InputError(
+                    f"--step-rule {config.step_rule} is for a model without a head; the head of {config.model!r} ends "
+                    "its steps at other tokens, which are kept. Leave --step-rule out, or remove that head."
+                )
     else:
-        _, base = init_head(checkpoint.model, checkpoint.tokenizer, rule=config.step_rule)
+        _, base = init_head(checkpoint.model, checkpoint.tokenizer, rule=config.step_rule or "reference")
     return replace(
         base,
         layer=config.layer,
+        feature_position="before",  # where the engine catches them
         aggregation=config.aggregation,
         dropout=config.dropout,
         logprob_features=config.logprob_features,
         probability_exponent=0.0,  # fitted behind the head
     )
-
-
-def _problems(config: HeadConfig) -> tuple[list[Problem], list[Problem]]:
-    if config.data is None:
-        families = None if config.tasks == ("all",) else config.tasks
-        train = list(mixture("train", config.problems, config.levels, families, seed=config.seed + 1))
-        return train, list(mixture("validation", config.validation_problems, config.levels, families, seed=config.seed))
-    problems = read_problems(Path(config.data))
-    random.Random(config.seed).shuffle(problems)
-    held_out = max(1, round(len(problems) * config.validation_share))
-    if len(problems) - held_out < 1:
-        raise InputError(f"{config.data} holds {len(problems)} problem(s); 2 are the least, hundreds are useful.")
-    return problems[:-held_out][: config.problems], problems[-held_out:][: config.validation_problems]
 
 
 # ---- fitting

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reflective.errors import InputError
+from reflective.sprm.segment import RuleName
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class HeadConfig:
     max_tokens: int = 1024
     max_rows: int = 128
     layer: int = -2
-    step_rule: Literal["reference", "paper", "chinese"] = "reference"
+    step_rule: RuleName | None = None  # None: the steps of the head that is there, or those of "reference"
     logprob_features: bool = False
     aggregation: str = "geometric_mean"
     filter: Literal["self_supervised", "none"] = "self_supervised"

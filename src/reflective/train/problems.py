@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from reflective.errors import InputError
+from reflective.tasks.benchmarks.gold import check_texts
+from reflective.tasks.benchmarks.rows import json_lines
 from reflective.types import Problem
 from reflective.verify import GRADERS
 
@@ -19,21 +20,13 @@ def read_problems(path: Path) -> list[Problem]:
 
     `question`, `prompt` and `text` are read as `problem`, too. Raises `InputError` naming the first bad line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the problems in '{path}': {error}.") from error
-    problems = [_problem(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    problems = [_problem(item, where) for where, item in json_lines(path)]
     if not problems:
         raise InputError(f"'{path}' holds no problem.")
     return problems
 
 
-def _problem(line: str, where: str) -> Problem:
-    try:
-        item = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where} is not JSON: {error}.") from error
+def _problem(item: Any, where: str) -> Problem:
     if not isinstance(item, dict):
         raise InputError(f'{where}: a line holds an object such as {{"problem": "…", "answer": "42"}}.')
     text, answer = _first(item, TEXT_FIELDS), _first(item, ANSWER_FIELDS)
@@ -44,7 +37,7 @@ def _problem(line: str, where: str) -> Problem:
     kind = str(item.get("kind", "math"))
     if kind not in GRADERS:
         raise InputError(f"{where}: unknown kind {kind!r}. Known: {', '.join(GRADERS)}.")
-    return Problem(
+    problem = Problem(
         text=text,
         answer=str(answer),
         id=str(item.get("id", where)),
@@ -52,6 +45,11 @@ def _problem(line: str, where: str) -> Problem:
         kind=kind,
         metadata=item.get("metadata") or {},
     )
+    try:
+        check_texts(problem.text, problem.answer, problem.id, problem.family, problem.metadata)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}.") from error
+    return problem
 
 
 def _first(item: dict[str, Any], names: tuple[str, ...]) -> Any:

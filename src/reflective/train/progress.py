@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,13 @@ class StepReport:
 
 Report = Callable[[StepReport], None]
 Note = Callable[[str], None]
+
+STOPPING = b"stopping after the step under way; Ctrl-C again stops at once\n"
+
+
+def leads() -> bool:
+    """Whether this process tells and writes, by the variables of the launcher: known before the processes meet."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_note(text: str) -> None:
@@ -101,6 +109,9 @@ def stop_on_signals() -> Iterator[Stop]:
     def request(number: int, frame: FrameType | None) -> None:
         stop.requested = True
         signal.signal(number, before[number])
+        if leads():
+            with suppress(OSError):
+                os.write(2, STOPPING)  # a handler may have come in the middle of a print
 
     try:
         for number in before:

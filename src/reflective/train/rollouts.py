@@ -2,7 +2,8 @@
 
 The features are caught in the pass that samples, so nothing is read twice. Results are kept in shards that are whole
 or not there: a run that is stopped goes on behind its last shard. A trajectory is a function of the model, the problem
-and its seed, so an interrupted and an uninterrupted run hold the same.
+and its seed, so an interrupted and an uninterrupted run hold the same; what belongs to other weights, another layer or
+other problems is refused.
 
 Letters: N steps of all trajectories, n steps of one, H hidden size.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,15 +25,16 @@ from torch import Tensor
 
 from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
-from reflective.errors import CheckpointError, ContextError
+from reflective.errors import ContextError
 from reflective.sprm.logprobs import step_logprobs
 from reflective.sprm.loss import OUTCOMES, RIGHT, UNGRADABLE
+from reflective.train.checkpointing import write_file
 from reflective.train.progress import Note, Stop, clock
+from reflective.train.rollout_settings import check_settings
 from reflective.types import Problem, Trajectory
 from reflective.verify import extract_answer, grade
 
 SHARD_PROBLEMS = 32
-FORMAT = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,16 @@ def sample_rollouts(
     seed: int,
     note: Note,
     stop: Stop | None = None,
+    source: str = "",
 ) -> bool:
     """Sample k trajectories of each problem into shards in `folder`; True when all are there.
 
     Where `folder` holds shards of the same settings, only the missing problems are sampled. `stop.requested` ends it
-    early with what is complete. Problems that do not fit the context are left out and told.
+    early with what is complete. Problems that do not fit the context are left out and told. `source` is that of
+    `check_settings`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder, engine, problems, k, sampling, max_tokens, seed)
+    options: dict[str, Any] = {"sampling": sampling, "max_tokens": max_tokens, "seed": seed, "source": source}
+    check_settings(folder, engine, problems, k, **options)
     done = _done(folder)
     waiting = iter([number for number in range(len(problems)) if number not in done])
     if len(done) < len(problems) and done:
@@ -185,32 +188,6 @@ def _logprob_rows(item: _Graded) -> list[tuple[float, float]]:
 # ---- shards
 
 
-def _check_settings(
-    folder: Path,
-    engine: TorchEngine,
-    problems: Sequence[Problem],
-    k: int,
-    sampling: Sampling,
-    max_tokens: int,
-    seed: int,
-) -> None:
-    """Refuse to mix trajectories of different settings in one folder."""
-    digest = hashlib.sha256(
-        json.dumps(
-            [FORMAT, engine.name, k, repr(sampling), max_tokens, seed, [(p.text, p.answer) for p in problems]]
-        ).encode()
-    ).hexdigest()[:16]
-    path = folder / "settings.json"
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")).get("digest") != digest:
-            raise CheckpointError(
-                f"'{folder}' holds trajectories of another model, other problems or other settings. "
-                "Remove it or name another --output."
-            )
-    else:
-        path.write_text(json.dumps({"format": FORMAT, "digest": digest}) + "\n", encoding="utf-8")
-
-
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.safetensors"))
 
@@ -249,10 +226,8 @@ def _save_shard(
         "logprob_features": torch.tensor(logprobs, dtype=torch.float32).view(-1, 2),
     }
     name = f"shard-{hashlib.sha256(repr(sorted(numbers)).encode()).hexdigest()[:12]}.safetensors"
-    temporary = folder / f".{name}.{os.getpid()}"
     metadata = {"info": json.dumps(info, ensure_ascii=False), "done": json.dumps(list(numbers))}
-    save_file(tensors, str(temporary), metadata=metadata)
-    temporary.rename(folder / name)
+    write_file(folder / name, lambda temporary: save_file(tensors, str(temporary), metadata=metadata))
 
 
 def load_rollouts(folder: Path) -> Rollouts:

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from reflective.checkpoint.source import first_line
 from reflective.errors import CheckpointError, InputError
 from reflective.train.tokenizer import padded_vocab_size
 
@@ -71,16 +72,13 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"can't load a tokenizer from {str(folder)!r}: {error}") from error
+        if not Path(folder).is_dir():
+            raise InputError(
+                f"no tokenizer: '{folder}' is no folder here, and the hub has none of that name or can't be reached. "
+                "Make one with build_tokenizer, or name another folder."
+            ) from error
+        raise CheckpointError(f"can't load a tokenizer from {str(folder)!r}: {first_line(error)}") from error
     return tokenizer
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the GPU where there is one."""
-    try:
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise InputError(f"unknown device {name!r}. Known: auto, cpu, cuda, cuda:N.") from error
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

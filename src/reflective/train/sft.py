@@ -11,28 +11,31 @@ interrupted and an uninterrupted run give the same weights, bit for bit, on the 
 from __future__ import annotations
 
 import math
-import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
-from reflective.checkpoint.source import resolve_source
+from reflective.checkpoint.source import first_line, resolve_device, resolve_source
+from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import TrainingError
 from reflective.train.batches import StepPlan
 from reflective.train.checkpointing import (
     Progress,
+    clean,
     load_progress,
     load_state,
     newest_checkpoint,
-    publish,
+    publish_model,
     save_checkpoint,
-    write_model,
 )
 from reflective.train.config import SFTConfig
 from reflective.train.learner import Learner
+from reflective.train.lock import held
 from reflective.train.optim import make_optimizers, rate
 from reflective.train.parallel import Peers, peers
 from reflective.train.progress import (
@@ -41,12 +44,12 @@ from reflective.train.progress import (
     StepReport,
     Stop,
     TensorBoardLog,
+    leads,
     print_note,
     print_report,
     stop_on_signals,
 )
 from reflective.train.scratch import (
-    choose_device,
     has_native_bfloat16,
     keep_freed_memory,
     load_model,
@@ -77,11 +80,15 @@ class SFTResult:
 def train_sft(config: SFTConfig, *, report: Report = print_report, note: Note = print_note) -> SFTResult:
     """Trains, resuming from the newest checkpoint in the run's folder, and writes the model.
 
-    Under `torchrun` every process returns; `report` and `note` are called in process 0 only.
+    Under `torchrun` every process returns; `report` and `note` are called in process 0 only. Raises `InputError` where
+    another run writes into the same folder.
     """
-    _caches(config, note)  # made before other processes look for them
-    with stop_on_signals() as stop, peers(config.processes, _follow, config) as place:
-        return _Run(config, place, report, note).train(stop)
+    resolve_device(config.device)  # what can be refused at once is, before a folder is made
+    load_tokenizer(_tokenizer_folder(config))
+    with held(Path(config.output)) if leads() else nullcontext():
+        _caches(config, note)  # made before other processes look for them
+        with stop_on_signals() as stop, peers(config.processes, _follow, config) as place:
+            return _Run(config, place, report, note).train(stop)
 
 
 def _follow(config: SFTConfig, place: Peers) -> None:
@@ -107,7 +114,7 @@ class _Run:
 
     def __init__(self, config: SFTConfig, place: Peers, report: Report, note: Note) -> None:
         self.config, self.place, self.report, self.note = config, place, report, note
-        self.device = choose_device(config.device)
+        self.device = resolve_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.tokenizer = load_tokenizer(str(_tokenizer_folder(config)))
@@ -131,6 +138,8 @@ class _Run:
     def _start(self) -> tuple[PreTrainedModel, Path | None]:
         """The newest checkpoint's model and its folder, or the model to start from."""
         config, settings = self.config, self.progress.settings
+        if self.place.leads:
+            clean(config.checkpoints)
         checkpoint = newest_checkpoint(config.checkpoints)
         if checkpoint is not None:
             self.progress = load_progress(checkpoint)
@@ -152,9 +161,13 @@ class _Run:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def train(self, stop: Stop) -> SFTResult:
+        with _memory_errors(self.progress, self.config):
+            return self._train(stop)
+
+    def _train(self, stop: Stop) -> SFTResult:
         config, progress = self.config, self.progress
         self._introduce()
-        clock = _Clock(progress)
+        clock, began_at = _Clock(progress), progress.step
         loss, validation, saved_at = math.nan, dict[str, float](), time.monotonic()
         while (share := self._share_done(stop)) < 1:
             lr = self._set_rates(rate(share, config.optimizer))
@@ -169,7 +182,8 @@ class _Run:
                 self._save()
                 saved_at = time.monotonic()
         progress.seconds = clock.seconds()
-        return self._end(loss, validation, interrupted=share == _STOPPED and self._done() < 1)
+        interrupted = share == _STOPPED and self._done() < 1
+        return self._end(loss, validation, interrupted, trained=progress.step > began_at)
 
     def _learn(self) -> tuple[float, float]:
         """The next step; the mean loss and the gradient's norm."""
@@ -250,35 +264,43 @@ class _Run:
         if self.log is not None:
             self.log.write(told)
 
-    def _end(self, loss: float, validation: dict[str, float], interrupted: bool) -> SFTResult:
+    def _end(self, loss: float, validation: dict[str, float], interrupted: bool, trained: bool) -> SFTResult:
         """Writes what the run came to: a checkpoint to resume from, or the model."""
         config, progress = self.config, self.progress
         folder = config.checkpoints if interrupted else Path(config.output) / "model"
         if self.place.leads:
-            folder = self._save()
+            checkpoint = self._save()
             if interrupted:
+                folder = checkpoint
                 self.note(f"interrupted at step {progress.step}. Start the same command again to go on from {folder}.")
             else:
                 validation = self._validate()
-                folder = self._publish_model()
+                torch.nn.Module.to(self.model, getattr(torch, config.save_dtype))
+                publish_model(folder, self.model, self.tokenizer, self.note, look=not trained)
                 self.note(f"done: {folder}" + (f", validation loss {validation['all']:.4f}" if validation else ""))
         if self.log is not None:
             self.log.close()
         return SFTResult(folder, progress.step, progress.tokens, progress.seconds, loss, validation, interrupted)
 
-    def _publish_model(self) -> Path:
-        target = Path(self.config.output) / "model"
-        temporary = target.with_name(".model")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        torch.nn.Module.to(self.model, getattr(torch, self.config.save_dtype))
-        write_model(temporary, self.model, self.tokenizer)
-        shutil.rmtree(target, ignore_errors=True)
-        publish(temporary, target)
-        return target
-
 
 _STOPPED = 2.0  # a share that no run reaches: the user wants it to stop
+
+
+@contextmanager
+def _memory_errors(progress: Progress, config: SFTConfig) -> Iterator[None]:
+    """Out of memory, in one line. `micro_tokens` decides which examples a step holds: it can't change in a run."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        advice = "Lower micro_tokens, then start again."
+        if newest_checkpoint(config.checkpoints) is not None:
+            advice = (
+                "Free memory, then start again to go on; or lower micro_tokens and name another output, "
+                "since a run that has begun keeps its micro_tokens."
+            )
+        raise TrainingError(f"out of memory in step {progress.step + 1}: {first_line(error)} {advice}") from error
 
 
 class _Clock:

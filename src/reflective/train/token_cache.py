@@ -22,12 +22,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
 
 import reflective.tasks
+from reflective.checkpoint.save import disk_errors
 from reflective.errors import InputError
 from reflective.train.config import DataConfig
 from reflective.train.data import Encoder, Sample, file_samples, task_samples
+from reflective.train.scratch import load_tokenizer
 
 FORMAT = 1
 JOB_SAMPLES = 1000  # a worker's portion; part of what the data depend on
@@ -168,7 +169,7 @@ def _encode(job: _Job) -> _Portion:
 
 @lru_cache(maxsize=1)
 def _encoder(folder: str) -> Encoder:
-    return Encoder(AutoTokenizer.from_pretrained(folder))
+    return Encoder(load_tokenizer(folder))
 
 
 def _save(folder: Path, portions: list[_Portion]) -> None:
@@ -182,15 +183,17 @@ def _save(folder: Path, portions: list[_Portion]) -> None:
     }
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(temporary / f"{name}.npy", array, allow_pickle=False)
     index = {"format": FORMAT, "families": names, "left_out": sum(p.left_out for p in portions)}
-    (temporary / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
-    if folder.exists():  # another process was faster
-        shutil.rmtree(temporary)
-    else:
-        temporary.rename(folder)
+    try:
+        with disk_errors(folder):
+            temporary.mkdir(parents=True)
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            (temporary / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
+            if not folder.exists():  # else another process was faster
+                temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _load(folder: Path) -> TokenCache:

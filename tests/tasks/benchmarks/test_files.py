@@ -62,6 +62,18 @@ def test_every_format_gives_the_same_problems(tmp_path: Path, name: str) -> None
         ("p.json", "7", "a JSON list of objects is expected, got int"),
         ("p.json", "{", "is not JSON"),
         ("p.csv", "question,key\n1\n", "row 1 has another number of fields"),
+        ("p.jsonl", '{"a": 1}\n{"a": ' + "7" * 5000 + "}", "p.jsonl:2 has a number of more than 4,300 digits"),
+        ("p.json", '[{"a": ' + "7" * 5000 + "}]", "p.json' has a number of more than 4,300 digits"),
+        ("p.jsonl", "{}\n" + "[" * 5000, "p.jsonl:2 is nested too deeply"),
+        ("p.json", "[" * 5000, "p.json' is nested too deeply"),
+        ("p.jsonl", '{"problem": "?", "answer": ' + "[" * 600 + "]" * 600 + "}", "row 1: it is nested too deeply"),
+        (
+            "p.jsonl",
+            '{"problem": "a \\ud800", "answer": 1}',
+            r"row 1: a text holds '\\ud800', half of a surrogate pair",
+        ),
+        ("p.jsonl", '{"problem": "?", "answer": "\\udfff"}', "row 1: a text holds"),
+        ("p.jsonl", '{"problem": "?", "answer": 1, "metadata": "{"}', "row 1: the metadata is not JSON"),
         ("p.txt", "x", "ending that is not known. Known: .jsonl"),
         ("p.parquet", "no parquet", "can't read"),
     ],
@@ -86,6 +98,7 @@ def test_json_lines_under_another_name_and_a_list_in_an_object_are_read(tmp_path
         (27.0, "27"),
         (0.5, "0.5"),
         (1e30, "1e+30"),
+        (10**400, "1" + 400 * "0"),
         ("27.0", "27.0"),
         ("16 - 3 = 13\n#### 1,300", "1,300"),
         ("We get $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"),
@@ -146,6 +159,28 @@ def test_a_mapping_that_does_not_fit_is_refused(
     path = written(tmp_path, "p.jsonl")
     with pytest.raises(InputError, match=message):
         load_problems(str(path), fields=fields, kind=kind)
+
+
+def test_an_answer_may_be_missing_where_none_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"problem": "a?"}\n{"problem": "b?", "answer": null}\n{"problem": "c?", "answer": 3}\n')
+    assert [p.answer for p in load_problems(str(path), needs_answer=False)] == [None, None, "3"]
+    with pytest.raises(InputError, match="row 1: no answer"):
+        load_problems(str(path))
+
+
+def test_half_a_surrogate_pair_that_nobody_reads_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"problem": "a \\ud83d\\ude00?", "answer": 1, "comment": "\\ud800"}')
+    assert load_problems(str(path))[0].text == "a \N{GRINNING FACE}?"
+
+
+def test_a_damaged_row_of_a_benchmark_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for answer in ('"\\ud800"', "[" * 600 + "]" * 600):
+        path.write_text('{"problem": "?", "answer": 1}\n{"problem": "?", "answer": ' + answer + "}\n")
+        with pytest.raises(InputError, match="row 2 is no row of math500: (a text holds|it is nested too deeply)"):
+            load_problems("math500", file=path)
 
 
 def test_ids_that_repeat_are_replaced_by_places(tmp_path: Path) -> None:

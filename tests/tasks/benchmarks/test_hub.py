@@ -108,7 +108,8 @@ def test_failures_of_the_hub_are_one_line(monkeypatch: pytest.MonkeyPatch, error
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(ReflectiveError, match=message) as caught:
         load_problems("gpqa")
-    assert len(str(caught.value).splitlines()) == 1 and "--file" in str(caught.value)
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1 and "--file" in said and "[data] source" in said
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -169,6 +170,10 @@ def test_a_data_set_is_fetched_from_a_server_once(
     assert [p.answer for p in benchmark.problems()] == ["1", "2"]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert [p.answer for p in benchmark.problems(revision=COMMIT)] == ["1", "2"]
+
+
+def test_files_of_any_folder_may_lie_in_none(endpoint: str) -> None:
+    assert [path.name for path in fetch(HubSource("owner/data", ("**/te*.jsonl",)))] == ["test.jsonl"]
 
 
 def test_what_is_pinned_is_a_commit() -> None:

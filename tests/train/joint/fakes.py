@@ -39,6 +39,10 @@ def of_the_answer(*, prompts: list[str], answer: list[str], **_: Any) -> list[fl
     return [float(str(total) == gold) for total, gold in zip(sums, answer, strict=True)]
 
 
+def nobody_knows(*, prompts: list[str], **_: Any) -> list[None]:
+    return [None for _ in prompts]
+
+
 def broken(**_: Any) -> list[float]:
     raise RuntimeError("no such luck")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ import pytest
 pytest.importorskip("trl")
 
 from reflective.checkpoint.attach import infer_config
-from reflective.errors import InputError
+from reflective.errors import InputError, TrainingError
 from reflective.sprm.segment import StepRule
 from reflective.train.config import read_config
 from reflective.train.joint.beginning import prompt_encoder
-from reflective.train.joint.config import DataConfig, JointConfig
-from reflective.train.joint.data import data_digest, numbered, read_data
-from reflective.train.joint.rewards import VerifiedAnswer
+from reflective.train.joint.config import VERIFY, DataConfig, JointConfig, RewardConfig
+from reflective.train.joint.data import data_digest, numbered, read_data, rows
+from reflective.train.joint.rewards import Guarded, VerifiedAnswer, check_rewards
 from reflective.types import Problem
 from tiny import tiny_tokenizer
 from train.joint.fakes import tiny_joint
@@ -26,17 +27,26 @@ ROOT = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("REFLECTIVE_DATA") or ROOT.parent / "shared/data")
 
 
-def config_with(tmp_path: Path, data: DataConfig) -> JointConfig:
+def config_with(tmp_path: Path, data: DataConfig, reward: str = VERIFY) -> JointConfig:
     from dataclasses import replace
 
     config = tiny_joint(tmp_path)
-    return replace(config, data=data, rewards=type(config.rewards)())
+    return replace(config, data=data, rewards=RewardConfig((reward,), outcome=reward))
 
 
-def read(tmp_path: Path, data: DataConfig) -> tuple[list[Problem], list[Problem]]:
+def read(
+    tmp_path: Path, data: DataConfig, reward: str = VERIFY, notes: list[str] | None = None
+) -> tuple[list[Problem], list[Problem]]:
     tokenizer = tiny_tokenizer()
     encode = prompt_encoder(tokenizer, infer_config(tokenizer, 8))
-    return read_data(config_with(tmp_path, data), encode, 10_000, lambda _: None)
+    note = (lambda _: None) if notes is None else notes.append
+    return read_data(config_with(tmp_path, data, reward), encode, 10_000, note)
+
+
+def written(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def verl_rows() -> list[dict[str, object]]:
@@ -96,6 +106,99 @@ def test_generated_problems_are_held_out_by_split(tmp_path: Path) -> None:
     train, held_out = read(tmp_path, data)
     assert (len(train), len(held_out)) == (10, 4)
     assert {p.family for p in train} == {"gcd", "lcm"} and all("/validation/" in p.id for p in held_out)
+
+
+def test_a_bad_row_takes_no_namesake_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = written(tmp_path / "en/train.jsonl", [{"problem": f"{i} + 1?", "answer": i + 1} for i in range(5)])
+    bad = written(tmp_path / "fr/train.jsonl", [{"problem": f"{i} ?", "answer": "\\frac{1"} for i in range(5)])
+    monkeypatch.setattr("reflective.train.joint.data.fetch", lambda source: [sound, bad])
+    notes: list[str] = []
+    train, _ = read(tmp_path, DataConfig(hub="some/data", held_out=0), notes=notes)
+    assert sorted(p.text for p in train) == [f"{i} + 1?" for i in range(5)]
+    assert len(notes) == 1 and "5 of 10 problems are left out: a gold answer that no grader reads" in notes[0]
+
+
+def test_problems_of_reasoning_gym_are_drawn_and_held_out_by_split(tmp_path: Path) -> None:
+    pytest.importorskip("reasoning_gym")
+    data = DataConfig(source="reasoning_gym:gcd", problems=150, held_out=20, prompt="Q: {problem}")
+    train, held_out = read(tmp_path, data)
+    assert (len(train), len(held_out)) == (150, 20)
+    assert all("/train/" in p.id for p in train) and all("/validation/" in p.id for p in held_out)
+    assert not {p.text for p in train} & {p.text for p in held_out}
+    assert all(p.text.startswith("Q: ") for p in train + held_out)
+
+
+@pytest.mark.parametrize("families", [(), ("gcd", "lcm")])
+def test_a_prompt_goes_around_generated_problems(tmp_path: Path, families: tuple[str, ...]) -> None:
+    pytest.importorskip("reasoning_gym")
+    source = "mixture" if families else "gcd"
+    data = DataConfig(source=source, families=families, prompt="Think. {problem}", problems=4, held_out=2)
+    train, held_out = read(tmp_path, data)
+    assert all(p.text.startswith("Think. ") and p.text.count("Think.") == 1 for p in train + held_out)
+
+
+@pytest.mark.parametrize("source", ["gcd", "mixture", "reasoning_gym:gcd"])
+def test_what_is_for_rows_is_refused_where_problems_are_generated(tmp_path: Path, source: str) -> None:
+    pytest.importorskip("reasoning_gym")
+    with pytest.raises(InputError, match=r"\[data\] fields is for rows of a file; '.*' is generated"):
+        read(tmp_path, DataConfig(source=source, fields={"problem": "q"}))
+    with pytest.raises(InputError, match=r"\[data\] kind is for rows"):
+        read(tmp_path, DataConfig(source=source, kind="code"))
+
+
+def test_own_rewards_need_no_gold_answers(tmp_path: Path) -> None:
+    path = written(tmp_path / "free.jsonl", [{"problem": f"Write {i} words."} for i in range(4)])
+    train, _ = read(tmp_path, DataConfig(source=str(path), held_out=0), reward="rw:ok")
+    assert [p.answer for p in train] == [None] * 4 and rows(train)["answer"] == [""] * 4
+
+
+def test_problems_without_any_gold_answer_can_not_be_graded(tmp_path: Path) -> None:
+    path = written(tmp_path / "free.jsonl", [{"problem": f"Write {i} words."} for i in range(4)])
+    with pytest.raises(InputError, match="^0 .* can be used .*4 of 4 problems are left out: no gold answer .*takes 2"):
+        read(tmp_path, DataConfig(source=str(path), held_out=0))
+
+
+def test_rows_without_a_gold_answer_are_left_out_and_counted(tmp_path: Path) -> None:
+    answers = ["1", None, "", "so\n####", " ", "2"]
+    path = written(tmp_path / "some.jsonl", [{"q": f"{i}?", "a": answer} for i, answer in enumerate(answers)])
+    fields, notes = {"problem": "q", "answer": "a"}, list[str]()
+    train, _ = read(tmp_path, DataConfig(source=str(path), fields=fields, held_out=0), notes=notes)
+    assert sorted(p.answer or "" for p in train) == ["1", "2"]
+    assert len(notes) == 1 and "4 of 6 problems are left out: no gold answer" in notes[0]
+    with pytest.raises(InputError, match="no row has the answer 'b'; row 1 has q, a"):
+        read(tmp_path, DataConfig(source=str(path), fields={**fields, "answer": "b"}, held_out=0))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def ok(:\n", "can't be imported: SyntaxError"),
+        ("raise RuntimeError('no GPU\\nat all')", "can't be imported: RuntimeError: no GPU. Repair"),
+        ("import sys\nsys.exit()", "can't be imported: SystemExit"),
+        ("import not_installed_here", "can't be found: No module named"),
+        ("", "can't be found: module .* has no attribute 'ok'"),
+        ("ok = 7", "is no function"),
+        ("async def ok(**_): return [1.0]", "is an async one"),
+        ("class Late:\n    async def __call__(self, **_): ...\nok = Late()", "is an async one"),
+    ],
+)
+def test_a_reward_that_cannot_be_used_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_rewards", raising=False)
+    (tmp_path / "own_rewards.py").write_text(code)
+    with pytest.raises(InputError, match=message) as caught:
+        check_rewards([VERIFY, "own_rewards:ok"])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_reward_that_exits_has_failed() -> None:
+    notes: list[str] = []
+    reward = Guarded("rw:quits", lambda **_: sys.exit("enough"), notes.append)
+    assert reward(prompts=["a", "b"]) == [None, None] and "SystemExit: enough" in notes[0]
+    with pytest.raises(TrainingError, match="3 times in a row"):
+        [reward(prompts=["a"]) for _ in range(2)]
 
 
 def test_the_order_of_the_problems_is_part_of_a_run() -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,8 +25,9 @@ from reflective.checkpoint import load_checkpoint
 from reflective.errors import CheckpointError, InputError, TrainingError
 from reflective.train.joint.beginning import weights_digest
 from reflective.train.joint.run import JointResult, prepare, train_joint
-from reflective.train.joint.saving import WRITING, whole_checkpoints
+from reflective.train.joint.saving import WRITING, check_settings, whole_checkpoints
 from reflective.train.joint.telling import read_curves
+from reflective.train.lock import held
 from reflective.train.progress import Stop
 from tiny import tiny_folder, tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, problems, tiny_joint
@@ -234,6 +236,96 @@ def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
         trained(tmp_path, steps=3)
 
 
+def test_what_only_memory_decides_may_change(tmp_path: Path) -> None:
+    trained(tmp_path, steps=1)
+    changes = {"micro_batch": 2, "rollouts": {"rows": 3}, "gradient_checkpointing": True}
+    result, notes = trained(tmp_path, steps=2, **changes)
+    assert result.steps == 2 and any("going on from" in note for note in notes)
+
+
+def test_a_generation_is_not_cut_anew(tmp_path: Path) -> None:
+    settings = {"log": {"save_every": 1}, "policy": {"iterations": 2}}
+    trained(tmp_path, steps=1, **settings)
+    with pytest.raises(CheckpointError, match="2 micro-batches, and now there would be 4"):
+        trained(tmp_path, steps=2, micro_batch=2, **settings)
+
+
+def test_a_run_that_has_saved_nothing_may_have_other_settings(tmp_path: Path) -> None:
+    check_settings(tmp_path, "one")
+    check_settings(tmp_path, "other")
+    (tmp_path / "checkpoint-1").mkdir()
+    check_settings(tmp_path, "other")
+    with pytest.raises(CheckpointError, match="other settings"):
+        check_settings(tmp_path, "one")
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no settings\.json belongs"):
+        check_settings(tmp_path, "other")
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with held(tmp_path / "run"), pytest.raises(InputError, match="another process"):
+        trained(tmp_path, steps=1)
+    assert trained(tmp_path, steps=1)[0].steps == 1
+
+
+def test_a_run_does_not_depend_on_who_looks_at_it(tmp_path: Path) -> None:
+    ones, others = tmp_path / "one", tmp_path / "other"
+    for folder in (ones, others):
+        folder.mkdir()
+    trained(ones, steps=3)
+    for name in ("model-qwen3", "problems.jsonl"):
+        (others / name).symlink_to(ones / name)
+    trained(others, steps=3, log={"evaluate_every": 1, "evaluate_group": 2})
+    assert_same_weights(ones, others)
+
+
+def test_a_full_disk_is_told_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="a checkpoint takes"):
+        trained(tmp_path, steps=1)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "scheduler.pt"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    trained(tmp_path, steps=1)
+    path = tmp_path / "run" / "checkpoint-1" / name
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match=rf"checkpoint-1' is damaged \({name} is cut off\)"):
+        trained(tmp_path, steps=2)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="is damaged"):
+        trained(tmp_path, steps=2)
+
+
+@pytest.mark.parametrize("when", ["before", "while it looks"])
+def test_a_stop_before_the_first_step_is_heeded(tmp_path: Path, when: str) -> None:
+    stop = Stop(requested=when == "before")
+    run = prepare(tiny_joint(tmp_path, log={"evaluate_every": 2}), note=lambda _: None, stop=stop)
+    look = run.trainer.evaluate
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        stop.requested = True
+        return look(*arguments, **options)
+
+    run.trainer.evaluate = evaluate
+    result = run.train()
+    assert result.interrupted and result.steps == 0
+    assert not whole_checkpoints(tmp_path / "run") and not (tmp_path / "run/model").exists()
+
+
+def test_speed_is_told_where_a_generation_serves_several_steps(tmp_path: Path) -> None:
+    trained(tmp_path, policy={"minibatches": 2})
+    steps, speeds = read_curves(tmp_path / "run")["tokens_per_s"]
+    assert steps == [1, 3] and all(speed > 0 for speed in speeds)
+
+
+def test_a_run_that_nobody_can_grade_is_told(tmp_path: Path) -> None:
+    name = f"{HERE}:nobody_knows"
+    _, notes = trained(tmp_path, rewards={"functions": [name], "outcome": name}, steps=2)
+    assert sum("0% of the trajectories could be graded" in note for note in notes) == 1
+    assert not any("entropy" in note and "collapsed" in note for note in notes)
+
+
 def test_one_other_weight_is_another_model() -> None:
     model, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     known = weights_digest(model, head)
@@ -359,6 +451,14 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch
         ({"trl": {"top_p": 0.5}}, "don't read it"),
         ({"head": {"filter": "sprr"}}, "self_supervised"),
         ({"policie": {"lr": 1.0}}, "Did you mean 'policy'"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"policy": {"clip": -1.0}}, "clip must be at least 0"),
+        ({"policy": {"clip_high": float("nan")}}, "clip_high must be at least 0"),
+        ({"lora": {"rank": -1}}, "rank must be at least 0"),
+        ({"log": {"report_to": ["wandbee"]}}, "'wandbee' is unknown or not installed"),
+        ({"data": 5}, "data must be a table"),
+        ({"data": {"fields": {"problem": 5}}}, "data.fields.problem must be str"),
         ({"head": {"fresh": True, "logprob_features": True}, "rollouts": {"engine": "trl"}}, "log-probabilities"),
     ],
 )
@@ -387,5 +487,6 @@ def test_problems_that_cannot_be_used_are_left_out_and_told(tmp_path: Path) -> N
 
 def test_a_dataset_without_answers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "problems.jsonl").write_text('{"problem": "What is 1 + 1?"}\n')
-    with pytest.raises(InputError, match="no answer"):
-        prepare(tiny_joint(tmp_path), note=lambda _: None)
+    rewards = {"functions": ["verify"], "outcome": "verify"}
+    with pytest.raises(InputError, match="no gold answer"):
+        prepare(tiny_joint(tmp_path, rewards=rewards, data={"held_out": 0}), note=lambda _: None)

@@ -34,13 +34,10 @@ def test_collapsed_entropy_and_trajectories_that_are_all_alike_are_told_once(tmp
     assert len(told(tmp_path, healthy)) == 1
 
 
-def test_tokens_a_second_are_those_of_the_steps_since_the_last_line(tmp_path: Path) -> None:
-    told(
-        tmp_path,
-        {"loss": 0.1, "step_time": 2.0, "num_tokens": 100.0},
-        {"loss": 0.1, "step_time": 4.0, "num_tokens": 500.0},
-    )
-    assert read_curves(tmp_path)["tokens_per_s"] == ([1, 2], [50.0, 100.0])
+def test_what_cannot_be_graded_is_told_in_place_of_an_entropy_of_nothing(tmp_path: Path) -> None:
+    notes = told(tmp_path, {"loss": 0.0, "entropy": 0.0, "spr/gradable": 0.0})
+    assert any("0% of the trajectories could be graded" in note for note in notes)
+    assert not any("entropy has collapsed" in note for note in notes)
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ GRPO = {
     "_send_telemetry": "(self)",
 }
 TRAINER = {
+    "evaluate": (
+        "(self, eval_dataset: torch.utils.data.dataset.Dataset | dict[str, torch.utils.data.dataset.Dataset] | None = "
+        "None, ignore_keys: list[str] | None = None, metric_key_prefix: str = 'eval') -> dict[str, float]"
+    ),
     "create_optimizer": "(self, model=None) -> torch.optim.optimizer.Optimizer",
     "_clip_grad_norm": "(self, model)",
     "_get_output_dir": "(self, trial: 'optuna.Trial | dict[str, Any] | None') -> str",

@@ -113,6 +113,7 @@ def load_problems(
     since: str | date | None = None,
     until: str | date | None = None,
     subjects: Sequence[str] = (),
+    needs_answer: bool = True,
 ) -> list[Problem]:
     """Problems with stable ids: of a benchmark, of a generated family, or of a file.
 
@@ -120,8 +121,8 @@ def load_problems(
     ("reasoning_gym:sudoku"; see `tasks/gym.py`), or a file's path. `limit` keeps the first ones (a family gives 100
     without it). Of a benchmark: `revision` on the hub; `seed` shuffles the options of GPQA; `since` and `until` (days,
     both included) are LiveCodeBench's window; `subjects` keeps these. Of a family: `split`, `levels` (not of
-    reasoning_gym's) and `seed`. Of an own file: `fields` and `kind` (see `benchmarks/own.py`). `prompt`, with
-    {problem} in it, replaces the benchmark's own. Raises `InputError` for what can't be read.
+    reasoning_gym's) and `seed`. Of an own file: `fields`, `kind` and `needs_answer` (see `benchmarks/own.py`).
+    `prompt`, with {problem} in it, replaces the benchmark's own. Raises `InputError` for what can't be read.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; it must be 1 or more.")
@@ -140,7 +141,7 @@ def load_problems(
     if own.suffix or own.exists():
         from reflective.tasks.benchmarks.own import own_problems
 
-        return own_problems(own, fields=fields, kind=kind, prompt=prompt)[:limit]
+        return own_problems(own, fields=fields, kind=kind, prompt=prompt, needs_answer=needs_answer)[:limit]
     raise InputError(_unknown(source))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.tasks.benchmarks.gold import gold_answer, question_text
+from reflective.tasks.benchmarks.gold import check_texts, gold_answer, question_text
 from reflective.tasks.benchmarks.hub import HubSource, fetch
 from reflective.tasks.benchmarks.rows import Row, read_rows
 from reflective.types import Problem
@@ -90,8 +90,10 @@ class Benchmark:
             try:
                 told = {**row, self.folder_field: path.parent.name} if self.folder_field else row
                 question = self.read(told, index, options)
-            except (KeyError, ValueError, TypeError) as error:
-                raise InputError(f"'{path}', row {number} is no row of {self.name}: {_reason(error)}") from error
+                if question is not None:
+                    check_texts(question.text, question.answer, question.metadata)
+            except (KeyError, ValueError, TypeError, RecursionError) as error:
+                raise InputError(f"'{path}', row {number} is no row of {self.name}: {reason_of(error)}") from error
             if question is not None:
                 yield Problem(
                     text=ask(question.text, prompt),
@@ -129,5 +131,8 @@ def first(row: Row, *names: str) -> Any:
     raise KeyError(f"none of the fields {', '.join(names)} (it has {', '.join(map(str, row))})")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What is wrong with a row, from the exception that reading it raised."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -16,8 +16,12 @@ from reflective.verify.text import strip_delimiters
 HASHES = "####"
 
 
+class NoAnswer(ValueError):
+    """A field that is there and holds no answer."""
+
+
 def gold_answer(value: Any) -> str:
-    """The final answer alone. Raises `ValueError` where `value` holds none."""
+    """The final answer alone. Raises `NoAnswer` where `value` holds none, `ValueError` where it is no answer at all."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"a gold answer is a number or a text, got {value!r}")
     if isinstance(value, int | float):
@@ -27,18 +31,19 @@ def gold_answer(value: Any) -> str:
         if "boxed" in text or "fbox" in text:
             text = last_boxed(text) or ""
         if not text.strip():
-            raise ValueError("the gold answer is empty")
+            raise NoAnswer("the gold answer is empty")
         return text.strip()
     if isinstance(value, Sequence):
         answers = [strip_delimiters(gold_answer(item)) for item in value]
         if not answers:
-            raise ValueError("the gold answer is an empty list")
+            raise NoAnswer("the gold answer is an empty list")
         return answers[0] if len(answers) == 1 else ", ".join(answers)
     raise ValueError(f"a gold answer is a number or a text, got {type(value).__name__}")
 
 
 def _plain(value: int | float) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else json.dumps(value)
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 2**53)
+    return str(int(value)) if whole else json.dumps(value)
 
 
 def question_text(value: Any) -> str:
@@ -50,3 +55,14 @@ def question_text(value: Any) -> str:
         if spoken and isinstance(spoken[-1], str) and spoken[-1].strip():
             return str(spoken[-1]).strip()
     raise ValueError("the question is no text and no list of messages")
+
+
+def check_texts(*values: Any) -> None:
+    """Raises `ValueError` where a text in them can't be written: half a surrogate pair, as JSON's "\\ud800"."""
+    try:
+        json.dumps(values, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise ValueError(f"a text holds {half}, half of a surrogate pair, which is no character") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -14,7 +14,7 @@ from reflective.errors import DependencyError, InputError, ReflectiveError
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """Where a data set lies: its name, the files as patterns (in order; `*` for any part), and a revision.
+    """Where a data set lies: its name, the files as patterns (in order; those of `Path.glob`), and a revision.
 
     A `revision` of 40 hexadecimal digits is a commit and never changes; a branch such as "main" may.
     """
@@ -47,11 +47,13 @@ def fetch(source: HubSource) -> list[Path]:
         raise DependencyError(
             'Data sets from the hub need huggingface_hub. Install it with: pip install "reflective[eval]"'
         ) from error
-    instead = "Or name a local copy with --file (load_problems(..., file=...))."
+    instead = "Or name a local copy: with --file, in training with [data] source, in Python with file=."
+    # the client's `**/` wants a folder, that of `Path.glob` does not
+    patterns = {pattern: None for each in source.files for pattern in (each, each.replace("**/", ""))}
     try:
         folder = Path(
             snapshot_download(
-                source.dataset, repo_type="dataset", revision=source.revision, allow_patterns=list(source.files)
+                source.dataset, repo_type="dataset", revision=source.revision, allow_patterns=list(patterns)
             )
         )
     except GatedRepoError as error:

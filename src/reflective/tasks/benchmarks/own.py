@@ -10,16 +10,15 @@ and metadata; the metadata of kind "code" may also stand in fields of their own 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.tasks.benchmarks.base import SLOT, ask
-from reflective.tasks.benchmarks.gold import gold_answer, question_text
-from reflective.tasks.benchmarks.rows import Row, read_rows
+from reflective.tasks.benchmarks.base import SLOT, ask, reason_of
+from reflective.tasks.benchmarks.gold import NoAnswer, check_texts, gold_answer, question_text
+from reflective.tasks.benchmarks.rows import Row, json_value, read_rows
 from reflective.types import Problem
 from reflective.verify import GRADERS, WITHOUT_GOLD
 
@@ -38,11 +37,17 @@ _MISSING = object()
 
 
 def own_problems(
-    path: Path, *, fields: Mapping[str, str] | None = None, kind: str | None = None, prompt: str | None = None
+    path: Path,
+    *,
+    fields: Mapping[str, str] | None = None,
+    kind: str | None = None,
+    prompt: str | None = None,
+    needs_answer: bool = True,
 ) -> list[Problem]:
     """The problems of a file. `kind` is that of rows without one; a `prompt` goes around every question.
 
-    Raises `InputError` naming the row and the field that is not as it should be.
+    With `needs_answer` False a row without an answer is a problem whose answer is None. Raises `InputError` naming the
+    row and the field that is not as it should be.
     """
     mapping = dict(fields or {})
     for name in mapping:
@@ -51,47 +56,74 @@ def own_problems(
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InputError(f"unknown field {name!r} in the mapping.{hint} Known: {', '.join(FIELDS)}.")
     name = Path(path.name.removesuffix(".gz")).stem
+    rows = read_rows(path)
+    gold = mapping.get("answer")
+    if gold is not None and not needs_answer and all(at(row, gold) is _MISSING for row in rows):
+        raise InputError(f"'{path}': no row has the answer {gold!r}; row 1 has {', '.join(map(str, rows[0]))}.")
     problems = []
-    for index, row in enumerate(read_rows(path)):
+    for index, row in enumerate(rows):
         try:
-            problems.append(_problem(row, index, name, mapping, kind, prompt or SLOT))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"'{path}', row {index + 1}: {error}") from error
+            problems.append(_problem(row, index, name, mapping, kind, prompt or SLOT, needs_answer))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"'{path}', row {index + 1}: {reason_of(error)}") from error
     if len({problem.id for problem in problems}) < len(problems):  # ids that hold within a subject only
         return [replace(problem, id=f"{name}/{index}") for index, problem in enumerate(problems)]
     return problems
 
 
 def _problem(
-    row: Row, index: int, name: str, mapping: Mapping[str, str], default_kind: str | None, prompt: str
+    row: Row,
+    index: int,
+    name: str,
+    mapping: Mapping[str, str],
+    default_kind: str | None,
+    prompt: str,
+    needs_answer: bool,
 ) -> Problem:
     text = question_text(_field(row, "problem", mapping, needed=True))
     kind = str(_field(row, "kind", mapping) or default_kind or DEFAULT_KIND)
     if kind not in GRADERS:
         raise ValueError(f"unknown kind {kind!r}. Known: {', '.join(GRADERS)}.")
-    value = _field(row, "answer", mapping, needed=kind not in WITHOUT_GOLD)
     metadata = _field(row, "metadata", mapping)
-    metadata = json.loads(metadata) if isinstance(metadata, str) and metadata.lstrip().startswith("{") else metadata
+    if isinstance(metadata, str) and metadata.lstrip().startswith("{"):
+        metadata = json_value(metadata, "the metadata")
     code = {key: row[key] for key in CODE_FIELDS if key in row} if kind == "code" else {}
     stated_id = _field(row, "id", mapping)
-    return Problem(
+    problem = Problem(
         text=ask(text, prompt),
-        answer=None if value is None else str(value) if kind in WITHOUT_GOLD else gold_answer(value),
+        answer=_answer(row, mapping, kind, needs_answer),
         id=f"{name}/{index}" if stated_id is None else str(stated_id),
         family=str(_field(row, "family", mapping) or name),
         kind=kind,
         metadata={**(dict(metadata) if isinstance(metadata, Mapping) else {}), **code},
     )
+    check_texts(problem.text, problem.answer, problem.id, problem.family, problem.metadata)
+    return problem
 
 
-def _field(row: Row, name: str, mapping: Mapping[str, str], *, needed: bool = False) -> Any:
-    """The value of the mapped field, else of the first usual one that is there; None where it is not needed."""
+def _answer(row: Row, mapping: Mapping[str, str], kind: str, needed: bool) -> str | None:
+    value = _field(row, "answer", mapping, needed=needed and (kind not in WITHOUT_GOLD or "answer" in mapping))
+    if value is None or kind in WITHOUT_GOLD:
+        return None if value is None else str(value)
+    try:
+        return gold_answer(value)
+    except NoAnswer:
+        if needed:
+            raise
+        return None
+
+
+def _field(row: Row, name: str, mapping: Mapping[str, str], *, needed: bool | None = None) -> Any:
+    """The value of the mapped field, else of the first usual one that is there; None where it is not needed.
+
+    `needed` None: where it is mapped.
+    """
     paths = (mapping[name],) if name in mapping else FIELDS[name]
     for path in paths:
         value = at(row, path)
         if value is not _MISSING and value not in (None, "", []):
             return value
-    if needed or name in mapping:
+    if name in mapping if needed is None else needed:
         raise ValueError(f"no {name} (looked for {', '.join(paths)}; the row has {', '.join(map(str, row))})")
     return None
 

@@ -10,7 +10,9 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Mapping
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,32 @@ def read_rows(path: Path) -> list[Row]:
     reader = _READERS.get(ending[0])
     if reader is None:
         raise InputError(f"'{path}' has an ending that is not known. Known: {KNOWN}.")
+    return _rows_of(reader(_text(path, packed), path), path)
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """The values of JSON lines under any name, each behind its place ("file:line"). Raises `InputError` naming it."""
+    return _placed(_text(path, packed=False), path)
+
+
+def json_value(text: str, where: str) -> Any:
+    """The value of a JSON text. Raises `InputError` that begins with `where` and says what is wrong."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise InputError(f"{where} is nested too deeply to be read.") from error
+    except ValueError as error:
+        raise InputError(f"{where} has a number of more than {sys.get_int_max_str_digits():,} digits.") from error
+
+
+def _text(path: Path, packed: bool) -> str:
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if packed else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        return (gzip.decompress(data) if packed else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"can't read '{path}': {error}.") from error
-    return _rows_of(reader(text, path), path)
 
 
 def _rows_of(values: list[Any], path: Path) -> list[Row]:
@@ -49,25 +71,25 @@ def _rows_of(values: list[Any], path: Path) -> list[Row]:
 
 
 def _jsonl(text: str, path: Path) -> list[Any]:
-    rows = []
+    return [value for _, value in _placed(text, path)]
+
+
+def _placed(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: U+2028 may stand inside a JSON string
         if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise InputError(f"{path}:{number} is not JSON: {error}.") from error
-    return rows
+            where = f"{path}:{number}"
+            yield where, json_value(line, where)
 
 
 def _json(text: str, path: Path) -> list[Any]:
     """A list; an object with one list in it; or JSON lines under another name."""
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json_value(text, f"'{path}'")
+    except InputError as error:
         first = text.lstrip().partition("\n")[0].strip()
-        if isinstance(error, RecursionError) or not first.endswith("}"):
-            raise InputError(f"'{path}' is not JSON: {error}.") from error
-        return _jsonl(text, path)
+        if isinstance(error.__cause__, json.JSONDecodeError) and first.endswith("}"):
+            return _jsonl(text, path)
+        raise
     if isinstance(value, dict):
         lists = [item for item in value.values() if isinstance(item, list)]
         return lists[0] if len(lists) == 1 else [value]
@@ -105,7 +127,7 @@ def _parquet(path: Path) -> list[Any]:
         ) from error
     try:
         rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise InputError(f"can't read '{path}': {error}.") from error
     return rows
 

@@ -68,6 +68,8 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
         "num_generations_eval": log.evaluate_group,
         "per_device_eval_batch_size": _evaluated_at_once(config, processes, held_out) if evaluates else 1,
         "disable_tqdm": True,
+        "log_level": "error",  # a tracker's remark on every figure that a batch does not have
+        "log_level_replica": "error",
         "ddp_find_unused_parameters": False,  # the head is fed in every forward that has a backward
         "dataloader_pin_memory": device.type != "cpu",
     }

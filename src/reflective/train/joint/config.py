@@ -6,20 +6,20 @@ What the paper or its code sets is named with its source; the rest are ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from reflective.errors import InputError
 from reflective.sprm.segment import RuleName
-from reflective.tasks.benchmarks import family_names
 from reflective.train.config import at_least, settings_digest
 
 PolicyLoss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 
 VERIFY = "verify"  # the reward that grades final answers with `reflective.verify`
 
-# may change between an interruption and the resumption
-FREE_SETTINGS = ("output", "steps", "log", "device")
+# may change between an interruption and the resumption; another micro_batch not within a generation (`saving.py`)
+FREE_SETTINGS = ("output", "steps", "log", "device", "micro_batch", "gradient_checkpointing")
+MAX_SEED = 2**32 - 1  # numpy's
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,6 @@ class DataConfig:
         at_least(self, 0, "held_out")
         if self.problems is not None:
             at_least(self, 1, "problems")
-
-    @property
-    def is_generated(self) -> bool:
-        """Whether `source` is a family or "mixture"."""
-        return self.source is not None and family_names(self.source) is not None
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,9 @@ class PolicyConfig:
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 0.0, "lr", "weight_decay", "kl", "max_grad_norm", "warmup_steps")
+        at_least(self, 0.0, "lr", "weight_decay", "kl", "clip", "max_grad_norm", "warmup_steps")
+        if self.clip_high is not None:
+            at_least(self, 0.0, "clip_high")
         at_least(self, 1, "iterations", "minibatches")
 
 
@@ -173,6 +170,9 @@ class LoRAConfig:
     dropout: float = 0.0
     modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "rank", "dropout")
+
 
 @dataclass(frozen=True)
 class LogConfig:
@@ -216,6 +216,9 @@ class JointConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "micro_batch")
+        at_least(self, 0, "seed")
+        if self.seed > MAX_SEED:
+            raise InputError(f"seed is {self.seed}; it can be at most {MAX_SEED}.")
 
     def batches(self, processes: int) -> tuple[int, int]:
         """Micro-batches of a generation and of an optimizer step, for each process. Raises `InputError`."""
@@ -236,4 +239,5 @@ class JointConfig:
 
     def digest(self, data: str) -> str:
         """Of all that decides what a step learns; `data` stands for the problems themselves."""
-        return settings_digest(self, FREE_SETTINGS, data)
+        same = replace(self, rollouts=replace(self.rollouts, rows=1))  # however many are written at once
+        return settings_digest(same, FREE_SETTINGS, data)

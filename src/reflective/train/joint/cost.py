@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from reflective.errors import InputError
+from reflective.train.config import at_least
 
 Way = Literal["ddp", "fsdp2", "zero3"]
 
@@ -127,6 +128,11 @@ class Work:
     steps: int = 400
     kl: bool = True
     checkpointing: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "gpus", "trajectories", "tokens", "micro_batch", "steps", "peak")
+        if not self.gpu_gib > 0:
+            raise InputError(f"gpu_gib must be above 0, got {self.gpu_gib}.")
 
 
 @dataclass(frozen=True, slots=True)

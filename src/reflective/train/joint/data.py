@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.tasks import load_problems, mixture
+from reflective.tasks import Split, load_problems, mixture
+from reflective.tasks.benchmarks import family_names
+from reflective.tasks.benchmarks.base import ask
 from reflective.tasks.benchmarks.hub import HubSource, fetch
 from reflective.tasks.benchmarks.own import own_problems
+from reflective.tasks.gym import gym_families, gym_problems
 from reflective.train.joint.config import VERIFY, DataConfig, JointConfig
 from reflective.train.progress import Note
 from reflective.types import Problem
@@ -35,33 +40,38 @@ def read_data(config: JointConfig, encode: Encode, context: int, note: Note) -> 
     """
     train, held_out = _problems(config.data, config.seed)
     graded = VERIFY in config.rewards.functions
-    train, held_out = (_usable(part, encode, context, graded, note) for part in (train, held_out))
+    left_out: list[str] = []
+    train = _usable(train, encode, context, graded, left_out.append)
+    for text in left_out:
+        note(text)
+    held_out = _usable(held_out, encode, context, graded, note)
     need = config.rollouts.problems
     if len(train) < need:
+        why = f" ({'; '.join(left_out)})" if left_out else ""
         raise InputError(
-            f"{len(train)} problem(s) can be used for training; a step takes {need}. "
+            f"{len(train)} problem(s) can be used for training{why}; a step takes {need}. "
             "Give more problems, or lower [rollouts] problems or [data] held_out."
         )
     return train, held_out
 
 
 def _problems(data: DataConfig, seed: int) -> tuple[list[Problem], list[Problem]]:
-    if data.source == "mixture" and data.families:
-        count = data.problems or GENERATED
-        train = list(mixture("train", count, data.levels, data.families, seed))
-        return train, list(mixture("validation", data.held_out, data.levels, data.families, seed))
-    if data.source is not None and data.is_generated:
-        count = data.problems or GENERATED
-        train = load_problems(data.source, split="train", levels=data.levels, limit=count, seed=seed)
-        if not data.held_out:
-            return train, []
-        return train, load_problems(data.source, split="validation", levels=data.levels, limit=data.held_out, seed=seed)
-    if data.hub is not None:
-        files = fetch(HubSource(data.hub, data.files, data.revision))
-        problems = [p for f in files for p in own_problems(f, fields=data.fields, kind=data.kind, prompt=data.prompt)]
+    families, gym = family_names(data.source or ""), gym_families(data.source or "")
+    if families is not None or gym is not None:
+        for name, given in (("fields", data.fields), ("kind", data.kind)):
+            if given:
+                raise InputError(f"[data] {name} is for rows of a file; {data.source!r} is generated. Leave it out.")
+        return _gym(data, gym, seed) if gym is not None else _drawn(data, data.families or families, seed)
+    fields = dict(data.fields) or None
+    if data.hub is None:
+        source = str(data.source)
+        problems = load_problems(source, fields=fields, kind=data.kind, prompt=data.prompt, needs_answer=False)
     else:
-        fields = dict(data.fields) or None
-        problems = load_problems(str(data.source), fields=fields, kind=data.kind, prompt=data.prompt)
+        problems = [
+            problem
+            for file in fetch(HubSource(data.hub, data.files, data.revision))
+            for problem in own_problems(file, fields=fields, kind=data.kind, prompt=data.prompt, needs_answer=False)
+        ]
     random.Random(seed).shuffle(problems)
     if data.held_out >= len(problems):
         raise InputError(
@@ -71,21 +81,42 @@ def _problems(data: DataConfig, seed: int) -> tuple[list[Problem], list[Problem]
     return problems[:cut][: data.problems], problems[cut:]
 
 
+def _drawn(data: DataConfig, families: Sequence[str] | None, seed: int) -> tuple[list[Problem], list[Problem]]:
+    def draw(split: Split, count: int) -> list[Problem]:
+        drawn = mixture(split, count, data.levels, families, seed)
+        return [p if data.prompt is None else replace(p, text=ask(p.text, data.prompt)) for p in drawn]
+
+    return draw("train", data.problems or GENERATED), draw("validation", data.held_out)
+
+
+def _gym(data: DataConfig, families: list[str], seed: int) -> tuple[list[Problem], list[Problem]]:
+    count = data.problems or GENERATED
+    held_out = list(gym_problems(families, data.held_out, split="validation", seed=seed, prompt=data.prompt))
+    asked = {p.text for p in held_out}  # the package's splits may share problems
+    drawn = gym_problems(families, count + data.held_out, split="train", seed=seed, prompt=data.prompt)
+    return list(islice((p for p in drawn if p.text not in asked), count)), held_out
+
+
 def _usable(problems: list[Problem], encode: Encode, context: int, graded: bool, note: Note) -> list[Problem]:
     """Without those that can't be graded (where the answers are to be graded) or that don't fit."""
     if graded:
-        silent = {p.id for p in problems if p.kind not in WITHOUT_GOLD and not (p.answer or "").strip()}
-        unreadable = {p.id: verdict.reason for p, verdict in self_check(problems) if p.id not in silent}
-        for what, ids in (("no gold answer", silent), ("a gold answer that no grader reads", set(unreadable))):
-            if ids:
-                reason = next((unreadable[i] for i in ids if i in unreadable), "")
-                example = f"{sorted(ids)[0]}{': ' + reason if reason else ''}"
-                note(f"{len(ids)} of {len(problems)} problems are left out: {what} (such as {example})")
-        problems = [p for p in problems if p.id not in silent and p.id not in unreadable]
+        faults = [_fault(p) for p in problems]  # by place: ids are told apart within a file only
+        for what, count in Counter(fault[0] for fault in faults if fault).items():
+            example = next(f"{p.id}{fault[1]}" for p, fault in zip(problems, faults) if fault and fault[0] == what)
+            note(f"{count} of {len(problems)} problems are left out: {what} (such as {example})")
+        problems = [p for p, fault in zip(problems, faults) if not fault]
     fitting = [p for p in problems if len(encode(p.text)) + ROOM <= context]
     if len(fitting) < len(problems):
         note(f"{len(problems) - len(fitting)} problems are left out: the prompt leaves no room in {context:,} tokens")
     return fitting
+
+
+def _fault(problem: Problem) -> tuple[str, str] | None:
+    """What is wrong with its gold answer, and how."""
+    if problem.kind not in WITHOUT_GOLD and not (problem.answer or "").strip():
+        return "no gold answer", ""
+    faults = self_check([problem])
+    return ("a gold answer that no grader reads", f": {faults[0][1].reason}") if faults else None
 
 
 def rows(problems: Sequence[Problem]) -> Any:

@@ -1,12 +1,13 @@
 """What a trajectory is worth: the verdict on its final answer, and functions of the user's own.
 
 A reward of None means that nobody can tell: such a trajectory is left out of both losses. A function that raises gives
-None for its whole batch, which is told; one that raises again and again ends the run.
+None for its whole batch, which is told; one that raises again and again ends the run. `sys.exit()` counts as raising.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ class Guarded:
             rewards = [_checked(value) for value in values]
             if len(rewards) != len(prompts):
                 raise ValueError(f"{len(rewards)} rewards for {len(prompts)} trajectories")
-        except Exception as error:  # a user's code may raise anything
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
             self._failures += 1
             said = f"the reward function {self._name!r} failed: {type(error).__name__}: {error}"
             if self._failures >= MOST_FAILURES:
@@ -88,8 +89,15 @@ def _checked(value: Any) -> float | None:
 
 
 def reward_functions(names: Sequence[str], verified: VerifiedAnswer, note: Note) -> list[Reward]:
-    """The functions behind the names, in order. Raises `InputError` for one that can't be found."""
+    """The functions behind the names, in order. Raises `InputError` for one that can't be used."""
     return [verified if name == VERIFY else Guarded(name, _find(name), note) for name in names]
+
+
+def check_rewards(names: Sequence[str]) -> None:
+    """Raises `InputError` for a name behind which there is no function that can be used. Needs no model."""
+    for name in names:
+        if name != VERIFY:
+            _find(name)
 
 
 def _find(name: str) -> Reward:
@@ -102,9 +110,14 @@ def _find(name: str) -> Reward:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError) as error:
         raise InputError(f"the reward function {name!r} can't be found: {error}.") from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"the reward function {name!r} can't be imported: {said}. Repair '{module}'.") from error
     if not callable(found):
         raise InputError(f"the reward {name!r} is no function.")
+    if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):
+        raise InputError(f"the reward function {name!r} is an async one, which nobody awaits. Write it with def.")
     function: Reward = found
     return function

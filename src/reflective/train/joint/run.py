@@ -9,8 +9,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,9 @@ import torch
 
 from reflective.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.engines.text import eos_ids_of, text_decoder
-from reflective.errors import DependencyError, TrainingError
+from reflective.errors import DependencyError, InputError, TrainingError
 from reflective.train.joint.config import JointConfig
+from reflective.train.lock import held
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
 
 TRL_VERSION = "1.16."  # what the overrides were written against
@@ -66,7 +67,8 @@ def _check_trl() -> None:
 
 def prepare(config: JointConfig, *, note: Note = print_note, stop: Stop | None = None) -> JointRun:
     """Everything up to the first step: model, head, problems, engine, trainer."""
-    return JointRun(config, note, stop or Stop())
+    with _out_of_memory_told(lambda: "before the first step"):
+        return JointRun(config, note, stop or Stop())
 
 
 class JointRun:
@@ -87,7 +89,7 @@ class JointRun:
             with_adapters,
         )
         from reflective.train.joint.data import data_digest, numbered, read_data
-        from reflective.train.joint.rewards import VerifiedAnswer, reward_functions
+        from reflective.train.joint.rewards import VerifiedAnswer, check_rewards, reward_functions
         from reflective.train.joint.rollouts import EngineRollouts
         from reflective.train.joint.telling import Telling
         from reflective.train.joint.trainer import HeadPart, JointTrainer
@@ -106,7 +108,8 @@ class JointRun:
         device = state.device
         check_vllm(config, device)
         home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
-        config.batches(state.num_processes)  # refused before a model is loaded
+        config.batches(state.num_processes)  # refused before a model is loaded, as are rewards that aren't there
+        check_rewards(config.rewards.functions)
         checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
         head, self.sprm = head_of(config, checkpoint, self.note)
         self.tokenizer = checkpoint.tokenizer
@@ -152,29 +155,49 @@ class JointRun:
 
     def train(self) -> JointResult:
         """From the newest checkpoint, or from the start, to the end or to Ctrl-C."""
-        from reflective.train.joint.saving import check_settings, clean, whole_checkpoints
+        with (
+            held(self.folder) if self.leads else nullcontext(),
+            _out_of_memory_told(lambda: f"in step {self.trainer.state.global_step + 1}"),
+        ):
+            return self._train()
+
+    def _train(self) -> JointResult:
+        from reflective.train.joint.saving import (
+            check_room,
+            check_settings,
+            check_whole,
+            clean,
+            step_of,
+            whole_checkpoints,
+        )
         from reflective.train.joint.telling import read_curves, write_picture
 
         trainer = self.trainer
+        in_pieces = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         if self.leads:
             check_settings(self.folder, self._digest)
             clean(self.folder)
+            check_room(self.folder, trainer.model)
         trainer.accelerator.wait_for_everyone()
         newest = next(reversed(whole_checkpoints(self.folder)), None)
         if newest is not None:
             self.note(f"going on from {newest}")
+            if not in_pieces:
+                check_whole(newest)
+        if self._agree(self._stop.requested):
+            self.note("stopped before the first step of this start; the same command begins there.")
+            return JointResult(self.folder, 0 if newest is None else step_of(newest), interrupted=True)
+        if "TORCHELASTIC_RUN_ID" in os.environ and "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" not in os.environ:
+            self.note(
+                "the launcher ends all processes 30 seconds after Ctrl-C. Where a step takes longer, set "
+                "TORCH_ELASTIC_SHUTDOWN_TIMEOUT to more seconds than that, so that the step can be finished and saved."
+            )
         self.note(
             f"{len(trainer.train_dataset):,} problems, {self.config.rollouts.group} trajectories each, "
             f"{self.config.rollouts.problems} problems a generation, {self.config.steps:,} steps"
         )
         began = time.monotonic()
-        try:
-            trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"out of memory in step {trainer.state.global_step + 1}: {str(error).partition(chr(10))[0]} "
-                "Lower micro_batch or [rollouts] rows, or set gradient_checkpointing = true; then start again to go on."
-            ) from error
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         steps = int(trainer.state.global_step)
         interrupted = self._stop.requested and steps < self.config.steps
         curves = read_curves(self.folder)
@@ -223,7 +246,13 @@ def _only_ours(trainer: Any, telling: Any) -> None:
 
 
 def _with_trackers(config: JointConfig, note: Note) -> JointConfig:
-    """Without TensorBoard where it is not installed, which is told."""
+    """Without TensorBoard where it is not installed, which is told; another one that is not there is refused."""
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    there = get_available_reporting_integrations()
+    for name in config.log.report_to:
+        if name not in (*there, "tensorboard"):
+            raise InputError(f"[log] report_to: {name!r} is unknown or not installed. There are: {', '.join(there)}.")
     if "tensorboard" not in config.log.report_to or find_spec("tensorboard") is not None:
         return config
     note('no curves for TensorBoard: it is not installed. For them: pip install "reflective[train]"')
@@ -244,6 +273,22 @@ def _settings(config: JointConfig) -> dict[str, Any]:
 
 def _silent(_: str) -> None:
     """Of the processes that don't lead."""
+
+
+@contextmanager
+def _out_of_memory_told(when: Callable[[], str]) -> Iterator[None]:
+    """What a user can do where memory ends, wherever it does."""
+    from reflective.engines.torch.memory import is_out_of_memory
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory {when()}: {str(error).partition(chr(10))[0]} Lower micro_batch or [rollouts] rows, or set "
+            "gradient_checkpointing = true; then start again to go on."
+        ) from error
 
 
 @contextmanager

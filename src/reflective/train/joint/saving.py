@@ -12,12 +12,14 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -29,12 +31,13 @@ from reflective.checkpoint.attach import new_head
 from reflective.checkpoint.config import HEAD_FILE, SPRM_FOLDER
 from reflective.checkpoint.save import disk_errors, write_head
 from reflective.checkpoint.source import quiet
-from reflective.errors import CheckpointError
+from reflective.errors import CheckpointError, InputError
 from reflective.sprm.head import SPRMHead
 from reflective.train.checkpointing import publish
 from reflective.train.joint.attached import HEAD, base_model, is_head
 
 WRITING = ".writing"  # holds a checkpoint until it is whole
+REMOVING = ".removing"  # an old one, on its way out
 PENDING = "rollouts-{rank}.safetensors"  # of a generation that is not used up
 
 
@@ -75,7 +78,7 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
                     shutil.rmtree(temporary, ignore_errors=True)
         if leads:
             for old in whole_checkpoints(run)[: -(self.args.save_total_limit or 1)]:
-                shutil.rmtree(old)
+                shutil.rmtree(old.rename(run / REMOVING))  # half of one must not look like one
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -122,8 +125,9 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
             head.load_state_dict(load_file(os.path.join(resume_from_checkpoint, SPRM_FOLDER, HEAD_FILE)))
 
     def _run_epoch(self, **options: Any) -> None:
-        """Nothing for a run that has come to its end: the trainer looks at the number of steps after each one only."""
-        if self.state.global_step >= self.state.max_steps:
+        """Nothing for a run that has come to its end, or was stopped while it looked at held-out problems: the trainer
+        looks at neither before a step."""
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return
         super()._run_epoch(**options)
@@ -145,6 +149,11 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
             for name, tensor in load_file(pending).items():
                 index, key = name.split("/", 1)
                 batches.setdefault(int(index), {})[key] = tensor.to(self.accelerator.device)
+            if len(batches) != self.args.steps_per_generation:
+                raise CheckpointError(
+                    f"'{checkpoint}' lies within a generation that was cut into {len(batches)} micro-batches, and now "
+                    f"there would be {self.args.steps_per_generation}. Go on with the micro_batch of before."
+                )
             self._buffered_inputs = [batches[i] for i in sorted(batches)]
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -183,7 +192,7 @@ def _full_disk() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "PytorchStreamWriter" in str(error) or "file write failed" in str(error):
+        if any(words in str(error) for words in ("PytorchStreamWriter", "file write failed", "inline_container")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise
 
@@ -200,14 +209,47 @@ def step_of(checkpoint: Path) -> int:
 
 
 def clean(run: Path) -> None:
-    """Remove what a killed process left half written."""
-    shutil.rmtree(run / WRITING, ignore_errors=True)
+    """Remove what a killed process left half written, or half removed."""
+    for name in (WRITING, REMOVING):
+        shutil.rmtree(run / name, ignore_errors=True)
+
+
+def check_room(run: Path, model: Any) -> None:
+    """Raises `InputError` where a checkpoint of this model can't fit on the disk: weights, and Adam's two moments."""
+    trained = sum(p.numel() * 2 * p.element_size() for p in model.parameters() if p.requires_grad)
+    needed = trained + sum(p.numel() * p.element_size() for p in model.parameters())
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise InputError(
+            f"a checkpoint takes {needed / 1e9:,.2f} GB, and the disk of '{run}' has {free / 1e9:,.2f} GB left. Make "
+            "room or name another output."
+        )
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Raises `CheckpointError` where a file that a run goes on with is missing or cut off."""
+    wanted = ["optimizer.pt", "scheduler.pt", "trainer_state.json", f"{SPRM_FOLDER}/{HEAD_FILE}"]
+    missing = [name for name in wanted if not (checkpoint / name).is_file()]
+    weights = [*checkpoint.glob("*.safetensors")]
+    broken = [path for path in checkpoint.glob("*.pt") if not zipfile.is_zipfile(path)]
+    for path in weights:
+        try:
+            with safe_open(str(path), "pt"):
+                pass
+        except SafetensorError:
+            broken.append(path)
+    if missing or broken or not weights:
+        what = f"{missing[0]} is missing" if missing else f"{broken[0].name} is cut off" if broken else "no weights"
+        raise CheckpointError(f"'{checkpoint}' is damaged ({what}). Remove it to go on from the one before.")
 
 
 def check_settings(run: Path, digest: str) -> None:
-    """Note what the run's settings are, or refuse to go on with others."""
+    """Note what the run's settings are, or refuse to go on with others; what has saved nothing may have new ones."""
     path = run / "settings.json"
-    if path.is_file():
+    begun = bool(whole_checkpoints(run))
+    if begun and not path.is_file():
+        raise CheckpointError(f"'{run}' holds checkpoints that no settings.json belongs to. Name another output.")
+    if begun:
         try:
             known = json.loads(path.read_text(encoding="utf-8")).get("digest")
         except (ValueError, AttributeError) as error:

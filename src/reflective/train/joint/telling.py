@@ -15,6 +15,7 @@ from reflective.train.progress import Note, Stop, clock
 CURVES = "curves.jsonl"
 PICTURE = "curves.png"
 ENTROPY_FLOOR = 0.01  # nats a token; below it, samples of a problem are nearly all the same
+GRADABLE_FLOOR = 0.1  # share of trajectories that have an outcome
 ALIKE = 0.95  # share of groups with one outcome from which on a step teaches the policy next to nothing
 COLUMNS = (  # of the line on stderr: what it is called, where it stands, how it is written
     ("reward", "reward", "{:.3f}"),
@@ -49,12 +50,9 @@ class Telling(TrainerCallback):
     def __init__(self, folder: Path, note: Note, stop: Stop, leads: bool, agree: Any) -> None:
         self._folder, self._note, self._stop, self._leads, self._agree = folder, note, stop, leads, agree
         self._warned: set[str] = set()
-        self._tokens = 0.0
-        self._step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """What was read before a resumption does not count as speed; a line that a killed process began is ended."""
-        self._tokens, self._step = float(state.num_input_tokens_seen), state.global_step
+        """A line that a killed process began is ended."""
         path = self._folder / CURVES
         if self._leads and path.is_file() and not path.read_bytes().endswith(b"\n"):
             with path.open("a", encoding="utf-8") as file:
@@ -67,16 +65,19 @@ class Telling(TrainerCallback):
             control.should_save = control.should_training_stop = True
         return control
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """The same before the first step, where there is nothing to save."""
+        self._stop.requested = self._agree(self._stop.requested)
+        if self._stop.requested:
+            control.should_training_stop = True
+        return control
+
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep and tell the figures."""
         logs: dict[str, Any] = kwargs["logs"]
         if not self._leads:
             return
         figures = {k: v for k, v in logs.items() if isinstance(v, int | float) and math.isfinite(v)}
-        if "step_time" in figures:
-            steps, self._step = max(state.global_step - self._step, 1), state.global_step
-            tokens, self._tokens = figures.get("num_tokens", 0.0) - self._tokens, figures.get("num_tokens", 0.0)
-            figures["tokens_per_s"] = logs["tokens_per_s"] = tokens / (figures["step_time"] * steps)
         with (self._folder / CURVES).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **figures}) + "\n")
         if any(name.startswith("eval_") for name in figures):
@@ -90,7 +91,14 @@ class Telling(TrainerCallback):
 
     def _warn(self, figures: dict[str, float], step: int) -> None:
         """Once for each thing that makes further steps worth little."""
-        if figures.get("entropy", math.inf) < ENTROPY_FLOOR:
+        gradable = figures.get("spr/gradable", 1.0)
+        if gradable < GRADABLE_FLOOR:
+            self._once(
+                f"step {step}: {gradable:.0%} of the trajectories could be graded, and the others teach nothing. See "
+                "what [rewards] returns, or who grades ([data] kind).",
+                "gradable",
+            )
+        if gradable and figures.get("entropy", math.inf) < ENTROPY_FLOOR:
             self._once(
                 f"step {step}: the entropy has collapsed (below {ENTROPY_FLOOR} nats a token); samples are nearly all "
                 "alike. Lower [policy] lr or raise [rollouts] temperature.",

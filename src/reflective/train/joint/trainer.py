@@ -10,7 +10,8 @@ What is overridden, and why (TRL 1.16; `tests/train/joint/test_trl.py` holds the
   leave the policy's loss; where the engine's log-probabilities are those that were sampled from, they are the old ones.
 - `_compute_loss`: the forward that TRL makes also gives step logits, and the SPR loss is added.
 - `create_optimizer`, `_clip_grad_norm`: the head has its own group, rate and clipping.
-- `log`: what is watched (`watch.py`). `_send_telemetry`: nothing is sent anywhere.
+- `log`: what is watched (`watch.py`). `evaluate` leaves the random streams where they were.
+- `_send_telemetry`: nothing is sent anywhere.
 - saving and resuming: `saving.py`.
 
 Departures from the reference are those of `reflective.sprm.loss`, and: the group of a problem may lie on several ranks.
@@ -62,6 +63,7 @@ class JointTrainer(WholeCheckpoints):
 
     def __init__(self, model: Any, part: HeadPart, encode: Callable[[str], Sequence[int]], **options: Any) -> None:
         self.part, self._encode = part, encode
+        self._tokens, self._seconds = 0.0, 0.0  # read and written, and spent, since the speed was told
         super().__init__(model, **options)
         # last: TRL's own patch of the forward is in place, its `disable_dropout` has passed, and adapters are wrapped
         # around the model without one for the head
@@ -95,10 +97,12 @@ class JointTrainer(WholeCheckpoints):
         return rewards.masked_fill((self._outcomes == UNGRADABLE).unsqueeze(1), torch.nan)  # (B, functions)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        seen = self.state.num_input_tokens_seen
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mode = "train" if self.model.training else "eval"
         self._add_labels(batch, inputs, self.num_generations if mode == "train" else self.num_generations_eval)
         self._add_steps(batch, inputs)
+        self._tokens += self.state.num_input_tokens_seen - seen
         self.watch.number(mode, "gradable", float((batch["outcomes"] != UNGRADABLE).sum()), len(inputs))
         if LOGPROBS in inputs[0]:
             self.watch.rollout(mode, batch["outcomes"].tolist(), [row[SCORE] for row in inputs])
@@ -183,7 +187,8 @@ class JointTrainer(WholeCheckpoints):
         if not math.isfinite(value):
             raise TrainingError(
                 f"{what} is {value} in step {self.state.global_step + 1}: training diverged. The weights are still "
-                "those before the step, and so is the last checkpoint. Lower [policy] lr, [head] lr or max_grad_norm."
+                "those before the step, and so is the last checkpoint. To go on with a lower [policy] lr, [head] lr or "
+                "max_grad_norm, name that checkpoint as the model of a new run."
             )
 
     def _spr_loss(self, step_logits: Tensor, inputs: dict[str, Any]) -> SPRLoss:
@@ -233,6 +238,12 @@ class JointTrainer(WholeCheckpoints):
 
     # ---- what is told
 
+    def evaluate(self, *arguments: Any, **options: Any) -> Any:
+        """TRL's, after which the random streams are where they were: a run does not depend on who looked at it."""
+        device = self.accelerator.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return super().evaluate(*arguments, **options)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's figures, and those of the head."""
         mode = "train" if self.model.training else "eval"
@@ -240,6 +251,10 @@ class JointTrainer(WholeCheckpoints):
             self._metrics[mode][name].append(value)
         if isinstance(self.rollout_func, EngineRollouts) and (written := self.rollout_func.take_speed()):
             self._metrics[mode]["rollout/tokens_per_s"].append(written)
+        self._seconds += sum(self._metrics["train"].get("step_time", ()))
+        if self._tokens and self._seconds and mode == "train":
+            self._metrics[mode]["tokens_per_s"].append(self._tokens / self._seconds)
+            self._tokens, self._seconds = 0.0, 0.0
         super().log(logs, start_time)
 
 
