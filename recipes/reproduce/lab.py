@@ -67,7 +67,7 @@ class Lab:
         return weights_digest(self.checkpoint().model)
 
     @cached_property
-    def head(self) -> str:
+    def head_weights(self) -> str:
         """A hash of the head that it came with, empty without one."""
         checkpoint = self.checkpoint()
         if checkpoint.head is None:
@@ -141,7 +141,7 @@ class Lab:
         wanted = {
             "model": Path(self.settings.model).name,
             "weights": self.weights,
-            "head": self.head,
+            "head_weights": self.head_weights,
             **self.settings.of_study(name),
         }
         wanted = json.loads(json.dumps(wanted))

@@ -11,17 +11,21 @@ pytest.importorskip("trl")
 
 import features
 import heads
+import lab
+import reproduce
 import reward_model
 import sampling
 import settings
+from safetensors.torch import load_file, save_file
 
 from reflective import Problem, read_records
+from reflective.checkpoint.config import HEAD_FILE
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
 from reflective.evaluate.manifest import RECORDS
 from reflective.search import Settings as SearchSettings
 from reflective.sprm.aggregate import aggregate
-from tiny import tiny_checkpoint
+from tiny import tiny_checkpoint, tiny_folder
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 STEP_TOKENS = tuple(range(40, 100))  # so many that random text is full of steps
@@ -132,12 +136,17 @@ def test_a_judges_records_hold_its_scores_and_its_choice(records, places, folder
         assert record.model == "judge" and "token_ids" not in record.extra
 
 
-def test_a_separate_model_that_begins_as_the_shared_one_judges_alike(checkpoint, records):
+def test_a_separate_model_reads_behind_its_last_layer_and_no_further_than_it_must(checkpoint, records, tmp_path):
     model = reward_model.RewardModel(checkpoint.model.get_decoder(), checkpoint.head)
-    groups = [features.sequences(record, checkpoint.config.rule) for record in records]
-    for record, logits in zip(records, reward_model.score(model, groups), strict=True):
-        for t, values in zip(record.trajectories, logits, strict=True):
-            assert values == pytest.approx(t.step_logits, abs=1e-3)
+    rule, place = checkpoint.config.rule, reward_model.PLACE
+    features.read_features(checkpoint.model, rule, records, [place], tmp_path, lambda text: None)
+    wanted = heads.logits_of(checkpoint.head, records, features.load_features(tmp_path, place))
+    groups = [features.sequences(record, rule) for record in records]
+    for group, mine, theirs in zip(groups, reward_model.score(model, groups), wanted, strict=True):
+        for row, values, expected in zip(group, mine, theirs, strict=True):
+            # the states that were kept are rounded to bfloat16
+            assert values == pytest.approx(expected, abs=0.1)
+            assert len(reward_model.read_ids(row)) == (len(row.prompt) + row.steps[-1] if row.steps else 1)
 
 
 def test_a_standardised_head_sees_mean_zero_and_deviation_one(checkpoint):
@@ -161,8 +170,9 @@ def test_a_separate_model_learns_and_moves_its_backbone(checkpoint, records):
     reward_model.train(model, data, data, study, 1, told.append)
     losses = [float(text.split("loss ")[1].split()[0]) for text in told]
     assert losses[-1] < losses[0]
-    before = checkpoint.model.get_decoder().layers[0].mlp.up_proj.weight
-    assert not torch.equal(model.backbone.layers[0].mlp.up_proj.weight, before)
+    before = dict(checkpoint.model.get_decoder().named_parameters())
+    still = [name for name, p in model.backbone.named_parameters() if torch.equal(p, before[name])]
+    assert not still  # all of it learns
 
 
 def _labelled(record):
@@ -176,6 +186,31 @@ def _labelled(record):
 
 
 # ---- settings
+
+
+def test_a_study_is_of_one_model_with_its_head(tmp_path):
+    found = settings.read_settings(RECIPES / "reproduce" / "quick.toml")
+    for seed in (0, 1):
+        tiny_folder(tmp_path / str(seed) / "model", "qwen3", step_token_ids=STEP_TOKENS)
+    head = tmp_path / "1" / "model" / "sprm" / HEAD_FILE
+    save_file({name: tensor + 1 for name, tensor in load_file(head).items()}, head)
+    first, other = (
+        lab.Lab(replace(found, model=str(tmp_path / str(seed) / "model")), tmp_path / "run", print) for seed in (0, 1)
+    )
+    first.claim("efforts")
+    first.claim("efforts")
+    assert first.weights == other.weights
+    with pytest.raises(InputError, match="another 'head_weights'"):
+        other.claim("efforts")
+
+
+def test_what_is_asked_for_is_made_in_that_order():
+    assert reproduce._numbers([8, 3, 3]) == [8, 3] and reproduce._numbers(None) == [*range(1, 9)]
+
+
+def test_the_law_s_models_know_which_recipe_made_them():
+    found = settings.read_settings(RECIPES / "reproduce" / "full.toml").of_study("scaling")
+    assert found["recipe"]["optimizer"]["matrices"] == "muon" and len(found["study"]["heads"]) == 2
 
 
 def test_the_shipped_settings_are_read():
