@@ -10,7 +10,6 @@ Letters: P problems, S seeds, R resamples, K budgets.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reflective.errors import InputError
-from reflective.evaluate.bootstrap import LEVEL, Bootstrap, Interval
+from reflective.evaluate.bootstrap import Bootstrap, Interval, intervals_of
 from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.metrics.ranking import within_problems
 from reflective.evaluate.metrics.subsets import best_of_k, pass_at_k
@@ -82,14 +81,6 @@ def same_problems(tables: Sequence[Table]) -> None:
         raise InputError("records of different problems can't be compared. Remove the study's folder and run it again.")
 
 
-def over_seeds(values: Seeds) -> Floats:
-    """The mean of each problem over seeds where it is known, (P,)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a problem that is unknown in every seed stays unknown
-        mean: Floats = np.nanmean(np.stack(list(values)), axis=0)
-    return mean
-
-
 def cell(values: Seeds, *, unit: str = "share") -> Cell:
     """A figure with its interval, for a table. `unit` is share, points, seconds or number."""
     return of_interval(interval(values, share=unit == "share"), unit=unit, spread=spread(values))
@@ -97,38 +88,23 @@ def cell(values: Seeds, *, unit: str = "share") -> Cell:
 
 def interval(values: Seeds, *, share: bool = False) -> Interval:
     """The mean over seeds of the means over problems; `share` says that values lie in 0..1."""
-    if all(np.array_equal(values[0], other, equal_nan=True) for other in values[1:]):  # nothing was trained
+    if _alike(values):  # nothing was trained
         return Bootstrap(len(values[0])).means(values[0][:, None], share=share)[0]
-    found = combined(*resampled_means(values), problems=int((~np.isnan(values)).any(0).sum()))
+    found = combined(*resampled(values), problems=_known(values))
     # the stretched deviations of seeds can lead beyond what a share can be
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if share else found
 
 
-def resampled_means(values: Seeds) -> tuple[Floats, Floats]:
+def resampled(values: Seeds) -> tuple[Floats, Floats]:
     """Each seed's mean over the problems that it knows: as it is, (S,), and in resamples of problems, (R, S)."""
-    stacked = np.stack(list(values), axis=1)  # (P, S)
-    known = ~np.isnan(stacked)
-    filled, weight = np.where(known, stacked, 0.0), known.astype(np.float64)
-
-    def mean(counts: Floats) -> Floats:
-        below = counts @ weight
-        out: Floats = np.divide(counts @ filled, below, out=np.full(below.shape, np.nan), where=below > 0)
-        return out
-
-    blocks = Bootstrap(len(stacked)).blocks()
-    return mean(np.ones((1, len(stacked))))[0], np.concatenate([mean(counts) for counts in blocks])
+    return Bootstrap(len(values[0])).resampled(np.stack(list(values), axis=1))
 
 
 def combined(points: Floats, drawn: Floats, *, problems: int) -> Interval:
     """A statistic over seeds from each seed's, (S,), and its values in the same resamples of problems, (R, S)."""
-    values = over_resampled_seeds(points, drawn)
-    tail = (1 - LEVEL) / 2
-    some = values[~np.isnan(values)]
     point = float(np.nanmean(points)) if (~np.isnan(points)).any() else float("nan")
-    if problems < 2 or len(some) == 0 or np.ptp(some) <= 1e-12 * max(1.0, abs(point)):
-        return Interval(point, float("nan"), float("nan"), problems)
-    low, high = np.quantile(some, [tail, 1 - tail])
-    return Interval(point, float(low), float(high), problems)
+    values = over_resampled_seeds(points, drawn)
+    return intervals_of(np.array([point]), values[:, None], [problems])[0]
 
 
 def over_resampled_seeds(points: Floats, drawn: Floats) -> Floats:
@@ -143,6 +119,15 @@ def over_resampled_seeds(points: Floats, drawn: Floats) -> Floats:
     return out
 
 
+def _alike(values: Seeds) -> bool:
+    return all(np.array_equal(values[0], other, equal_nan=True) for other in values[1:])
+
+
+def _known(values: Seeds) -> int:
+    """Problems that a seed knows."""
+    return int((~np.isnan(values)).any(0).sum())
+
+
 def of_interval(interval: Interval, *, unit: str = "share", spread: float | None = None) -> Cell:
     """An interval as a cell of a table."""
     return {**interval.to_json(), "unit": unit, **({} if spread is None else {"spread": spread})}
@@ -152,7 +137,7 @@ def spread(values: Seeds) -> float | None:
     """The standard deviation of the seeds' means; None of one seed."""
     if len(values) < 2:
         return None
-    means = [over_seeds([one])[~np.isnan(one)].mean() if (~np.isnan(one)).any() else np.nan for one in values]
+    means = resampled(values)[0]
     return float(np.std(means, ddof=1))
 
 
@@ -163,10 +148,10 @@ def difference(a: Seeds, b: Seeds) -> Comparison:
     """
     seeds = max(len(a), len(b))
     apart = [x - y for x, y in zip(_repeated(a, seeds), _repeated(b, seeds), strict=True)]
-    if all(np.array_equal(apart[0], other, equal_nan=True) for other in apart[1:]):
+    if _alike(apart):
         return compare(apart[0], 0.0 * apart[0])
-    points, drawn = resampled_means(apart)
-    found = combined(points, drawn, problems=int((~np.isnan(apart)).any(0).sum()))
+    points, drawn = resampled(apart)
+    found = combined(points, drawn, problems=_known(apart))
     values = over_resampled_seeds(points, drawn)
     values = values[~np.isnan(values)]
     beyond = min((values <= 0).sum(), (values >= 0).sum())

@@ -29,7 +29,7 @@ from measures import (
     interval,
     of_interval,
     over_resampled_seeds,
-    resampled_means,
+    resampled,
     same_problems,
     sentence,
     table_of,
@@ -184,7 +184,7 @@ def law(compute: Floats, accuracy: Seeds) -> Law:
     b = [y @ centred / (centred @ centred) for y in accuracy]  # (P, M) @ (M,) -> (P,)
     a = [y.mean(1) - slope * x.mean() for y, slope in zip(accuracy, b, strict=True)]  # (P,)
     line_a, line_b = interval(a), interval(b)
-    error = float(np.nanstd(over_resampled_seeds(*resampled_means(b))))
+    error = float(np.nanstd(over_resampled_seeds(*resampled(b))))
     y = np.mean([np.nanmean(one, axis=0) for one in accuracy], axis=0)  # (M,)
     rest, total = y - (line_a.value + line_b.value * x), y - y.mean()
     explained = 1.0 - float(rest @ rest) / float(total @ total) if float(total @ total) > 0 else float("nan")
@@ -301,7 +301,7 @@ def _right_rows(sizes: Mapping[str, _Size], choosers: Sequence[str], ks: Sequenc
 def _told(points: str, found: Law) -> str:
     """A law in words."""
     return (
-        sentence(f"Slope b per decade of parameters × written tokens, {points}", found.b.to_json())
+        sentence(f"Slope b, in shares right per decade of parameters × written tokens, {points}", found.b.to_json())
         + f" Standard error {found.b_error:.4f}; the points lie {found.residual:.3f} (rms) from the line, "
         + f"R² = {plain(found.explained)}."
     )

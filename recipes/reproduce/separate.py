@@ -52,6 +52,8 @@ def collect(lab: Lab, folder: Path) -> None:
     train, steps = lab.steps("train", study.train_problems)
     held_out, held_steps = lab.steps("validation", study.validation_problems)
     test, test_steps = lab.steps("test", study.test_problems)
+    read_features(lab.reader, lab.sprm.rule, train, [reward_model.PLACE], folder / "features", lab.note)
+    read = load_features(folder / "features", reward_model.PLACE)
     for seed in settings.seeds:
         config = head_config(settings.model, seed, settings.head)
         target = judges.folder_of(folder, SHARED_HEAD, seed)
@@ -63,9 +65,6 @@ def collect(lab: Lab, folder: Path) -> None:
         if not judges.is_written(target):
             lab.note(f"separate reward model, seed {seed}")
             model = _new(lab, seed)
-            states = folder / "features"
-            read_features(lab.reader, lab.sprm.rule, train, [reward_model.PLACE], states, lab.note)
-            read = load_features(states, reward_model.PLACE)
             reward_model.standardise(model.head, torch.cat([read[record.key].features for record in train]))
             data, validation = (_paired(lab, part) for part in (train, held_out))
             reward_model.train(model, data, validation, study, seed, lab.note)

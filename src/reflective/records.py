@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast, get_args
+from typing import IO, Any, cast, get_args
 
 from reflective.confidence import confidence_of, self_certainty_of
 from reflective.errors import InputError, ReflectiveError
@@ -253,6 +253,17 @@ def _cut_off(path: str | os.PathLike[str], number: int) -> str:
     return f"{os.fspath(path)}:{number}: the last line was cut off and is left out"
 
 
+def hold(file: int | IO[str], name: Path) -> None:
+    """Lock an open file until it is closed; the system lets go of it when the process dies. Raises `InputError`, with
+    `name` in it, where another process holds it, and `OSError` on a file system without locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"'{name}' is being written by another process. Wait for it, or name another.") from error
+
+
 class RecordWriter:
     """Appends records to a file, a line each.
 
@@ -272,7 +283,7 @@ class RecordWriter:
         except OSError as error:
             raise InputError(f"can't write records to {self.path}: {error.strerror or error}.") from error
         try:
-            self._lock()
+            hold(self._file, self.path)
             if os.fstat(self._file).st_size and not resume:
                 raise InputError(f"{self.path} already holds records. Resume it, or name another file.")
             self._recover()
@@ -312,17 +323,6 @@ class RecordWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _lock(self) -> None:
-        """Held as long as the file is open; the system releases it when the process dies."""
-        import fcntl
-
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{self.path} is being written by another process. Wait for it, or name another."
-            ) from error
 
     def _recover(self) -> None:
         """Learn what is done, and cut a last line that was not completed."""

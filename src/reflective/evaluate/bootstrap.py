@@ -63,6 +63,11 @@ class Bootstrap:
 
     def means(self, values: Floats, *, share: bool = False) -> list[Interval]:
         """The means over problems of M figures, (P, M); `share` says that they lie in 0..1."""
+        intervals = intervals_of(*self.resampled(values), (~np.isnan(values)).sum(0).tolist())
+        return [_widened(i) if share and i.value in (0.0, 1.0) else i for i in intervals]
+
+    def resampled(self, values: Floats) -> tuple[Floats, Floats]:
+        """The means over problems of M figures, (P, M): as they are, (M,), and in each resample, (R, M)."""
         known = ~np.isnan(values)
         filled, weight = np.where(known, values, 0.0), known.astype(np.float64)
         every = bool(known.all())
@@ -70,10 +75,8 @@ class Bootstrap:
         for counts in self.blocks():
             below = np.full((len(counts), 1), float(self.problems)) if every else counts @ weight
             parts.append(_ratio(counts @ filled, np.broadcast_to(below, (len(counts), values.shape[1]))))
-        points = _ratio(filled.sum(0), weight.sum(0))
         drawn = np.concatenate(parts) if parts else np.empty((0, values.shape[1]))
-        intervals = self._intervals(points, drawn, weight.sum(0).astype(np.int64).tolist())
-        return [_widened(i) if share and i.value in (0.0, 1.0) else i for i in intervals]
+        return _ratio(filled.sum(0), weight.sum(0)), drawn
 
     def ratios(self, above: Floats, below: Floats) -> list[Interval]:
         """Σ above / Σ below, shares, over problems where both are known, for M figures, (P, M) each."""
@@ -81,7 +84,7 @@ class Bootstrap:
         a, b = np.where(known, above, 0.0), np.where(known, below, 0.0)
         drawn = np.concatenate([_ratio(counts @ a, counts @ b) for counts in self.blocks()])
         used = (known & (b > 0)).sum(0)
-        intervals = self._intervals(_ratio(a.sum(0), b.sum(0)), drawn, used.tolist())
+        intervals = intervals_of(_ratio(a.sum(0), b.sum(0)), drawn, used.tolist())
         return [_widened(i) if i.value in (0.0, 1.0) else i for i in intervals]
 
     def statistics(
@@ -102,25 +105,26 @@ class Bootstrap:
         exact = np.array(points)
         if centred and not np.isnan(drawn).all(0).any():
             binned = np.nanmean(drawn, axis=0, keepdims=True)
-        return self._intervals(exact, drawn + (exact - binned), [problems] * len(points))
+        return intervals_of(exact, drawn + (exact - binned), [problems] * len(points))
 
-    def _intervals(self, points: Floats, drawn: Floats, problems: Sequence[int]) -> list[Interval]:
-        low = high = np.full(len(points), np.nan)
-        if len(drawn) and self.problems > 1:
-            with np.errstate(all="ignore"):
-                defined = ~np.isnan(drawn).all(0)
-                edges = np.full((2, len(points)), np.nan)
-                some = np.nan_to_num(drawn[:, defined], nan=0.0) if not np.isnan(drawn[:, defined]).any() else None
-                tail = (1 - LEVEL) / 2
-                take = np.quantile if some is not None else np.nanquantile
-                edges[:, defined] = take(drawn[:, defined], [tail, 1 - tail], axis=0)
-            low, high = edges
-        flat = _same(drawn) if len(drawn) else np.ones(len(points), dtype=np.bool_)
-        low, high = (np.where(np.isnan(points) | flat, np.nan, edge) for edge in (low, high))
-        return [
-            Interval(float(p), float(a), float(b), int(n))
-            for p, a, b, n in zip(points, low, high, problems, strict=True)
-        ]
+
+def intervals_of(points: Floats, drawn: Floats, problems: Sequence[int]) -> list[Interval]:
+    """M figures, (M,), with intervals from their values in resamples, (R, M)."""
+    low = high = np.full(len(points), np.nan)
+    if len(drawn):
+        with np.errstate(all="ignore"):
+            defined = ~np.isnan(drawn).all(0)
+            edges = np.full((2, len(points)), np.nan)
+            some = np.nan_to_num(drawn[:, defined], nan=0.0) if not np.isnan(drawn[:, defined]).any() else None
+            tail = (1 - LEVEL) / 2
+            take = np.quantile if some is not None else np.nanquantile
+            edges[:, defined] = take(drawn[:, defined], [tail, 1 - tail], axis=0)
+        low, high = edges
+    flat = _same(drawn) if len(drawn) else np.ones(len(points), dtype=np.bool_)
+    low, high = (np.where(np.isnan(points) | flat, np.nan, edge) for edge in (low, high))
+    return [
+        Interval(float(p), float(a), float(b), int(n)) for p, a, b, n in zip(points, low, high, problems, strict=True)
+    ]
 
 
 def _same(drawn: Floats) -> NDArray[np.bool_]:

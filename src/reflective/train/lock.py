@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reflective.errors import InputError
+from reflective.records import hold
 
 LOCK = ".lock"
 
@@ -17,16 +17,8 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises `InputError` where another process holds it. File systems that know no locks let everybody pass.
     """
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"'{folder}' is being written by another process. Wait for it, or name another output."
-            ) from error
-        except OSError:
-            pass
+        with suppress(OSError):
+            hold(file, folder)
         yield

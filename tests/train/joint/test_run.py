@@ -313,6 +313,33 @@ def test_a_stop_before_the_first_step_is_heeded(tmp_path: Path, when: str) -> No
     assert not whole_checkpoints(tmp_path / "run") and not (tmp_path / "run/model").exists()
 
 
+def test_a_stop_while_a_run_looks_behind_a_step_keeps_the_step(tmp_path: Path) -> None:
+    stop = Stop()
+    run = prepare(tiny_joint(tmp_path, log={"evaluate_every": 2}), note=lambda _: None, stop=stop)
+    look = run.trainer.evaluate
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        stop.requested = run.trainer.state.global_step == 2
+        return look(*arguments, **options)
+
+    run.trainer.evaluate = evaluate
+    result = run.train()
+    assert result.interrupted and result.steps == 2
+    assert [p.name for p in whole_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+
+
+def test_speed_counts_the_seconds_of_a_step_once(tmp_path: Path) -> None:
+    run = prepare(tiny_joint(tmp_path, steps=1), note=lambda _: None)
+    trainer = run.trainer
+    trainer._tokens = 100.0
+    trainer._metrics["train"]["step_time"] = [2.0]
+    trainer.model.eval()
+    trainer.log({})  # of a look at held-out problems, while a line of training is still to come
+    trainer.model.train()
+    trainer.log({})
+    assert trainer.state.log_history[-1]["tokens_per_s"] == 50.0
+
+
 def test_speed_is_told_where_a_generation_serves_several_steps(tmp_path: Path) -> None:
     trained(tmp_path, policy={"minibatches": 2})
     steps, speeds = read_curves(tmp_path / "run")["tokens_per_s"]

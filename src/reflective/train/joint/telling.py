@@ -59,18 +59,13 @@ class Telling(TrainerCallback):
                 file.write("\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Save and stop, all together, where one process was asked to."""
+        """Save and stop, all together, where one process was asked to; a step is whole here."""
         self._stop.requested = self._agree(self._stop.requested)
         if self._stop.requested:
             control.should_save = control.should_training_stop = True
         return control
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """The same before the first step, where there is nothing to save."""
-        self._stop.requested = self._agree(self._stop.requested)
-        if self._stop.requested:
-            control.should_training_stop = True
-        return control
+    on_evaluate = on_step_end  # after a step, which is saved behind it, or before the first one
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep and tell the figures."""

@@ -251,10 +251,11 @@ class JointTrainer(WholeCheckpoints):
             self._metrics[mode][name].append(value)
         if isinstance(self.rollout_func, EngineRollouts) and (written := self.rollout_func.take_speed()):
             self._metrics[mode]["rollout/tokens_per_s"].append(written)
-        self._seconds += sum(self._metrics["train"].get("step_time", ()))
-        if self._tokens and self._seconds and mode == "train":
-            self._metrics[mode]["tokens_per_s"].append(self._tokens / self._seconds)
-            self._tokens, self._seconds = 0.0, 0.0
+        if mode == "train":  # what a look between two lines finds here is still to come in the next one
+            self._seconds += sum(self._metrics[mode].get("step_time", ()))
+            if self._tokens and self._seconds:
+                self._metrics[mode]["tokens_per_s"].append(self._tokens / self._seconds)
+                self._tokens, self._seconds = 0.0, 0.0
         super().log(logs, start_time)
 
 
