@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from common import Check, Result, Setting, alternate, median, parse, ratio, report, rounded, summary
-from models import engine, prompt_ids, random_model
 
+from models import engine, prompt_ids, random_model
 from reflective.engines.base import Request, Sampling
 from reflective.engines.torch import TorchEngine
 

@@ -19,8 +19,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, 
 
 from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
-from reflective.sprm.head import SPRMHead
-from reflective.sprm.segment import StepRule
+from reflective.judge.format import StepRule
+from reflective.judge.heads.paper import SPRMHead
 
 NANO: Mapping[str, Any] = {
     "model_type": "qwen3",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from common import Result, Run, alternate, parse, ratio, report, summary, timed
-from models import engine, random_model, write
 
-from reflective.engines.torch.native import library
+from models import engine, random_model, write
+from reflective.engines.torch.backbones.native import library
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Each run reads the prompt and draws one token of each row. Were nothing shared, 
 from __future__ import annotations
 
 from common import Check, Result, Run, alternate, parse, ratio, report, summary, timed
+
 from models import engine, random_model, write
 
 AT_MOST = 1.5  # beside the prompt: copying its keys and values to the rows, and drawing

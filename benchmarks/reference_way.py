@@ -31,9 +31,9 @@ TIME_AT_LEAST, MEMORY_AT_LEAST = 1.9, 1.8  # at 0.5B
 
 def reference(setting: Setting) -> Run:
     import torch
-    from models import generate, head, random_model, rule, tokenizer
 
-    from reflective.sprm.segment import step_positions
+    from models import generate, head, random_model, rule, tokenizer
+    from reflective.judge.format import step_positions
 
     libraries = peak_memory()
     policy, scorer = random_model(setting), random_model(setting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common import Check, Result, Run, alternate, parse, ratio, report, summary, timed
+
 from models import engine, random_model, rule, write
 
 AT_MOST = 1.02

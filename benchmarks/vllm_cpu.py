@@ -44,8 +44,9 @@ def vllm(setting: Setting, *, eager: bool) -> Run:
     if setting.threads and hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(0))[: setting.threads]
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
-    from models import prompt_ids, settings_of
     from vllm import LLM, SamplingParams
+
+    from models import prompt_ids, settings_of
 
     values = settings_of(setting)
     values |= {"architectures": [ARCHITECTURES[values["model_type"]]], "torch_dtype": "float32"}

@@ -63,9 +63,8 @@ def environment(setting: Setting, **more: str) -> None:
 def folder_of(setting: Setting) -> Path:
     """A checkpoint of the shape: all but the weights of the backbone, which vLLM makes up."""
     from models import head, rule, settings_of, tokenizer
-
-    from reflective.checkpoint.config import SPRMConfig
-    from reflective.checkpoint.save import write_head
+    from reflective.judge.config import SPRMConfig
+    from reflective.models.save import write_head
 
     folder = scratch() / "model"
     folder.mkdir()
@@ -98,12 +97,12 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> tuple[Any, i
 
     Also the memory that the libraries alone take.
     """
-    from models import prompt_ids
     from vllm import LLM, SamplingParams
 
-    from reflective.engines.described import describe_model
-    from reflective.engines.slots import read_logit
-    from reflective.sprm.segment import step_positions
+    from models import prompt_ids
+    from reflective.engines.metadata import describe_model
+    from reflective.engines.vllm.slots import read_logit
+    from reflective.judge.format import step_positions
 
     folder = folder_of(setting)
     described = describe_model(folder)
@@ -162,9 +161,9 @@ def raw_logprobs(setting: Setting) -> Run:
 def reference(setting: Setting) -> Run:
     environment(setting, VLLM_PLUGINS="", VLLM_ENABLE_V1_MULTIPROCESSING="0")
     import torch
-    from models import head, prompt_ids, random_model, rule
 
-    from reflective.sprm.segment import step_positions
+    from models import head, prompt_ids, random_model, rule
+    from reflective.judge.format import step_positions
 
     write, libraries = generator(setting, scores=False)
     scorer = random_model(setting)
@@ -212,7 +211,7 @@ def searches(engine: Any, setting: Setting) -> Run:
 
 def in_process(setting: Setting) -> Run:
     environment(setting, VLLM_CPU_KVCACHE_SPACE="1")
-    from reflective.engines.vllm import VLLMEngine
+    from reflective.engines.vllm.engine import VLLMEngine
 
     rows = PROBLEMS * SAMPLES
     return searches(
@@ -224,8 +223,8 @@ def http(setting: Setting) -> Run:
     environment(setting, VLLM_CPU_KVCACHE_SPACE="1")
     import urllib.request
 
-    from reflective.checkpoint import resolve_source
-    from reflective.engines.openai import OpenAIEngine
+    from reflective.engines.remote.engine import OpenAIEngine
+    from reflective.models import resolve_source
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -33,7 +33,7 @@ def tiny_checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable
 @pytest.fixture
 def sandbox_for_our_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that a test brings along are safe, so they are graded in the weaker sandbox where there is no other."""
-    from reflective.verify.sandbox import INSIST, Sandbox, SandboxError
+    from reflective.verify.code.sandbox import INSIST, Sandbox, SandboxError
 
     monkeypatch.setenv(INSIST, "1")
     try:

@@ -234,8 +234,8 @@ def test_every_name_in_the_paper_map_exists():
 
 
 def test_constants_in_the_paper_map_have_the_values_that_it_gives():
-    from reflective.sprm.head import BACKBONE_GRADIENT_SCALE, EXPANSION
-    from reflective.sprm.loss import POSITIVE_FACTOR, WEIGHT_EPSILON
+    from reflective.judge.heads.paper import BACKBONE_GRADIENT_SCALE, EXPANSION
+    from reflective.judge.loss import POSITIVE_FACTOR, WEIGHT_EPSILON
     from reflective.types import EFFORTS
 
     assert (BACKBONE_GRADIENT_SCALE, EXPANSION, POSITIVE_FACTOR, WEIGHT_EPSILON) == (1e-4, 2, 1.5, 1e-5)
@@ -254,7 +254,7 @@ def test_every_benchmark_is_in_its_table():
 
 def test_keys_of_the_json_objects_are_all_told():
     from reflective import Reflective, Scripted, ScriptedEngine
-    from reflective.checkpoint import SPRMConfig
+    from reflective.models import SPRMConfig
 
     solving = (REPOSITORY / "docs" / "solving.md").read_text(encoding="utf-8")
     engine = ScriptedEngine([Scripted("a.\n\n</think>\\boxed{4}", logits=[1.0])])

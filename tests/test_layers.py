@@ -10,9 +10,9 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "reflective"
 
 _GROUND = {"types", "errors"}
-_ENGINES = {*_GROUND, "sprm", "verify", "checkpoint", "engines"}
-_SEARCH = {*_GROUND, "records", "sprm", "verify", "engines", "search"}
-_EVALUATE = {*_SEARCH, "render", "tasks", "checkpoint", "evaluate"}
+_ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
+_SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "search"}
+_EVALUATE = {*_SEARCH, "render", "tasks", "models", "evaluate"}
 _API = {*_EVALUATE, "api"}
 
 # layer -> the layers that it may import, its own included
@@ -22,15 +22,14 @@ MAY_IMPORT = {
     "render": {"types"},
     "confidence": set(),
     "records": {*_GROUND, "confidence", "records"},
-    "sprm": {*_GROUND, "sprm"},
+    "judge": {*_GROUND, "judge"},
     "verify": {*_GROUND, "verify"},
     "tasks": {*_GROUND, "verify", "tasks"},
-    "checkpoint": {*_GROUND, "sprm", "checkpoint", "nano"},
+    "models": {*_GROUND, "judge", "models", "nano"},
     "nano": set(),
     "engines": _ENGINES,
-    "vllm_plugin": {*_GROUND, "sprm", "checkpoint", "engines", "vllm_plugin"},
     "search": _SEARCH,
-    "train": {*_GROUND, "records", "sprm", "verify", "tasks", "checkpoint", "engines", "train"},
+    "train": {*_GROUND, "records", "judge", "verify", "tasks", "models", "engines", "train"},
     "evaluate": _EVALUATE,
     "api": _API,
     "serve": {*_API, "serve"},
@@ -51,16 +50,16 @@ WITHOUT_TORCH = (
     "cli",
     "engines/base.py",
     "engines/scripted.py",
-    "sprm/segment.py",
-    "sprm/aggregate.py",
-    "sprm/calibrate.py",
-    "sprm/metrics.py",
+    "judge/format.py",
+    "judge/aggregate.py",
+    "judge/calibrate.py",
+    "judge/metrics.py",
 )
 TORCH = {"torch", "transformers", "safetensors", "accelerate"}
 
 # third-party package -> the only places that know it
 CONFINED = {
-    "vllm": ("engines/vllm.py", "vllm_plugin.py"),
+    "vllm": ("engines/vllm/engine.py", "engines/vllm/plugin.py"),
     "trl": ("train",),
     "tensorboard": ("train",),
     "fastapi": ("serve",),

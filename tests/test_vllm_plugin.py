@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from reflective import vllm_plugin
-from reflective.engines.plan import Plan
-from reflective.engines.slots import OFFSET, Slots, read_logit, read_logprob
+from reflective.engines.vllm import plugin as vllm_plugin
+from reflective.engines.vllm.plan import Plan
+from reflective.engines.vllm.plugin import _at_once, _remembered, reflective_class
+from reflective.engines.vllm.slots import OFFSET, Slots, read_logit, read_logprob
 from reflective.errors import EngineError
-from reflective.sprm.head import SPRMHead
-from reflective.vllm_plugin import _at_once, _remembered, reflective_class
+from reflective.judge.heads.paper import SPRMHead
 
 H, V = 4, 12
 SLOTS = Slots(11, 10, 9)

@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from reflective.checkpoint import Checkpoint, init_head, save_checkpoint
+from reflective.models import Checkpoint, init_head, save_checkpoint
 
 VOCABULARY = 300
 CONTEXT = 512

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from reflective.checkpoint.load import has_head
 from reflective.errors import ReflectiveError
+from reflective.models.load import has_head
 from reflective.tasks import drills
 from reflective.train.config import SFTConfig, read_config
 from reflective.train.data import task_samples

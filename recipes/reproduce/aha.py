@@ -29,12 +29,12 @@ from measures import (
     table_of,
 )
 
-from reflective.checkpoint import init_head
 from reflective.evaluate.bootstrap import Bootstrap, Interval
 from reflective.evaluate.report.figures import Series
 from reflective.evaluate.table import Floats, Table
+from reflective.models import init_head
 from reflective.tasks.base import Split
-from reflective.train.joint.telling import read_curves
+from reflective.train.joint.reporting import read_curves
 
 NAME = "aha"
 NEEDS: Sequence[Split] = ()

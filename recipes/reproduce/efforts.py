@@ -18,7 +18,7 @@ from reflective.evaluate.bootstrap import Bootstrap
 from reflective.evaluate.metrics.ranking import within_problems
 from reflective.evaluate.metrics.subsets import budgets
 from reflective.evaluate.paired import compare
-from reflective.evaluate.report.words import MAIN
+from reflective.evaluate.report.labels import MAIN
 from reflective.evaluate.selectors import LABELS, SELECTORS, known_selectors
 from reflective.evaluate.summary import accuracy_by_problem
 from reflective.evaluate.table import Floats, Table

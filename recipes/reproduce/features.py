@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from reflective.judge.format import StepRule, step_positions
+from reflective.judge.logprobs import step_logprobs
 from reflective.records import Record
-from reflective.sprm.logprobs import step_logprobs
-from reflective.sprm.segment import StepRule, step_positions
 from reflective.train.progress import Note
 
 SHARD_PROBLEMS = 16

@@ -14,13 +14,13 @@ import torch
 from features import Steps
 from settings import Table, merged
 
-from reflective.checkpoint import SPRMConfig
 from reflective.evaluate.manifest import RECORDS
+from reflective.judge.aggregate import aggregate
+from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.loss import OUTCOMES
+from reflective.models import SPRMConfig
 from reflective.records import Record, RecordWriter
 from reflective.search.ranking import best_closed
-from reflective.sprm.aggregate import aggregate
-from reflective.sprm.head import SPRMHead
-from reflective.sprm.loss import OUTCOMES
 from reflective.train.config import make_config
 from reflective.train.head import fit_exponent, fit_head
 from reflective.train.head_config import HeadConfig

@@ -16,9 +16,9 @@ from joint_runs import Look, begin, joint_config, look_folder, run_to, steps_tol
 from lab import SHARED, SPLITS, Lab, study_settings
 from measures import amounts, cell, difference, difference_cell, table_of
 
-from reflective.checkpoint import init_head
 from reflective.evaluate.metrics.subsets import pass_at_k
-from reflective.sprm.head import SPRMHead
+from reflective.judge.heads.paper import SPRMHead
+from reflective.models import init_head
 from reflective.tasks.base import Split
 
 NAME = "joint"

@@ -16,11 +16,11 @@ from lab import SEEDS, Lab, count_lines, search_settings
 from sampling import sample
 from settings import Table, merged
 
-from reflective.checkpoint import Checkpoint, SPRMConfig, load_checkpoint, save_checkpoint
 from reflective.engines.torch import TorchEngine
 from reflective.errors import TrainingError
 from reflective.evaluate.manifest import RECORDS
-from reflective.sprm.head import SPRMHead
+from reflective.judge.heads.paper import SPRMHead
+from reflective.models import Checkpoint, SPRMConfig, load_checkpoint, save_checkpoint
 from reflective.tasks import TASKS
 from reflective.train.config import make_config
 from reflective.train.joint.config import JointConfig

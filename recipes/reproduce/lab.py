@@ -24,15 +24,15 @@ from sampling import load, sample
 from settings import DataSettings, Settings
 from writing import hardware
 
-from reflective.checkpoint import Checkpoint, SPRMConfig, init_head, load_checkpoint
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
 from reflective.evaluate.manifest import RECORDS
+from reflective.models import Checkpoint, SPRMConfig, init_head, load_checkpoint
 from reflective.records import Record
 from reflective.search import Settings as SearchSettings
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
-from reflective.train.joint.beginning import weights_digest
+from reflective.train.joint.setup import weights_digest
 from reflective.train.progress import Note
 from reflective.types import Problem
 

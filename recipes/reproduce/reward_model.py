@@ -23,11 +23,11 @@ from settings import SeparateSettings
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from reflective.judge.aggregate import aggregate
+from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.loss import OUTCOMES, problem_balanced_weights, spr_loss
+from reflective.judge.metrics import within_problem_auc
 from reflective.records import Record, TrajectoryRecord
-from reflective.sprm.aggregate import aggregate
-from reflective.sprm.head import SPRMHead
-from reflective.sprm.loss import OUTCOMES, problem_balanced_weights, spr_loss
-from reflective.sprm.metrics import within_problem_auc
 from reflective.train.progress import Note
 
 CLIP = 1.0  # of the gradient's norm

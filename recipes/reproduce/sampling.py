@@ -20,7 +20,7 @@ from reflective.evaluate.manifest import RECORDS, claim
 from reflective.evaluate.run import Plan, with_own_keys
 from reflective.records import Record, RecordWriter, read_records
 from reflective.search import BestOfN, Settings, solve_many
-from reflective.train.joint.beginning import weights_digest
+from reflective.train.joint.setup import weights_digest
 from reflective.train.progress import Note, clock
 from reflective.types import Problem, Solution
 

@@ -37,17 +37,17 @@ from measures import (
 from sampling import load, sample
 from settings import merged, nano_recipe
 
-from reflective.checkpoint import SPRMConfig, init_head, load_checkpoint
 from reflective.errors import TrainingError
 from reflective.evaluate.bootstrap import Interval
 from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.metrics.ranking import within_problems
 from reflective.evaluate.metrics.subsets import best_of_k
 from reflective.evaluate.report.figures import Figure
-from reflective.evaluate.report.words import plain
+from reflective.evaluate.report.labels import plain
 from reflective.evaluate.selectors import LABELS, order_keys
 from reflective.evaluate.summary import accuracy_by_problem
 from reflective.evaluate.table import Floats, Table
+from reflective.models import SPRMConfig, init_head, load_checkpoint
 from reflective.records import Record
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split

@@ -23,13 +23,13 @@ from heads import fit, head_config, judge_test, rollouts_of, write_scored
 from lab import SPLITS, Lab, json_lines, study_settings
 from measures import Cell, cell, sentence, shared_amounts
 
-from reflective.checkpoint import init_head
 from reflective.engines.torch import TorchEngine
 from reflective.evaluate.bootstrap import Bootstrap
+from reflective.judge.heads.paper import SPRMHead
+from reflective.models import init_head
 from reflective.records import Record
 from reflective.search import BestOfN, solve_many
 from reflective.search import Settings as SearchSettings
-from reflective.sprm.head import SPRMHead
 from reflective.tasks.base import Split
 from reflective.types import Problem
 

@@ -19,8 +19,8 @@ from lab import SPLITS, Lab, study_settings
 from measures import cell, difference_cell, effort_name, shared_amounts, table_of
 
 from reflective.errors import InputError
+from reflective.judge.heads.paper import SPRMHead
 from reflective.records import Record
-from reflective.sprm.head import SPRMHead
 from reflective.tasks.base import Split
 
 NAME = "transfer"

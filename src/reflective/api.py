@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 from reflective.engines import check_engine, make_engine, serve_engine
 from reflective.engines.base import Engine, Sampling
 from reflective.errors import CheckpointError, EngineError, InputError
+from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate
 from reflective.search import (
     Answers,
     Interrupts,
@@ -26,7 +27,6 @@ from reflective.search import (
     solve_many,
     stream,
 )
-from reflective.sprm.aggregate import DEFAULT_AGGREGATION, aggregate
 from reflective.types import Problem, ScoredResponse, Solution
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Reflective:
             if engine == "vllm":
                 engine_options["dtype"] = dtype
             return cls(serve_engine(engine, source, require_head=require_head, **engine_options))
-        from reflective.checkpoint import load_checkpoint
+        from reflective.models import load_checkpoint
 
         checkpoint = load_checkpoint(source, device=device, dtype=dtype, require_head=require_head)
         return cls(make_engine(engine, checkpoint, **engine_options))

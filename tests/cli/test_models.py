@@ -51,7 +51,7 @@ def test_a_model_without_a_head_is_one_line_that_says_what_to_do(run, folder, tm
 def test_a_reference_checkpoint_is_imported(run, folder, tmp_path):
     import torch
 
-    from reflective.checkpoint import load_checkpoint
+    from reflective.models import load_checkpoint
 
     source, out = tmp_path / "reference", tmp_path / "ours"
     shutil.copytree(folder, source)

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from reflective.checkpoint import Checkpoint, init_head, load_checkpoint, save_checkpoint
 from reflective.engines.base import Finished, Request
-from reflective.engines.slots import OFFSET, slots_of
+from reflective.engines.vllm.slots import OFFSET, slots_of
+from reflective.models import Checkpoint, init_head, load_checkpoint, save_checkpoint
 from reflective.types import Trajectory
 from tiny import tiny_model, tiny_tokenizer
 

@@ -14,10 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from reflective.engines import bounded, openai
-from reflective.engines.bounded import read_lines, read_text, retry_after
-from reflective.engines.pool import Pool
-from reflective.engines.wire import Garbage
+from reflective.engines.remote import engine as openai
+from reflective.engines.remote import limits as bounded
+from reflective.engines.remote.endpoints import Pool
+from reflective.engines.remote.limits import read_lines, read_text, retry_after
+from reflective.engines.remote.protocol import Garbage
 from reflective.errors import EngineError, InputError
 
 pytest.importorskip("aiohttp")
@@ -116,7 +117,7 @@ def test_a_key_does_not_follow_a_redirect():
 
 
 def test_a_server_that_takes_connections_and_says_nothing_ends_it_in_one_line(monkeypatch):
-    monkeypatch.setattr("reflective.engines.pool.LIST_S", 0.2)
+    monkeypatch.setattr("reflective.engines.remote.endpoints.LIST_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         with pytest.raises(EngineError, match="does not answer in time. Is the server still loading"):

@@ -10,12 +10,12 @@ import pytest
 
 from engines.serving import fake_server, serving_folder, write
 from reflective.api import Reflective
-from reflective.checkpoint import load_checkpoint
 from reflective.engines import serve_engine
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
-from reflective.engines.openai import OpenAIEngine, tokens_together
+from reflective.engines.remote.engine import OpenAIEngine, tokens_together
 from reflective.engines.torch import TorchEngine
 from reflective.errors import EngineError, InputError
+from reflective.models import load_checkpoint
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -162,7 +162,7 @@ def test_a_silent_endpoint_counts_as_lost(folder, server, expected):
 
 
 def test_endpoints_that_never_recover_are_given_up_with_a_reason(folder, monkeypatch):
-    monkeypatch.setattr("reflective.engines.pool.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("reflective.engines.remote.endpoints.FIRST_WAIT_S", 0.01)
     with fake_server(folder, fault=lambda n: "overloaded" if n >= 2 else "") as sick:
         engine = connect(folder, sick, tries=3)
         with pytest.raises(EngineError, match=r"no answer from the endpoint after 3 tries; http://127.*HTTP 503"):
@@ -171,7 +171,7 @@ def test_endpoints_that_never_recover_are_given_up_with_a_reason(folder, monkeyp
 
 
 def test_waiting_doubles(folder, monkeypatch):
-    monkeypatch.setattr("reflective.engines.pool.FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr("reflective.engines.remote.endpoints.FIRST_WAIT_S", 0.1)
     times = []
 
     def fault(n):
@@ -250,7 +250,7 @@ def test_another_tokenizer(folder, server):
 
 
 def test_two_endpoints_of_different_models(folder, server, tmp_path, monkeypatch):
-    monkeypatch.setattr("reflective.engines.handshake.LARGEST_COMPARED", 0)  # as if the weights were too large
+    monkeypatch.setattr("reflective.engines.vllm.handshake.LARGEST_COMPARED", 0)  # as if the weights were too large
     other = serving_folder(tmp_path / "other", seed=1, logprob_features=True)
     with fake_server(other) as wrong, pytest.raises(EngineError, match=f"differ from those of {server.url}"):
         connect(folder, server, wrong)

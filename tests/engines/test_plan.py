@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from reflective.engines import plan
-from reflective.engines.plan import WITHOUT_SCORES, make_plan
+from reflective.engines.vllm import plan
+from reflective.engines.vllm.plan import WITHOUT_SCORES, make_plan
 from reflective.errors import CheckpointError, EngineError
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from reflective.engines.slots import OFFSET, choose_slots, read_logit, read_logprob, read_mode
+from reflective.engines.vllm.slots import OFFSET, choose_slots, read_logit, read_logprob, read_mode
 from reflective.errors import CheckpointError, EngineError
 
 

@@ -19,9 +19,9 @@ from engines.vllm_runs import (
     serving,
     step_logits,
 )
-from reflective import vllm_plugin
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
-from reflective.engines.vllm import CPU_BLOCK
+from reflective.engines.vllm import plugin as vllm_plugin
+from reflective.engines.vllm.engine import CPU_BLOCK
 from reflective.errors import ContextError, EngineError, InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -237,7 +237,7 @@ def test_settings_under_which_scores_would_be_wrong_are_refused(options, words):
 def test_a_plugin_that_is_kept_out_is_named(monkeypatch):
     from vllm import ModelRegistry
 
-    from reflective.engines.vllm import check_loaded
+    from reflective.engines.vllm.engine import check_loaded
 
     monkeypatch.setattr(ModelRegistry, "models", {})
     monkeypatch.setenv("VLLM_PLUGINS", "other")

@@ -20,8 +20,8 @@ from engines.vllm_runs import (
     step_logits,
 )
 from reflective.engines.base import Request, Sampling
-from reflective.engines.slots import LOGIT_LIMIT
-from reflective.engines.vllm import VLLMEngine
+from reflective.engines.vllm.engine import VLLMEngine
+from reflective.engines.vllm.slots import LOGIT_LIMIT
 from reflective.errors import CheckpointError, EngineError
 from tiny import VOCABULARY
 
@@ -204,6 +204,6 @@ def model_of(engine):
 
 
 def model_at(path):
-    from reflective.checkpoint import load_checkpoint
+    from reflective.models import load_checkpoint
 
     return load_checkpoint(path, require_head=False, dtype="float32", device="cpu").model

@@ -11,7 +11,7 @@ import pytest
 
 from engines.serving import serving_folder, write
 from engines.vllm_runs import NEEDS_VLLM, assert_same, embedded, greedy_requests, prepare
-from reflective.engines.vllm import VLLMEngine
+from reflective.engines.vllm.engine import VLLMEngine
 
 pytestmark = [pytest.mark.slow, NEEDS_VLLM]
 
@@ -52,7 +52,7 @@ def test_two_ranks_score_as_one(folder, how, monkeypatch):
 SEARCHING = """
 import os, signal, sys
 from reflective.cli import main
-from reflective.engines.vllm import VLLMEngine
+from reflective.engines.vllm.engine import VLLMEngine
 
 step, load, steps = VLLMEngine.step, VLLMEngine.from_source, []
 

@@ -17,9 +17,9 @@ import pytest
 
 from engines.serving import serving_folder, write
 from engines.vllm_runs import ENVIRONMENT, NEEDS_VLLM, assert_same, embedded, greedy_requests, prepare
-from reflective.checkpoint import resolve_source
 from reflective.cli import main
-from reflective.engines.openai import OpenAIEngine
+from reflective.engines.remote.engine import OpenAIEngine
+from reflective.models import resolve_source
 
 pytest.importorskip("aiohttp")
 pytestmark = [pytest.mark.slow, NEEDS_VLLM]

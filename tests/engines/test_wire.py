@@ -5,9 +5,9 @@ import json
 import pytest
 
 from reflective.engines.base import Sampling
-from reflective.engines.drawn import Drawn
-from reflective.engines.slots import Slots
-from reflective.engines.wire import Garbage, base_url, completion_request, read_line, refusal, shown
+from reflective.engines.remote.protocol import Garbage, base_url, completion_request, read_line, refusal, shown
+from reflective.engines.sampled import Drawn
+from reflective.engines.vllm.slots import Slots
 from reflective.errors import EngineError, InputError
 
 SLOTS = Slots(9, 8, 7)

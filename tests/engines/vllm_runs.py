@@ -56,7 +56,7 @@ def serving(source: Path | str, **options: Any) -> Iterator[Any]:
     prepare()
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    from reflective.engines.vllm import VLLMEngine
+    from reflective.engines.vllm.engine import VLLMEngine
 
     settings: dict[str, Any] = {"dtype": "float32", "enforce_eager": True, "max_rows": 32, "max_model_len": 512}
     engine = VLLMEngine.from_source(source, **(settings | options))
@@ -70,8 +70,8 @@ def serving(source: Path | str, **options: Any) -> Iterator[Any]:
 @functools.cache
 def embedded(source: Path | str) -> Any:
     """The embedded engine on the same checkpoint."""
-    from reflective.checkpoint import load_checkpoint
     from reflective.engines.torch import TorchEngine
+    from reflective.models import load_checkpoint
 
     return TorchEngine.from_checkpoint(load_checkpoint(source, dtype="float32", device="cpu"))
 
@@ -114,8 +114,8 @@ def raw(engine: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any], **
 
 def step_logits(engine: Any, prompt: Sequence[int], output: Any) -> list[float]:
     """MLP(h) of the steps of a raw completion: what vLLM's own clients compute from the slots."""
-    from reflective.engines.slots import read_logit
-    from reflective.sprm.segment import step_positions
+    from reflective.engines.vllm.slots import read_logit
+    from reflective.judge.format import step_positions
 
     slots = engine.model.slots
     positions = step_positions(engine.rule, list(output.token_ids), list(prompt))
@@ -125,9 +125,9 @@ def step_logits(engine: Any, prompt: Sequence[int], output: Any) -> list[float]:
 
 def features_of(source: Path | str, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
     """The same from Hugging Face."""
-    from reflective.engines.described import describe_model
-    from reflective.engines.handshake import expected_logits
-    from reflective.sprm.segment import step_positions
+    from reflective.engines.metadata import describe_model
+    from reflective.engines.vllm.handshake import expected_logits
+    from reflective.judge.format import step_positions
 
     model = describe_model(source)
     expected = expected_logits(model, list(prompt), list(tokens))

@@ -15,7 +15,7 @@ import pytest
 from reflective import EngineError, InputError, Problem, Scripted, ScriptedEngine, Verdict, read_records
 from reflective.engines.base import Sampling
 from reflective.evaluate.manifest import MANIFEST, RECORDS, read_manifest
-from reflective.evaluate.rework import merge, regrade
+from reflective.evaluate.revision import merge, regrade
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.evaluate.table import Table
 from reflective.search import BestOfN, Majority, Settings

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reflective.checkpoint import load_checkpoint
+from reflective.models import load_checkpoint
 from reflective.train.head import HeadResult
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "make.py"

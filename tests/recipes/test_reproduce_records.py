@@ -19,12 +19,12 @@ import settings
 from safetensors.torch import load_file, save_file
 
 from reflective import Problem, read_records
-from reflective.checkpoint.config import HEAD_FILE
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
 from reflective.evaluate.manifest import RECORDS
+from reflective.judge.aggregate import aggregate
+from reflective.judge.config import HEAD_FILE
 from reflective.search import Settings as SearchSettings
-from reflective.sprm.aggregate import aggregate
 from tiny import tiny_checkpoint, tiny_folder
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

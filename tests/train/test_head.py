@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from reflective.checkpoint import load_checkpoint
 from reflective.errors import CheckpointError, InputError
-from reflective.sprm.head import SPRMHead
+from reflective.judge.heads.paper import SPRMHead
+from reflective.models import load_checkpoint
 from reflective.train import head as head_module
 from reflective.train import rollouts as rollouts_module
 from reflective.train.head import EXPONENTS, HeadConfig, _sprm_config, fit_exponent, train_head

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from reflective.checkpoint import Checkpoint
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError
+from reflective.models import Checkpoint
 from reflective.train import checkpointing, rollouts
 from reflective.train.rollout_settings import source_digest
 from reflective.train.rollouts import load_rollouts, sample_rollouts

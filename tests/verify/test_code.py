@@ -12,9 +12,9 @@ import pytest
 
 from reflective.types import Problem
 from reflective.verify import extract_answer, grade
-from reflective.verify.code import same_output, same_value
-from reflective.verify.packing import pack_tests, unpack_tests
-from reflective.verify.sandbox import Sandbox, SandboxError
+from reflective.verify.code.grader import same_output, same_value
+from reflective.verify.code.packing import pack_tests, unpack_tests
+from reflective.verify.code.sandbox import Sandbox, SandboxError
 
 pytestmark = pytest.mark.usefixtures("sandbox_for_our_programs")
 
@@ -158,7 +158,7 @@ def test_tests_that_fail_by_themselves_are_ungradable(metadata: dict[str, Any]) 
 
 
 def test_a_sandbox_that_fails_is_ungradable_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reflective.verify import code
+    from reflective.verify.code import grader as code
 
     def refuse() -> Sandbox:
         raise SandboxError("no sandbox that is safe")

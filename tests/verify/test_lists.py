@@ -6,7 +6,7 @@ import pytest
 
 from reflective.types import Problem
 from reflective.verify import grade
-from reflective.verify.integral import grade_integral
+from reflective.verify.math.integral import grade_integral
 
 
 def kind(gold: str, answer: str) -> str:

@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge and say how much there is."""
-    from reflective.evaluate.rework import merge
+    from reflective.evaluate.revision import merge
 
     there, wanted = merge([Path(folder) for folder in args.runs], Path(args.output))
     if args.json:

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Grade and say what changed."""
-    from reflective.evaluate.rework import regrade
+    from reflective.evaluate.revision import regrade
 
     count, changed = regrade(Path(args.folder), Path(args.output), kind=args.kind, extract=args.extract)
     if args.json:

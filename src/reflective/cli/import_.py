@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import and say where."""
-    from reflective.checkpoint import describe, import_reference
+    from reflective.models import describe, import_reference
 
     import_reference(args.source, args.out, rule=args.rule)
     target = args.out or args.source

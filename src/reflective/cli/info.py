@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describe and print."""
-    from reflective.checkpoint import describe
+    from reflective.models import describe
 
     data = describe(args.model)
     if args.json:

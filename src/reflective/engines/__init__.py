@@ -17,7 +17,7 @@ REMOTE = ("http://", "https://")
 def check_engine(name: str) -> None:
     """Refuse an engine that is not there, before a model is loaded for it."""
     if name.startswith(REMOTE):
-        from reflective.engines.wire import base_url
+        from reflective.engines.remote.protocol import base_url
 
         for address in addresses(name):
             base_url(address)
@@ -45,9 +45,9 @@ def serve_engine(name: str, source: str | Path, *, require_head: bool = True, **
     """The engine that has `source` served elsewhere: "vllm", or one or several addresses with commas between them."""
     check_engine(name)
     if name == "vllm":
-        from reflective.engines.vllm import VLLMEngine
+        from reflective.engines.vllm.engine import VLLMEngine
 
         return VLLMEngine.from_source(source, require_head=require_head, **options)
-    from reflective.engines.openai import OpenAIEngine
+    from reflective.engines.remote.engine import OpenAIEngine
 
     return OpenAIEngine.from_source(source, addresses(name), require_head=require_head, **options)

@@ -18,8 +18,8 @@ from itertools import cycle, islice
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
 from reflective.errors import ContextError, InputError
-from reflective.sprm.aggregate import aggregate
-from reflective.sprm.segment import STEP_TEXT, StepRule, StepTracker
+from reflective.judge.aggregate import aggregate
+from reflective.judge.format import STEP_TEXT, StepRule, StepTracker
 from reflective.types import FinishReason, Step, Trajectory
 
 EOS_ID, STEP_ID, THINK_ID, THINK_END_ID = 0, 1, 2, 3

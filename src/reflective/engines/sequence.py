@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from reflective.engines.base import Request
-from reflective.sprm.logprobs import step_logprobs
-from reflective.sprm.segment import StepTracker
+from reflective.judge.format import StepTracker
+from reflective.judge.logprobs import step_logprobs
 from reflective.types import FinishReason, Step
 
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes half a character to

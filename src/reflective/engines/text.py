@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from reflective.sprm.segment import StepRule, StepTracker
+from reflective.judge.format import StepRule, StepTracker
 
 
 def encode_chat(tokenizer: Any, rule: StepRule | None, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:

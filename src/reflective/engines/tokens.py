@@ -14,9 +14,9 @@ from reflective.engines.base import Engine, Event, Finished, Request, StepScored
 from reflective.engines.sequence import Running
 from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import ContextError, EngineError, InputError
-from reflective.sprm.aggregate import aggregate, sigmoid
-from reflective.sprm.logprobs import LogprobTerms
-from reflective.sprm.segment import StepRule, StepTracker
+from reflective.judge.aggregate import aggregate, sigmoid
+from reflective.judge.format import StepRule, StepTracker
+from reflective.judge.logprobs import LogprobTerms
 from reflective.types import FinishReason, Trajectory
 
 

@@ -18,7 +18,7 @@ Phase = Literal["think", "answer"]
 
 
 class Calibrated(Protocol):
-    """Turns a strategy's evidence into a probability (see `reflective.sprm.calibrate.Calibration`)."""
+    """Turns a strategy's evidence into a probability (see `reflective.judge.calibrate.Calibration`)."""
 
     def confidence(
         self,

@@ -22,10 +22,10 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from reflective.checkpoint.config import SPRM_FOLDER
-from reflective.checkpoint.save import disk_errors, replacing
-from reflective.checkpoint.source import quiet
 from reflective.errors import CheckpointError, ReflectiveError
+from reflective.judge.config import SPRM_FOLDER
+from reflective.models.save import disk_errors, replacing
+from reflective.models.source import quiet
 from reflective.train.progress import Note
 from reflective.train.scratch import load_model, load_tokenizer
 from reflective.train.tokenizer import save_tokenizer

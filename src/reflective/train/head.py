@@ -30,7 +30,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reflective.checkpoint import (
+from reflective.engines.base import Sampling
+from reflective.engines.torch import TorchEngine
+from reflective.errors import InputError, TrainingError
+from reflective.judge.aggregate import aggregate
+from reflective.judge.calibrate import fit_calibration
+from reflective.judge.fresh import infer_config
+from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.loss import UNGRADABLE, problem_balanced_weights, spr_loss
+from reflective.judge.metrics import auc, within_problem_auc
+from reflective.models import (
     Checkpoint,
     SPRMConfig,
     describe,
@@ -39,15 +48,6 @@ from reflective.checkpoint import (
     save_checkpoint,
     save_head,
 )
-from reflective.checkpoint.attach import infer_config
-from reflective.engines.base import Sampling
-from reflective.engines.torch import TorchEngine
-from reflective.errors import InputError, TrainingError
-from reflective.sprm.aggregate import aggregate
-from reflective.sprm.calibrate import fit_calibration
-from reflective.sprm.head import SPRMHead
-from reflective.sprm.loss import UNGRADABLE, problem_balanced_weights, spr_loss
-from reflective.sprm.metrics import auc, within_problem_auc
 from reflective.train.head_config import HeadConfig
 from reflective.train.head_data import read_data
 from reflective.train.lock import held

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reflective.errors import InputError
-from reflective.sprm.segment import RuleName
+from reflective.judge.format import RuleName
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from torch import Tensor
 from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
-from reflective.sprm.logprobs import step_logprobs
-from reflective.sprm.loss import OUTCOMES, RIGHT, UNGRADABLE
+from reflective.judge.logprobs import step_logprobs
+from reflective.judge.loss import OUTCOMES, RIGHT, UNGRADABLE
 from reflective.train.checkpointing import write_file
 from reflective.train.progress import Note, Stop, clock
 from reflective.train.rollout_settings import check_settings

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reflective.sprm.calibrate import EVIDENCE_CLIP, Sample
+from reflective.judge.calibrate import EVIDENCE_CLIP, Sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from reflective.checkpoint.source import first_line, resolve_device, resolve_source
 from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import TrainingError
+from reflective.models.source import first_line, resolve_device, resolve_source
 from reflective.train.batches import StepPlan
 from reflective.train.checkpointing import (
     Progress,

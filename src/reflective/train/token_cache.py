@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import reflective.tasks
-from reflective.checkpoint.save import disk_errors
 from reflective.errors import InputError
+from reflective.models.save import disk_errors
 from reflective.train.config import DataConfig
 from reflective.train.data import Encoder, Sample, file_samples, task_samples
 from reflective.train.scratch import load_tokenizer

@@ -20,13 +20,13 @@ from typing import Protocol
 from reflective.errors import InputError
 from reflective.types import Problem, Verdict
 from reflective.verify.choice import grade_choice
-from reflective.verify.code import grade_code
+from reflective.verify.code.grader import grade_code
 from reflective.verify.exact import grade_exact, grade_factors
 from reflective.verify.expression import grade_expression
 from reflective.verify.extract import answer_part, extract_answer
 from reflective.verify.gym import grade_gym
 from reflective.verify.lists import grade_list
-from reflective.verify.math import grade_math, unreadable
+from reflective.verify.math.grader import grade_math, unreadable
 
 __all__ = ["GRADERS", "WITHOUT_GOLD", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
 

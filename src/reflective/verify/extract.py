@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from reflective.verify.choice import stated_letters
-from reflective.verify.fences import fenced_blocks, stated_program
+from reflective.verify.code.fences import fenced_blocks, stated_program
 from reflective.verify.text import strip_delimiters
 
 MAX_LINE_CHARS = 600  # of a line that is taken for an answer as it stands

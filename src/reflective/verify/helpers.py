@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 FUNCTIONS = {  # what a helper may be asked for
-    "equivalent": "reflective.verify.symbolic",
-    "readable": "reflective.verify.symbolic",
+    "equivalent": "reflective.verify.math.symbolic",
+    "readable": "reflective.verify.math.symbolic",
     "draw": "reflective.verify.gym.scorers",
     "score": "reflective.verify.gym.scorers",
 }

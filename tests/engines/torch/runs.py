@@ -14,8 +14,8 @@ import torch
 
 from reflective.engines.base import Event, Finished, Request, Sampling, StepScored, Text
 from reflective.engines.torch import TorchEngine
-from reflective.sprm.head import SPRMHead
-from reflective.sprm.segment import StepRule
+from reflective.judge.format import StepRule
+from reflective.judge.heads.paper import SPRMHead
 from reflective.types import Trajectory
 from tiny import tiny_model, tiny_tokenizer
 

@@ -20,8 +20,8 @@ from engines.torch.runs import (
 )
 from reflective.engines.base import Finished, Request, Sampling, Text
 from reflective.engines.sequence import TEXT_INTERVAL, Running
-from reflective.sprm.aggregate import aggregate
-from reflective.sprm.segment import StepRule, step_positions
+from reflective.judge.aggregate import aggregate
+from reflective.judge.format import StepRule, step_positions
 
 (PROMPT,) = prompts(9, seed=4)
 

@@ -22,8 +22,10 @@ from engines.torch.runs import (
 )
 from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch import TorchEngine, hf, room
+from reflective.engines.torch import TorchEngine
 from reflective.engines.torch import engine as engine_module
+from reflective.engines.torch import kv_manager as room
+from reflective.engines.torch.backbones import hf
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 (PROMPT,) = prompts(9)

@@ -16,8 +16,8 @@ from engines.torch.runs import (
 )
 from reflective.engines.base import Request, Sampling
 from reflective.engines.torch import TorchEngine
-from reflective.engines.torch.fused import FusedBackbone
-from reflective.sprm.segment import step_positions
+from reflective.engines.torch.backbones.fused import FusedBackbone
+from reflective.judge.format import step_positions
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
 TOKENS = 12

@@ -13,11 +13,11 @@ import torch
 
 from engines.torch.runs import GREEDY, count_calls, hf_greedy, make_engine, prompts, reference, write
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch import native
-from reflective.engines.torch.fused import FusedBackbone
-from reflective.engines.torch.hf import DecodePlan, HFBackbone
+from reflective.engines.torch.backbones import native
+from reflective.engines.torch.backbones.fused import FusedBackbone
+from reflective.engines.torch.backbones.hf import DecodePlan, HFBackbone
+from reflective.engines.torch.backbones.native import PREFILL_COLUMNS, NativeBackbone, can_run_native, library
 from reflective.engines.torch.kv import KVMemory
-from reflective.engines.torch.native import PREFILL_COLUMNS, NativeBackbone, can_run_native, library
 from reflective.engines.torch.sampling import SamplingRows, drawn
 from reflective.errors import EngineError
 from tiny import tiny_model

@@ -7,7 +7,7 @@ import sysconfig
 
 import pytest
 
-from reflective.engines.torch.native import library
+from reflective.engines.torch.backbones.native import library
 
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 

@@ -6,9 +6,9 @@ import torch
 from engines.torch.runs import RULE, STEP_IDS, THINK, THINK_END, count_calls, make_engine, prompts, reference, write
 from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch import hf
-from reflective.sprm.logprobs import step_logprobs, times_probability
-from reflective.sprm.segment import StepRule
+from reflective.engines.torch.backbones import hf
+from reflective.judge.format import StepRule
+from reflective.judge.logprobs import step_logprobs, times_probability
 
 (PROMPT,) = prompts(9)
 STEP, OTHER = 3, 4  # ids that end a step and that don't

@@ -16,7 +16,7 @@ from engines.torch.runs import (
 )
 from reflective import InputError
 from reflective.engines.base import Request, Sampling
-from reflective.sprm.segment import StepRule
+from reflective.judge.format import StepRule
 
 TOKENS = 20
 SETTINGS = (

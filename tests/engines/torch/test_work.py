@@ -17,8 +17,8 @@ from engines.torch.runs import (
     write,
 )
 from reflective.engines.base import Request, Sampling, StepScored
-from reflective.engines.torch import hf
-from reflective.engines.torch.room import LENGTH_QUANTUM
+from reflective.engines.torch.backbones import hf
+from reflective.engines.torch.kv_manager import LENGTH_QUANTUM
 
 (PROMPT,) = prompts(9)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reflective.evaluate.metrics.calibration import Reliability
-from reflective.sprm.calibrate import ece
+from reflective.judge.calibrate import ece
 
 
 def test_the_error_is_that_of_the_definition_used_in_training():

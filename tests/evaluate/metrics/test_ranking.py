@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reflective.evaluate.metrics.ranking import Pooled, within_problems
-from reflective.sprm.metrics import auc, within_problem_auc
+from reflective.judge.metrics import auc, within_problem_auc
 from tables import random_table, table
 
 

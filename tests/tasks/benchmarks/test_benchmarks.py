@@ -20,7 +20,7 @@ from reflective.tasks.benchmarks.base import BOXED, SLOT
 from reflective.tasks.benchmarks.livecodebench import unpacked
 from reflective.types import Problem
 from reflective.verify import GRADERS, grade, self_check
-from reflective.verify.packing import unpack_tests
+from reflective.verify.code.packing import unpack_tests
 
 DATA = Path(os.environ.get("REFLECTIVE_DATA") or Path(__file__).parents[4] / "shared" / "data")
 

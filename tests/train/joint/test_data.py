@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("trl")
 
-from reflective.checkpoint.attach import infer_config
 from reflective.errors import InputError, TrainingError
-from reflective.sprm.segment import StepRule
+from reflective.judge.format import StepRule
+from reflective.judge.fresh import infer_config
 from reflective.train.config import read_config
-from reflective.train.joint.beginning import prompt_encoder
 from reflective.train.joint.config import VERIFY, DataConfig, JointConfig, RewardConfig
 from reflective.train.joint.data import data_digest, numbered, read_data, rows
 from reflective.train.joint.rewards import Guarded, VerifiedAnswer, check_rewards
+from reflective.train.joint.setup import prompt_encoder
 from reflective.types import Problem
 from tiny import tiny_tokenizer
 from train.joint.fakes import tiny_joint

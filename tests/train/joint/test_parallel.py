@@ -18,8 +18,8 @@ pytest.importorskip("trl")
 
 from safetensors.torch import load_file
 
-from reflective.checkpoint import load_checkpoint
-from reflective.train.joint.saving import whole_checkpoints
+from reflective.models import load_checkpoint
+from reflective.train.joint.checkpoints import whole_checkpoints
 from train.joint.fakes import tiny_joint
 
 TESTS = Path(__file__).parents[2]
@@ -55,8 +55,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from tiny import tiny_checkpoint
 from trl.trainer.utils import add_fused_lm_head
-from reflective.sprm.loss import spr_loss
-from reflective.train.joint.attached import attach_head
+from reflective.judge.loss import spr_loss
+from reflective.train.joint.scored_model import attach_head
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()

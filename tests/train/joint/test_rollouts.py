@@ -12,7 +12,7 @@ pytest.importorskip("trl")
 
 from torch.nn.functional import log_softmax
 
-from reflective.engines.torch.fused import FusedBackbone
+from reflective.engines.torch.backbones.fused import FusedBackbone
 from reflective.errors import EngineError
 from reflective.train.joint.rollouts import LOGPROBS, SCORE
 from reflective.train.joint.run import JointRun, prepare

@@ -21,12 +21,12 @@ pytest.importorskip("trl")
 
 from safetensors.torch import load_file
 
-from reflective.checkpoint import load_checkpoint
 from reflective.errors import CheckpointError, InputError, TrainingError
-from reflective.train.joint.beginning import weights_digest
+from reflective.models import load_checkpoint
+from reflective.train.joint.checkpoints import WRITING, check_settings, whole_checkpoints
+from reflective.train.joint.reporting import read_curves
 from reflective.train.joint.run import JointResult, prepare, train_joint
-from reflective.train.joint.saving import WRITING, check_settings, whole_checkpoints
-from reflective.train.joint.telling import read_curves
+from reflective.train.joint.setup import weights_digest
 from reflective.train.lock import held
 from reflective.train.progress import Stop
 from tiny import tiny_folder, tiny_model
@@ -38,7 +38,8 @@ RUN = """
 import os, signal, sys
 from pathlib import Path
 from train.joint.fakes import tiny_joint
-from reflective.train.joint import run, saving
+from reflective.train.joint import run
+from reflective.train.joint import checkpoints as saving
 
 folder, where, when = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 made = run.prepare(tiny_joint(folder, **EXTRA))

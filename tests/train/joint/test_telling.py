@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("trl")
 
-from reflective.train.joint.telling import CURVES, Telling, read_curves, write_picture
+from reflective.train.joint.reporting import CURVES, Telling, read_curves, write_picture
 from reflective.train.progress import Stop
 
 

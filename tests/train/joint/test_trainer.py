@@ -15,8 +15,8 @@ pytest.importorskip("trl")
 
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from reflective.checkpoint import load_checkpoint
-from reflective.sprm.loss import UNGRADABLE, spr_loss
+from reflective.judge.loss import UNGRADABLE, spr_loss
+from reflective.models import load_checkpoint
 from reflective.train.joint.run import JointRun, prepare
 from reflective.train.joint.steps import NO_STEP, step_table, trimmed
 from tiny import tiny_model

@@ -8,7 +8,7 @@ trl = pytest.importorskip("trl")
 
 from transformers import Trainer  # noqa: E402
 
-from reflective.train.joint.saving import WholeCheckpoints  # noqa: E402
+from reflective.train.joint.checkpoints import WholeCheckpoints  # noqa: E402
 from reflective.train.joint.trainer import JointTrainer  # noqa: E402
 
 GRPO = {

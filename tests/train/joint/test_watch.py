@@ -9,10 +9,10 @@ import torch
 
 pytest.importorskip("trl")
 
-from reflective.checkpoint import SPRMConfig
-from reflective.sprm.loss import spr_loss
+from reflective.judge.loss import spr_loss
+from reflective.models import SPRMConfig
+from reflective.train.joint.metrics import Watch, held_out_figures
 from reflective.train.joint.steps import NO_STEP, logprob_table, step_table
-from reflective.train.joint.watch import Watch, held_out_figures
 from reflective.train.selection import Candidate
 
 

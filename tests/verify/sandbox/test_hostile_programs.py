@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reflective.verify.sandbox import Limits, Sandbox, SandboxError
+from reflective.verify.code.sandbox import Limits, Sandbox, SandboxError
 
 MIB = 2**20
 
@@ -377,7 +377,7 @@ print(held)
 
 
 def test_a_weak_sandbox_is_refused_unless_one_insists(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reflective.verify import sandbox as package
+    from reflective.verify.code import sandbox as package
 
     monkeypatch.setattr(package.bubblewrap, "executable", lambda: None)
     package._best.cache_clear()

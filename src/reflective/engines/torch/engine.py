@@ -20,19 +20,19 @@ from reflective.engines.base import Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.text import eos_ids_of
 from reflective.engines.tokens import TokenEngine
-from reflective.engines.torch.fused import FusedBackbone, can_fuse
-from reflective.engines.torch.hf import DecodePlan, HFBackbone
+from reflective.engines.torch.backbones.fused import FusedBackbone, can_fuse
+from reflective.engines.torch.backbones.hf import DecodePlan, HFBackbone
+from reflective.engines.torch.backbones.native import NativeBackbone, can_run_native
+from reflective.engines.torch.batch import Rows
 from reflective.engines.torch.kv import KVMemory
+from reflective.engines.torch.kv_manager import Room
 from reflective.engines.torch.memory import is_out_of_memory
-from reflective.engines.torch.native import NativeBackbone, can_run_native
-from reflective.engines.torch.room import Room
-from reflective.engines.torch.rows import Rows
 from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
-from reflective.sprm.head import SPRMHead
-from reflective.sprm.logprobs import step_logprobs
-from reflective.sprm.segment import StepRule, step_positions
+from reflective.judge.format import StepRule, step_positions
+from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.logprobs import step_logprobs
 from reflective.types import FinishReason, Step
 
 MAX_ROWS = 64  # trajectories written at once by default
@@ -103,7 +103,7 @@ class TorchEngine(TokenEngine):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
-        """An engine on a loaded `reflective.checkpoint.Checkpoint`."""
+        """An engine on a loaded `reflective.models.Checkpoint`."""
         config = checkpoint.config
         if config is None:
             return cls(checkpoint.model, checkpoint.tokenizer, name=checkpoint.name, **options)

@@ -19,8 +19,8 @@ from typing import Any
 from reflective.errors import InputError
 from reflective.evaluate.grading import Grade, has_ended, with_groups
 from reflective.evaluate.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
+from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate
 from reflective.records import Record, RecordWriter, TrajectoryRecord
-from reflective.sprm.aggregate import DEFAULT_AGGREGATION, aggregate
 from reflective.tasks.benchmarks.gold import gold_answer
 from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
 from reflective.verify import GRADERS, WITHOUT_GOLD, answer_part, extract_answer

@@ -2,7 +2,7 @@
 
     ECE = Σ_bins |Σ confidence - Σ right| / samples
 
-the definition of `reflective.sprm.calibrate.ece` (a test compares them), over problems or over their trajectories.
+the definition of `reflective.judge.calibrate.ece` (a test compares them), over problems or over their trajectories.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from reflective.evaluate.table import Floats
 
-BINS = 15  # of equal width, as in `reflective.sprm.calibrate.ece`
+BINS = 15  # of equal width, as in `reflective.judge.calibrate.ece`
 
 
 @dataclass(frozen=True, slots=True, eq=False)

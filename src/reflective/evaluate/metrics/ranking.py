@@ -1,6 +1,6 @@
 """How well a figure tells right trajectories from wrong ones: AUC, average precision, the ROC curve. Vectorised.
 
-P problems, N trajectories. The AUC is that of `reflective.sprm.metrics` (a test compares them): ties count half, an
+P problems, N trajectories. The AUC is that of `reflective.judge.metrics` (a test compares them): ties count half, an
 unknown figure ranks below every known one, trajectories without a verdict are left out. Average precision is
 Σ (R_i - R_{i-1}) · P_i over the distinct thresholds, best first, R recall and P precision.
 """

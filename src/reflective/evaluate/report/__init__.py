@@ -3,7 +3,7 @@
 gather -> figures -> page, Markdown, plots
 """
 
-from reflective.evaluate.report.gather import Run, gather, paired_tests
+from reflective.evaluate.report.content import Run, gather, paired_tests
 from reflective.evaluate.report.markdown import markdown, text_summary
 from reflective.evaluate.report.page import page
 from reflective.evaluate.report.plots import write_plots

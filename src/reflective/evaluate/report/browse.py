@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reflective.evaluate.manifest import RECORDS
-from reflective.evaluate.report.gather import Run
+from reflective.evaluate.report.content import Run
 from reflective.evaluate.table import level_of
 from reflective.records import Record, TrajectoryRecord, read_records
 

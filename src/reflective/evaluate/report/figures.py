@@ -11,8 +11,8 @@ import numpy as np
 
 from reflective.evaluate.bootstrap import Interval
 from reflective.evaluate.metrics.ranking import Pooled
-from reflective.evaluate.report.gather import Run
-from reflective.evaluate.report.words import MAIN
+from reflective.evaluate.report.content import Run
+from reflective.evaluate.report.labels import MAIN
 from reflective.evaluate.selectors import LABELS, SELECTORS, known_selectors
 from reflective.evaluate.summary import Curve, Named
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from reflective.evaluate.bootstrap import Interval
-from reflective.evaluate.report.gather import Run, paired_tests
-from reflective.evaluate.report.words import MAIN, ROWS, bracketed, budgets_shown, cell, label, plain, points_between
+from reflective.evaluate.report.content import Run, paired_tests
+from reflective.evaluate.report.labels import MAIN, ROWS, bracketed, budgets_shown, cell, label, plain, points_between
 from reflective.evaluate.selectors import LABELS
 from reflective.evaluate.summary import Summary
 

@@ -17,9 +17,9 @@ import jinja2
 from reflective.evaluate.manifest import versions
 from reflective.evaluate.paired import Comparison
 from reflective.evaluate.report.browse import problems_to_show
+from reflective.evaluate.report.content import Run, paired_tests
 from reflective.evaluate.report.figures import figures
-from reflective.evaluate.report.gather import Run, paired_tests
-from reflective.evaluate.report.words import MAIN, ROWS, bracketed, budgets_shown, cell, label, plain, points_between
+from reflective.evaluate.report.labels import MAIN, ROWS, bracketed, budgets_shown, cell, label, plain, points_between
 from reflective.evaluate.selectors import LABELS
 from reflective.records import finite
 from reflective.render import GREEN, RED, YELLOW

@@ -2,7 +2,7 @@
 
 Three forms of their files are read: the hub's rows (a `test` program that calls the function), EvalPlus's own releases
 (inputs, whose right outputs are those of the canonical solution) and the original ones (a list of assertions). A test
-program runs beside the tested one, never with it: see `reflective.verify.code`.
+program runs beside the tested one, never with it: see `reflective.verify.code.grader`.
 """
 
 from __future__ import annotations

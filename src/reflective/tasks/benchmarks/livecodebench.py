@@ -2,7 +2,7 @@
 
 The hidden tests of a row are text, or text that is packed: base64 of zlib of a pickled string. Nothing is unpickled:
 the string is read out of the pickle's opcodes, and a pickle that is anything but one string is refused. In a problem
-they stay packed (`tests_packed`), so that records stay small; see `reflective.verify.code`.
+they stay packed (`tests_packed`), so that records stay small; see `reflective.verify.code.grader`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
 from reflective.tasks.benchmarks.hub import HubSource
 from reflective.tasks.benchmarks.rows import Row
-from reflective.verify.packing import pack_tests
+from reflective.verify.code.packing import pack_tests
 
 MAX_TESTS_BYTES = 512 * 2**20  # of one problem, unpacked
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.errors import InputError, TrainingError
-from reflective.sprm.segment import StepRule, think_end_index
+from reflective.judge.format import StepRule, think_end_index
 from reflective.train.joint.config import VERIFY
 from reflective.train.progress import Note
 from reflective.types import Problem

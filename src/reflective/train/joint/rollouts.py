@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from reflective.checkpoint import SPRMConfig
 from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
-from reflective.engines.torch.hf import ATTENTION
-from reflective.sprm.head import SPRMHead
+from reflective.engines.torch.backbones.hf import ATTENTION
+from reflective.judge.heads.paper import SPRMHead
+from reflective.models import SPRMConfig
 from reflective.train.joint.config import RolloutConfig
 from reflective.types import Trajectory
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from reflective.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.engines.text import eos_ids_of, text_decoder
 from reflective.errors import DependencyError, InputError, TrainingError
+from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.train.joint.config import JointConfig
 from reflective.train.lock import held
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
@@ -78,8 +78,12 @@ class JointRun:
         from accelerate import PartialState
 
         from reflective.train.joint.arguments import grpo_arguments
-        from reflective.train.joint.attached import base_model
-        from reflective.train.joint.beginning import (
+        from reflective.train.joint.data import data_digest, numbered, read_data
+        from reflective.train.joint.reporting import Telling
+        from reflective.train.joint.rewards import VerifiedAnswer, check_rewards, reward_functions
+        from reflective.train.joint.rollouts import EngineRollouts
+        from reflective.train.joint.scored_model import base_model
+        from reflective.train.joint.setup import (
             check_choice,
             check_engine,
             head_of,
@@ -88,12 +92,8 @@ class JointRun:
             weights_digest,
             with_adapters,
         )
-        from reflective.train.joint.data import data_digest, numbered, read_data
-        from reflective.train.joint.rewards import VerifiedAnswer, check_rewards, reward_functions
-        from reflective.train.joint.rollouts import EngineRollouts
-        from reflective.train.joint.telling import Telling
         from reflective.train.joint.trainer import HeadPart, JointTrainer
-        from reflective.train.joint.with_vllm import check_vllm, vllm_set_up
+        from reflective.train.joint.vllm_rollouts import check_vllm, vllm_set_up
 
         self.config, self._stop = config, stop
         check_engine(config)
@@ -162,7 +162,7 @@ class JointRun:
             return self._train()
 
     def _train(self) -> JointResult:
-        from reflective.train.joint.saving import (
+        from reflective.train.joint.checkpoints import (
             check_room,
             check_settings,
             check_whole,
@@ -170,7 +170,7 @@ class JointRun:
             step_of,
             whole_checkpoints,
         )
-        from reflective.train.joint.telling import read_curves, write_picture
+        from reflective.train.joint.reporting import read_curves, write_picture
 
         trainer = self.trainer
         in_pieces = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -213,8 +213,8 @@ class JointRun:
 
     def save(self) -> Path:
         """The trained model as a plain checkpoint folder, `<output>/model`."""
-        from reflective.train.joint.attached import HEAD, is_head
-        from reflective.train.joint.saving import whole_head
+        from reflective.train.joint.checkpoints import whole_head
+        from reflective.train.joint.scored_model import HEAD, is_head
 
         trainer, target = self.trainer, self.folder / "model"
         accelerator = trainer.accelerator

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reflective.checkpoint import SPRMConfig
-from reflective.sprm.logprobs import step_logprobs
-from reflective.sprm.segment import step_positions
+from reflective.judge.format import step_positions
+from reflective.judge.logprobs import step_logprobs
+from reflective.models import SPRMConfig
 
 NO_STEP = -1
 

@@ -12,9 +12,9 @@ What is overridden, and why (TRL 1.16; `tests/train/joint/test_trl.py` holds the
 - `create_optimizer`, `_clip_grad_norm`: the head has its own group, rate and clipping.
 - `log`: what is watched (`watch.py`). `evaluate` leaves the random streams where they were.
 - `_send_telemetry`: nothing is sent anywhere.
-- saving and resuming: `saving.py`.
+- saving and resuming: `checkpoints.py`.
 
-Departures from the reference are those of `reflective.sprm.loss`, and: the group of a problem may lie on several ranks.
+Departures from the reference are those of `judge.loss`, and: the group of a problem may lie on several ranks.
 
 Letters: B trajectories, n steps, T positions.
 """
@@ -29,17 +29,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reflective.checkpoint import SPRMConfig
 from reflective.errors import TrainingError
-from reflective.sprm.head import SPRMHead
-from reflective.sprm.loss import RIGHT, UNGRADABLE, WRONG, SPRLoss, problem_balanced_weights, spr_loss
-from reflective.train.joint.attached import attach_head, base_model, is_head
+from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.loss import RIGHT, UNGRADABLE, WRONG, SPRLoss, problem_balanced_weights, spr_loss
+from reflective.models import SPRMConfig
+from reflective.train.joint.checkpoints import WholeCheckpoints
 from reflective.train.joint.config import HeadLossConfig
+from reflective.train.joint.metrics import Watch
 from reflective.train.joint.rollouts import LOGPROBS, SCORE, EngineRollouts
-from reflective.train.joint.saving import WholeCheckpoints
+from reflective.train.joint.scored_model import attach_head, base_model, is_head
 from reflective.train.joint.steps import NO_STEP, logprob_table, step_table, trimmed, unpadded
-from reflective.train.joint.watch import Watch
-from reflective.train.joint.with_vllm import keep_head_out
+from reflective.train.joint.vllm_rollouts import keep_head_out
 
 RIGHT_ABOVE = 0.5  # a reward of the outcome function above this says right
 TRAJECTORY_MEANS = ("grpo", "dr_grpo", "sapo", "luspo")  # losses that TRL divides by trajectories, not by tokens

@@ -19,8 +19,8 @@ from reflective.types import Problem, Verdict
 from reflective.verify.exact import grade_exact
 from reflective.verify.gym.families import FAMILIES, REVIEWED_VERSIONS, UNREVIEWED
 from reflective.verify.helpers import SHARED, HelperFailure, HelperTimeout
-from reflective.verify.integral import grade_integral
-from reflective.verify.math import grade_math
+from reflective.verify.math.grader import grade_math
+from reflective.verify.math.integral import grade_integral
 
 MAX_CHARS = 20_000
 PROBABILITY_TOLERANCE = Fraction(1, 10_000)  # the package's own

@@ -1,0 +1,1 @@
+"""The remote engine: trajectories written by servers behind HTTP addresses."""

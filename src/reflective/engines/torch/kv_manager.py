@@ -1,0 +1,106 @@
+"""Keys and values of an engine: of the running rows, and of those that left and may come back.
+
+Memory is reserved for the longest trajectory that is there, as far as there is memory. A prompt is prefilled once for
+all trajectories that share it; what is parked comes back without any prefill.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from reflective.engines.sequence import Running
+from reflective.engines.torch.backbones.hf import HFBackbone
+from reflective.engines.torch.kv import KVMemory, Parked, ParkingLot
+from reflective.engines.torch.memory import available_memory
+from reflective.engines.torch.scheduler import Scheduler
+from reflective.errors import EngineError
+
+LENGTH_QUANTUM = 64  # KV memory grows in units of so many positions
+KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys and values
+PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
+
+
+class Room:
+    """Rows of keys and values, filled by the backbone's prefill or from what is parked."""
+
+    def __init__(self, backbone: HFBackbone, context_length: int) -> None:
+        self._backbone, self._context_length = backbone, context_length
+        self.kv: KVMemory | None = None
+        self.parking = ParkingLot(0)
+
+    @property
+    def memory(self) -> KVMemory:
+        """The running rows' memory. Raises `EngineError` where none is reserved."""
+        if self.kv is None:
+            raise EngineError("the engine was used before memory was reserved, or after close().")
+        return self.kv
+
+    def reserve(self, scheduler: Scheduler) -> bool:
+        """Make room for the longest trajectory; rows are as many as asked for and as memory allows.
+
+        Whether the memory is another one now. Lowers the scheduler's `max_rows` where memory allows no more.
+        """
+        need = min(_rounded(scheduler.longest_reserve()), _rounded(self._context_length))
+        wanted = min(scheduler.max_rows, len(scheduler.running) + scheduler.waiting)
+        if wanted == 0 or (self.kv is not None and self.kv.length >= need and self.kv.rows >= wanted):
+            return False
+        old, running, shape = self.kv, len(scheduler.running), self._backbone.shape
+        budget = int(available_memory(shape.device) * KV_SHARE)
+        length = max(need, old.length if old is not None else 0)
+        fit = budget // (length * shape.bytes_per_position)
+        if fit < max(running, 1):
+            raise EngineError(
+                f"{length:,} tokens need {length * shape.bytes_per_position / 2**30:.1f} GiB a row and "
+                f"{budget / 2**30:.1f} GiB are free for them. Use a lower --max-tokens or a smaller model."
+            )
+        room = max(wanted, min(2 * old.rows, scheduler.max_rows)) if old is not None else wanted
+        rows = max(min(room, fit), old.rows if old is not None else 1)
+        scheduler.max_rows = min(scheduler.max_rows, max(fit, rows))
+        if self.parking.capacity == 0:
+            self.parking.capacity = int(budget * PARKING_SHARE)
+        self.kv = KVMemory(shape, rows, length)
+        if old is not None and running:
+            self.kv.take_over(old, running)
+        return True
+
+    def fill(self, group: list[Running], first_row: int, *, keep: bool) -> tuple[Tensor, Tensor]:
+        """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H).
+
+        `keep` says that more trajectories wait for this prompt.
+        """
+        prompt = group[0].prompt_ids
+        parked = self.parking.get(prompt)
+        if parked is not None and parked.logits is not None and parked.feature is not None:
+            self.memory.restore(parked.kv, first_row)
+            logits, feature = parked.logits, parked.feature
+        else:
+            logits, feature = self._backbone.prefill(prompt, self.memory, first_row)
+            if keep:
+                self.parking.put(prompt, Parked(self.memory.park(first_row, len(prompt)), logits, feature))
+        for row in range(first_row + 1, first_row + len(group)):
+            self.memory.move(first_row, row, len(prompt))
+        if not keep:
+            self.parking.drop(prompt)
+        return logits.unsqueeze(0), feature.unsqueeze(0)
+
+    def bring_back(self, sequence: Running, row: int) -> None:
+        """Keys and values of a trajectory that goes on: parked, or by another prefill."""
+        parked = self.parking.get(sequence.request.parent) if sequence.request.parent is not None else None
+        if parked is not None and parked.kv.shape[3] == sequence.length:
+            self.memory.restore(parked.kv, row)
+        else:
+            ids = (*sequence.prompt_ids, *sequence.token_ids[:-1])
+            self._backbone.prefill(ids, self.memory, row)
+
+    def park(self, sequence: Running, row: int) -> None:
+        """Keep what a continuation of this trajectory needs."""
+        self.parking.put(sequence.id, Parked(self.memory.park(row, sequence.length)))
+
+    def clear(self) -> None:
+        """Free everything."""
+        self.kv = None
+        self.parking.clear()
+
+
+def _rounded(positions: int) -> int:
+    return -(-positions // LENGTH_QUANTUM) * LENGTH_QUANTUM

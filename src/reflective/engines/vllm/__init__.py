@@ -1,0 +1,1 @@
+"""The vLLM engine and the plugin that scores inside vLLM."""

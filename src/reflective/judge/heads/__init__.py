@@ -1,0 +1,1 @@
+"""Heads that score steps: one kind a file."""

@@ -1,0 +1,111 @@
+"""What a checkpoint is, told without loading its weights: for `reflective info`."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reflective.errors import CheckpointError
+from reflective.judge.config import SPRM_FOLDER, SPRMConfig
+from reflective.models.load import read_head, read_plain
+from reflective.models.reference import REFERENCE_FILE
+from reflective.models.source import quiet, resolve_source
+
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+
+
+def describe(source: str | Path) -> dict[str, Any]:
+    """A JSON object about "nano", a folder or a hub id. Of a hub model only the small files are downloaded."""
+    folder = resolve_source(source, weights=False)
+    with quiet():
+        model_config, tokenizer = read_plain(folder, source)
+        head, config = read_head(folder, model_config, tokenizer)
+        backbone = _count_parameters(model_config, source)
+    text_config = model_config.get_text_config()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        "name": str(source),
+        "folder": str(folder),
+        "architecture": (model_config.architectures or [model_config.model_type])[0],
+        "parameters": {
+            "backbone": backbone,
+            "head": sum(p.numel() for p in head.parameters()) if head is not None else None,
+        },
+        "layers": text_config.num_hidden_layers,
+        "hidden_size": text_config.hidden_size,
+        "vocabulary": text_config.vocab_size,
+        "context_length": getattr(text_config, "max_position_embeddings", None),
+        "dtype": _stored_dtype(folder) or str(model_config.dtype or "float32").removeprefix("torch."),
+        "size_bytes": sum(path.stat().st_size for path in files),
+        "head": _describe_head(config, folder, tokenizer, text_config.num_hidden_layers) if config else None,
+    }
+
+
+def _describe_head(config: SPRMConfig, folder: Path, tokenizer: Any, layers: int) -> dict[str, Any]:
+    def tokens(ids: tuple[int, ...]) -> list[dict[str, Any]]:
+        return [{"id": i, "text": str(tokenizer.decode([i]))} for i in ids]
+
+    return {
+        "format": SPRM_FOLDER if (folder / SPRM_FOLDER).is_dir() else REFERENCE_FILE,
+        "layer": config.layer,
+        "input_of_layer": config.layer_index(layers),
+        "feature_position": config.feature_position,
+        "step_tokens": tokens(config.step_token_ids),
+        "think": tokens((config.think_id,))[0],
+        "think_end": tokens((config.think_end_id,))[0],
+        "think_closes": config.think_closes,
+        "aggregation": config.aggregation,
+        "logprob_features": config.logprob_features,
+        "probability_exponent": config.probability_exponent,
+        "calibration": config.calibration.to_json() if config.calibration else None,
+        "provenance": dict(config.provenance),
+    }
+
+
+def _count_parameters(model_config: Any, source: str | Path) -> int:
+    """Parameters of the backbone, tied ones once, from a model without storage."""
+    import transformers
+
+    auto: Any = transformers.AutoModelForCausalLM  # from_config has no type hints
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(model_config, trust_remote_code=False)
+    except Exception as error:
+        raise CheckpointError(f"'{source}' is no causal language model that transformers knows.") from error
+    return sum(p.numel() for p in model.parameters())
+
+
+def _stored_dtype(folder: Path) -> str | None:
+    """The number type of most stored weights, from the safetensors headers; None where there are none."""
+    names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F8_E4M3": "float8_e4m3"}
+    sizes: Counter[str] = Counter()
+    for path in folder.glob("*.safetensors"):
+        for tensor in _header(path).values():
+            begin, end = tensor["data_offsets"]
+            sizes[tensor["dtype"]] += end - begin
+    if not sizes:
+        return None
+    most = sizes.most_common(1)[0][0]
+    return names.get(most, most.lower())
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors: 8 bytes of length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > MAX_HEADER:
+                raise ValueError("header too long")
+            header: dict[str, Any] = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            ends = [tensor["data_offsets"][1] for tensor in header.values()]
+            if path.stat().st_size != 8 + length + max(ends, default=0):
+                raise ValueError("its length is not what its header says")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise CheckpointError(f"'{path}' is damaged ({error}). Copy it again.") from None
+    return header

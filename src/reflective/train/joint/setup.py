@@ -1,0 +1,141 @@
+"""The model, its head, its adapters, and how it reads questions and writes answers: what a joint run begins with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from reflective.engines.text import encode_chat
+from reflective.errors import InputError
+from reflective.judge.heads.paper import DROPOUT, SPRMHead
+from reflective.models import Checkpoint, SPRMConfig, init_head
+from reflective.train.joint.config import JointConfig
+from reflective.train.progress import Note
+
+FILTERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})  # settings of TRL's
+
+
+def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SPRMHead, SPRMConfig]:
+    """The model's own head, or a fresh one where it has none or another is asked for."""
+    settings = config.head
+    if checkpoint.head is not None and checkpoint.config is not None and not settings.fresh:
+        head, sprm = checkpoint.head, replace(checkpoint.config, calibration=None)
+        _check_kept(config, sprm)
+        if settings.dropout is not None:
+            head.dropout.p = settings.dropout
+            sprm = replace(sprm, dropout=settings.dropout)
+        head.probability_exponent = 0.0  # as a head is trained; `train head` finds it anew
+        return head, replace(sprm, probability_exponent=0.0)
+    ids: tuple[int, ...] | None = settings.step_tokens or None
+    if ids is None and settings.step_rule is None and checkpoint.config is not None:
+        ids = checkpoint.config.step_token_ids
+    head, sprm = init_head(
+        checkpoint.model,
+        checkpoint.tokenizer,
+        rule=settings.step_rule or "reference",
+        step_token_ids=ids,
+        layer=-2 if settings.layer is None else settings.layer,
+        logprob_features=bool(settings.logprob_features),
+        seed=config.seed,
+        dropout=DROPOUT if settings.dropout is None else settings.dropout,
+    )
+    note("the head is new")
+    return head, sprm
+
+
+def _check_kept(config: JointConfig, sprm: SPRMConfig) -> None:
+    """Refuse what can't be asked of a head that is there already."""
+    asked = config.head
+    for name, wanted, found in (
+        ("layer", asked.layer, sprm.layer),
+        ("step_tokens", asked.step_tokens or None, sprm.step_token_ids),
+        ("step_rule", asked.step_rule, None),
+        ("logprob_features", asked.logprob_features, sprm.logprob_features),
+    ):
+        if wanted is not None and wanted != found:
+            raise InputError(
+                f"[head] {name} is a new head's, and the head of {config.model!r} is kept. "
+                f"Set [head] fresh = true, or leave {name} out."
+            )
+
+
+def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int]]:
+    """From a question to tokens: the chat template, with the thinking opened."""
+
+    return lambda text: list(encode_chat(tokenizer, sprm.rule, [{"role": "user", "content": text}]))
+
+
+def check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
+    """Settings that can't go together, known once the head is."""
+    engine, settings = config.rollouts.engine, config.rollouts
+    distorted = settings.temperature != 1.0 or not FILTERS.isdisjoint(config.trl)
+    if sprm.logprob_features and (engine == "trl" or (engine != "torch" and distorted)):
+        raise InputError(
+            "the head reads log-probabilities at temperature 1, without filters, which these rollouts don't bring. Use "
+            '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
+        )
+    if engine == "torch" and sprm.feature_position != "before":
+        raise InputError(
+            "the head reads at the step token, and the embedded engine scores from before it. Use another engine."
+        )
+
+
+def in_pieces() -> str | None:
+    """What cuts the weights into pieces in this launch, by the variables of `accelerate launch`; None: nothing."""
+    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if os.environ.get(name, "").lower() in ("1", "true"):
+            return what
+    return None
+
+
+def check_engine(config: JointConfig) -> None:
+    """The embedded engine reads whole weights, and adapters are merged into whole ones."""
+    if config.lora.rank and (what := in_pieces()):
+        raise InputError(
+            f"adapters can't be merged where {what} cuts the weights into pieces. "
+            "Launch with DDP, or set [lora] rank = 0."
+        )
+    if config.rollouts.engine == "torch" and (what := in_pieces()):
+        raise InputError(
+            f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
+            'Set [rollouts] engine = "vllm_colocate", "vllm_server" or "trl".'
+        )
+
+
+def weights_digest(*modules: nn.Module | None) -> str:
+    """Of every weight and of the configuration of a model and of what goes with it: another one under the same name is
+    told apart."""
+    digest = hashlib.sha256()
+    for module in modules:
+        if (config := getattr(module, "config", None)) is not None:  # bases of positions, norms: no weight shows them
+            digest.update(config.to_json_string().encode())
+        for name, tensor in {} if module is None else module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def with_adapters(model: Any, config: JointConfig) -> Any:
+    """The model, in low-rank adapters where the settings ask for them; they begin alike on every rank."""
+    if not config.lora.rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(config.seed)
+    settings = config.lora
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=list(settings.modules),
+            task_type="CAUSAL_LM",
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Kind "code": programs, graded by running their tests in the sandbox."""

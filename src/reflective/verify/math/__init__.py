@@ -1,0 +1,1 @@
+"""Kind "math": whether two final answers are the same mathematics."""

@@ -1,0 +1,303 @@
+"""What a final answer consists of: numbers, words, tuples, intervals, sets, lists, matrices, equations.
+
+`read` turns one plain string into one frozen value and says nothing about its meaning beyond its shape. Brackets
+belong to the answer: (1, 2), [1, 2], {1, 2} and the bare list 1, 2 are four different things. Leaves are kept as
+text; formulas are parsed only when they are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from reflective.verify.math.formula import Malformed, Unsupported
+from reflective.verify.math.units import MAGNITUDES, split_unit
+from reflective.verify.text import MAX_ANSWER_CHARS, strip_delimiters, to_latex
+
+MAX_ITEMS = 64
+MAX_NESTING = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A number or a formula, as text, with its unit ("%", "deg", "cm", ...) apart and its factor (5 million)."""
+
+    text: str
+    unit: str | None = None
+    factor: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """An answer in words, in lower case."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Several values. `brackets` says how they are held together: "()", "[)", "{}", a bare list "", "cup", ":" ..."""
+
+    brackets: str
+    items: tuple[Value, ...]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of the items counts: not in sets, unions and bare lists of answers."""
+        return self.brackets not in ("", "{}", "cup")
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """sides[0] ops[0] sides[1] ops[1] ...: an equation, an inequality or a chain of them."""
+
+    sides: tuple[Value, ...]
+    ops: tuple[str, ...]
+
+
+Value = Atom | Words | Group | Relation
+
+_OPEN, _CLOSE = "([{", ")]}"
+_SEPARATOR = re.compile(
+    r"[,;]|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|land|vee|wedge)(?![A-Za-z])"
+)
+_OR = re.compile(r"or|vee")
+_RELATION = re.compile(r"<=|>=|!=|=|<|>|\\(?:le|ge|ne|approx|equiv)(?![A-Za-z])")
+_RELATION_NAMES = {"<=": "le", ">=": "ge", "!=": "ne", "=": "eq", "<": "lt", ">": "gt"}
+_CUP = re.compile(r"\\cup(?![A-Za-z])")
+_COLON = re.compile(r":|\\colon(?![A-Za-z])")
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])|\+/-|\+-(?=\d)")
+_MEMBER = re.compile(r"^(?:[A-Za-z]|\\[A-Za-z]+)\s*\\in(?![A-Za-z])\s*")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
+_SPACED_THOUSANDS = re.compile(r"^([-+]?[1-9]\d{0,2})((?: \d{3})+)(\.\d+)?$")
+_MATRIX = re.compile(r"^\\begin\{(?P<name>[pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\}$")
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_WORDS = re.compile(r"[A-Za-z\u3400-\u9fff][A-Za-z\u3400-\u9fff' .-]*")
+_SHORT_WORDS = frozenset("yes no odd all any".split())
+_FORMULA_WORDS = frozenset("sqrt infinity infty sin cos tan log exp".split())
+_LETTER = re.compile(r"^\(?\s*([A-Za-z])\s*\)?$")
+
+
+@lru_cache(maxsize=4096)
+def read(text: str) -> Value:
+    """The value that `text` writes; raises Malformed or Unsupported where it writes none."""
+    if len(text) > MAX_ANSWER_CHARS:
+        raise Malformed(f"longer than {MAX_ANSWER_CHARS} characters")
+    text = to_latex(text)
+    if not text:
+        raise Malformed("empty")
+    if "\ufffd" in text:
+        raise Malformed("characters that can't be printed")
+    _check_braces(text)
+    return _list(text, 0)
+
+
+def _check_braces(text: str) -> None:
+    level = deepest = 0
+    for match in re.finditer(r"\\.|[{}]", text):
+        level += (match[0] == "{") - (match[0] == "}")
+        deepest = max(deepest, level)
+        if level < 0:
+            break
+    if level:
+        raise Malformed("unbalanced braces")
+    if deepest > MAX_NESTING:
+        raise Malformed(f"nested deeper than {MAX_NESTING}")
+
+
+def _levels(text: str) -> list[int]:
+    """The bracket level before each character. ( and [ close each other, as in half-open intervals."""
+    levels: list[int] = []
+    level = position = 0
+    while position < len(text):
+        char = text[position]
+        size = 2 if char == "\\" and position + 1 < len(text) and text[position + 1] in "{}\\" else 1
+        bracket = text[position + size - 1] if text[position : position + size] != "\\\\" else ""
+        if bracket and bracket in _CLOSE:
+            level -= 1
+        levels.extend([level] * size)
+        if bracket and bracket in _OPEN:
+            level += 1
+        position += size
+    return levels
+
+
+def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
+    """The parts of `text` between the separators outside all brackets, and those separators."""
+    if separator.search(text) is None:
+        return [text], []
+    levels = _levels(text)
+    parts, found, start = [], [], 0
+    for match in separator.finditer(text):
+        if levels[match.start()] == 0:
+            parts.append(text[start : match.start()].strip())
+            found.append(match[0])
+            start = match.end()
+    parts.append(text[start:].strip())
+    return parts, found
+
+
+def _join_thousands(text: str) -> str:
+    """12,345 outside brackets (and in LaTeX's own braces) is one number; in (1,234) the comma separates."""
+    if "," not in text:
+        return text
+    shielded = re.sub(r"\\[{}]", "()", text.replace("[", "(").replace("]", ")"))
+    level, levels = 0, []
+    for char in shielded:
+        level += (char == "(") - (char == ")")
+        levels.append(level)
+    return _THOUSANDS.sub(lambda m: m[0].replace(",", "") if levels[m.start()] == 0 else m[0], text)
+
+
+def _list(text: str, depth: int) -> Value:
+    if depth > MAX_NESTING:
+        raise Malformed(f"nested deeper than {MAX_NESTING}")
+    words = _words(text)
+    if words is not None:
+        return words
+    text = _join_thousands(text)
+    parts, separators = _split(text, _SEPARATOR)
+    if len(parts) > 1:
+        # an Oxford comma (", and") leaves an empty part between two separators
+        parts = [part for i, part in enumerate(parts) if part or i == 0 or i > len(separators) - 1]
+        if "" in parts:
+            raise Malformed("an empty item in a list")
+    parts = [sign for part in parts for sign in _plus_minus(part)]
+    if len(parts) > MAX_ITEMS:
+        raise Malformed(f"more than {MAX_ITEMS} items")
+    items = tuple(_relation(part, depth) for part in parts)
+    if len(items) == 1:
+        return items[0]
+    if all(_OR.search(separator) for separator in separators) and all(map(_is_inequality, items)):
+        return Group("cup", items)  # x < 2 or x > 5
+    return Group("", items)
+
+
+def _is_inequality(value: Value) -> bool:
+    return isinstance(value, Relation) and "eq" not in value.ops
+
+
+def _plus_minus(text: str) -> list[str]:
+    """3 \\pm x is two answers; inside brackets it is left to the items."""
+    if "\\pm" not in text and "+/-" not in text and "\\mp" not in text and "+-" not in text:
+        return [text]
+    levels = _levels(text)
+    signs = list(_PLUS_MINUS.finditer(text))
+    if all(levels[m.start()] > 0 for m in signs) and _outer_brackets(text):
+        return [text]
+    if sum(m[1] != "mp" for m in signs) > 1:
+        raise Unsupported("more than one ± in one answer")
+    upper = _PLUS_MINUS.sub(lambda m: "-" if m[1] == "mp" else "+", text)
+    lower = _PLUS_MINUS.sub(lambda m: "+" if m[1] == "mp" else "-", text)
+    return [upper, lower]
+
+
+def _relation(text: str, depth: int) -> Value:
+    parts, operators = _split(_MEMBER.sub("", text), _RELATION)
+    if not operators:
+        return _union(parts[0], depth)
+    if len(parts) > 12:
+        raise Malformed("a chain of more than 12 sides")
+    if parts[0] == "" and "approx" in operators[0]:
+        return _relation(text.partition(operators[0])[2].strip(), depth)
+    ops = tuple(_RELATION_NAMES.get(op, op.lstrip("\\")) for op in operators)
+    return Relation(tuple(_union(part, depth) for part in parts), ops)
+
+
+def _union(text: str, depth: int) -> Value:
+    parts, cups = _split(text, _CUP)
+    if cups:
+        return Group("cup", tuple(_bracketed(part, depth) for part in parts))
+    parts, colons = _split(text, _COLON)
+    if colons and all(parts):
+        return Group(":", tuple(_bracketed(part, depth) for part in parts))
+    return _bracketed(text, depth)
+
+
+def _outer_brackets(text: str) -> tuple[str, str] | None:
+    """(kind of brackets, inside) where one pair of brackets holds all of `text`."""
+    opening = text[:2] if text.startswith("\\{") else text[:1]
+    closing = text[-2:] if text.endswith("\\}") else text[-1:]
+    if opening in ("(", "[", "\\{") and closing in (")", "]", "\\}"):
+        levels = _levels(text)
+        inside = levels[len(opening) : len(text) - len(closing)]
+        if all(level > 0 for level in inside):
+            return opening[-1] + closing[-1], text[len(opening) : len(text) - len(closing)].strip()
+    if match := re.match(r"^\\langle(.*)\\rangle$", text):
+        return "()", match[1].strip()
+    return None
+
+
+def _bracketed(text: str, depth: int) -> Value:
+    text = strip_delimiters(text)
+    if match := _MATRIX.match(text):
+        return _matrix("vmatrix" if match["name"] in ("vmatrix", "Vmatrix") else "matrix", match["body"], depth)
+    outer = _outer_brackets(text)
+    if outer is not None:
+        kind, inside = outer
+        if kind in ("()", "[]") and inside.startswith(("\\begin{array}", "\\begin{matrix}")):
+            return _bracketed(inside, depth + 1)
+        if kind == "{}" and not inside:
+            return Atom("\\emptyset")
+        parts, separators = _split(inside, re.compile(r"[,;]"))
+        if kind == "{}":
+            parts = [sign for part in parts for sign in _plus_minus(part)]
+        if "" in parts:
+            raise Malformed("an empty item in brackets")
+        if separators or kind == "{}":
+            if len(parts) > MAX_ITEMS:
+                raise Malformed(f"more than {MAX_ITEMS} items")
+            return Group(kind, tuple(_relation(part, depth + 1) for part in parts))
+        if kind == "()" and not any(c in inside for c in "()"):
+            letter = _LETTER.match(inside)
+            return Words(letter[1].lower()) if letter else _leaf(text)
+    return _leaf(text)
+
+
+def _matrix(name: str, body: str, depth: int) -> Group:
+    rows = [row.strip() for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?", body)]
+    rows = [row for row in rows if row.replace("\\hline", "").strip()]
+    cells = [[_list(cell.strip(), depth + 1) for cell in row.split("&")] for row in rows]
+    if not cells or len({len(row) for row in cells}) != 1 or len(cells) * len(cells[0]) > MAX_ITEMS:
+        raise Unsupported("a matrix of this shape")
+    return Group(f"{name} {len(cells)}x{len(cells[0])}", tuple(cell for row in cells for cell in row))
+
+
+def _words(text: str) -> Words | None:
+    """The words, where `text` is nothing but words; a run of up to three letters is taken for variables."""
+    marked = _TEXT.sub(lambda m: m[1], text)
+    plain = " ".join(marked.replace('"', " ").split()).strip(" .")
+    if marked != text and (letter := _LETTER.match(plain)):
+        return Words(letter[1].lower())
+    if not _WORDS.fullmatch(plain):
+        return None
+    if marked == text and not re.fullmatch("[A-Z][a-z]+", plain):
+        longest = max((len(word) for word in re.findall(r"[A-Za-z]+", plain)), default=4)
+        if plain.lower() not in _SHORT_WORDS and (longest < 4 or plain in _FORMULA_WORDS):
+            return None
+        if any(word in _FORMULA_WORDS for word in plain.split()):
+            return None
+    return Words(plain.lower())
+
+
+def _leaf(text: str) -> Value:
+    words = _words(text)
+    if words is not None:
+        return words
+    core, unit = split_unit(text)
+    core, factor = _magnitude(core)
+    if unit is not None and (first := unit.split(" ")[0]) in MAGNITUDES:  # 5 million, 5 million dollars
+        unit, factor = unit.removeprefix(first).strip(), factor * MAGNITUDES[first]
+    if match := _SPACED_THOUSANDS.match(core):
+        core = match[1] + match[2].replace(" ", "") + (match[3] or "")
+    if not core:
+        raise Malformed("a unit without a number")
+    return Atom(core, unit or None, factor)
+
+
+def _magnitude(core: str) -> tuple[str, int]:
+    """\\$5 million: the magnitude between the number and a unit that has been taken off already."""
+    head, _, word = core.rpartition(" ")
+    name = _TEXT.sub(lambda m: m[1].strip(), word)
+    return (head, MAGNITUDES[name]) if head and name in MAGNITUDES else (core, 1)

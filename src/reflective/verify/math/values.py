@@ -1,0 +1,344 @@
+"""Values of formulas, and whether two formulas are equal.
+
+Rational arithmetic is exact. Everything else is computed with 50 digits (100 where cancellation leaves a doubt), so
+that sqrt(2^100 + 1) is not 2^50. Formulas with variables are equal when they agree at several random points, which
+for elementary functions is as good as a proof and, unlike symbolic simplification, has a bounded price.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from reflective.verify.math.formula import Call, Node, Number, Variable, variables
+
+DIGITS = 50
+POINTS = 4  # agreeing points that make two formulas equal
+TRIES = 24
+MAX_BITS = 20_000  # of an exact numerator or denominator
+MAX_MAGNITUDE = 10**6  # of an exponent, and of an argument of a periodic function in multiples of its digits
+
+
+class Undefined(ArithmeticError):
+    """A division by zero, the logarithm of zero, 0^0."""
+
+
+class TooLarge(ArithmeticError):
+    """A value that is too expensive to compute, such as 10^10^10."""
+
+
+_local = threading.local()
+
+
+def _context(digits: int) -> Any:
+    """A multi-precision context of this thread (mpmath's own is shared by all threads)."""
+    contexts: dict[int, Any] = _local.__dict__.setdefault("contexts", {})
+    if digits not in contexts:
+        from mpmath import MPContext  # type: ignore[import-untyped]
+
+        contexts[digits] = MPContext()
+        contexts[digits].dps = digits
+    return contexts[digits]
+
+
+def equal(gold: Node, answer: Node) -> bool:
+    """Whether the two formulas have the same value (everywhere where both are real, if there are variables)."""
+    names = sorted(variables(gold) | variables(answer))
+    if not names:
+        return _agree_at(gold, answer, {}, (constant(gold), constant(answer)))
+    agreed = 0
+    too_large: TooLarge | None = None
+    for point in _points(names):
+        try:
+            pair = _pair(gold, answer, point)
+        except TooLarge as error:
+            too_large = error
+            continue
+        if pair is None:
+            continue
+        if not _agree_at(gold, answer, point, pair):
+            return False
+        agreed += 1
+        if agreed == POINTS:
+            return True
+    raise too_large or Undefined("no point at which both formulas have a real value")
+
+
+def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive: bool) -> bool:
+    """Whether gold's left - right is a constant multiple of answer's: the same equation, or (positive) inequality."""
+    difference = Call("sub", gold), Call("sub", answer)
+    names = sorted(variables(difference[0]) | variables(difference[1]))
+    ratio: Any = None
+    agreed = 0
+    for point in _points(names):
+        pair = _pair(difference[0], difference[1], point)
+        if pair is None or (_zero(pair[0]) and _zero(pair[1])):
+            continue
+        if _zero(pair[0]) or _zero(pair[1]):
+            return False
+        here = _divide(pair[0], pair[1], _context(DIGITS))
+        if ratio is not None and not _close(here, ratio):
+            return False
+        ratio, agreed = here, agreed + 1
+        if agreed == POINTS + 1:
+            return not positive or bool(_real(ratio) > 0)
+    return False
+
+
+def constant(node: Node, digits: int = DIGITS) -> Any:
+    """The value of a formula without variables: a Fraction where it is rational by exact arithmetic."""
+    return _value(node, {}, _context(digits))
+
+
+def exceeds_one(node: Node) -> bool:
+    """Whether a formula without variables is greater than 1 in size."""
+    return bool(_size(constant(node)) > 1)
+
+
+def same(gold: Any, answer: Any) -> bool | None:
+    """Whether two values are equal; None: 50 digits can't tell (both are tiny)."""
+    if isinstance(gold, Fraction) and isinstance(answer, Fraction):
+        return gold == answer
+    if _close(gold, answer):
+        return True
+    return None if max(_size(gold), _size(answer)) < 1e-30 else False
+
+
+def is_real(value: Any) -> bool:
+    """Whether a value has no imaginary part beyond rounding."""
+    return not _imaginary(value)
+
+
+def difference(a: Any, b: Any) -> Any:
+    """a - b of two values."""
+    return _arithmetic(lambda x, y: x - y)(_context(DIGITS), a, b)
+
+
+def within(a: Any, b: Any, tolerance: Fraction) -> bool:
+    """Whether two values differ by no more than `tolerance`."""
+    gap = difference(a, b)
+    return bool(abs(gap) <= tolerance) if isinstance(gap, Fraction) else bool(abs(gap) <= _inexact(tolerance))
+
+
+def same_inexact(a: Any, b: Any) -> bool:
+    """Whether two values agree to 30 places behind the point or in their leading digits: for differences of values,
+    which carry the rounding of what they are the difference of."""
+    return _close(a, b) or bool(abs(_inexact(a) - _inexact(b)) < _context(DIGITS).mpf(10) ** -30)
+
+
+def _agree_at(gold: Node, answer: Node, point: Mapping[str, Fraction], pair: tuple[Any, Any]) -> bool:
+    verdict = same(*pair)
+    return _vanish(gold, answer, point) if verdict is None else verdict
+
+
+def _points(names: list[str]) -> Iterator[Mapping[str, Fraction]]:
+    """The points of comparison: fractions of both signs, then small integers for formulas like (-1)^n."""
+    generator = random.Random(57)
+    for attempt in range(TRIES):
+        if attempt < TRIES * 2 // 3:
+            yield {name: Fraction(_signed(generator), 97 + 2 * generator.randint(0, 9)) for name in names}
+        else:
+            yield {name: Fraction(generator.randint(2, 7)) for name in names}
+
+
+def _signed(generator: random.Random) -> int:
+    return generator.choice((1, 1, -1)) * generator.randint(20, 280)
+
+
+def _pair(gold: Node, answer: Node, point: Mapping[str, Fraction]) -> tuple[Any, Any] | None:
+    """Both values at a point, or None where one is undefined or is not real without an i being written."""
+    context = _context(DIGITS)
+    try:
+        pair = _value(gold, point, context), _value(answer, point, context)
+    except Undefined:
+        return None
+    if any(_imaginary(v) for v in pair) and not (_mentions_i(gold) or _mentions_i(answer)):
+        return None
+    return pair
+
+
+def _vanish(gold: Node, answer: Node, point: Mapping[str, Fraction]) -> bool:
+    """Whether two tiny values are both rounding noise of zero: noise shrinks when the digits grow, a value stays."""
+    for node in (gold, answer):
+        coarse, fine = (_value(node, point, _context(digits)) for digits in (DIGITS, 2 * DIGITS))
+        if isinstance(fine, Fraction):
+            if fine != 0:
+                return False
+        elif _context(DIGITS).mpf(10) ** -20 * _size(coarse) < _size(fine):
+            return False
+    return True
+
+
+def _close(a: Any, b: Any) -> bool:
+    a, b = _inexact(a), _inexact(b)
+    return bool(abs(a - b) <= max(abs(a), abs(b)) * _context(DIGITS).mpf(10) ** (10 - DIGITS))
+
+
+def _inexact(value: Any) -> Any:
+    return _mp(value, _context(DIGITS))
+
+
+def _size(value: Any) -> Any:
+    return abs(_inexact(value))
+
+
+def _zero(value: Any) -> bool:
+    return bool(value == 0) if isinstance(value, Fraction) else bool(_size(value) < 1e-40)
+
+
+def _real(value: Any) -> Any:
+    return value if isinstance(value, Fraction) else _inexact(value).real
+
+
+def _imaginary(value: Any) -> bool:
+    return not isinstance(value, Fraction) and bool(abs(value.imag) > abs(value) * 1e-30)
+
+
+@lru_cache(maxsize=4096)
+def _mentions_i(node: Node) -> bool:
+    return isinstance(node, Call) and (node.name == "i" or any(map(_mentions_i, node.arguments)))
+
+
+def _mp(value: Any, context: Any) -> Any:
+    return context.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
+def _value(node: Node, point: Mapping[str, Fraction], context: Any) -> Any:
+    """The value at `point`: a Fraction, or a multi-precision number of `context`."""
+    if isinstance(node, Number):
+        return _bounded(node.value)
+    if isinstance(node, Variable):
+        if node.name not in point:
+            raise Undefined(f"the variable {node.name} has no value")
+        return point[node.name]
+    arguments = [_value(argument, point, context) for argument in node.arguments]
+    try:
+        return _bounded(_OPERATIONS[node.name](context, *arguments))
+    except (ZeroDivisionError, ValueError) as error:
+        raise Undefined(f"{node.name}: {error}") from error
+    except OverflowError as error:
+        raise TooLarge(f"{node.name}: {error}") from error
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
+            raise TooLarge("a number of thousands of digits")
+    elif not (abs(value) < float("inf")):  # inf and nan
+        raise Undefined("not a finite value")
+    return value
+
+
+def _arithmetic(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    def apply(context: Any, a: Any, b: Any) -> Any:
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            return operation(a, b)
+        return operation(_mp(a, context), _mp(b, context))
+
+    return apply
+
+
+def _divide(a: Any, b: Any, context: Any) -> Any:
+    return _arithmetic(lambda x, y: x / y)(context, a, b)
+
+
+def _power(context: Any, base: Any, exponent: Any) -> Any:
+    if base == 0:
+        if _imaginary(exponent) or not _real(exponent) > 0:
+            raise Undefined("zero to a power that is not positive")
+        return Fraction(0)
+    if isinstance(exponent, Fraction) and exponent.denominator == 1:
+        n = exponent.numerator
+        if isinstance(base, Fraction):
+            bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+            if abs(n) * bits <= MAX_BITS or abs(base) == 1:
+                return base**n if abs(base) != 1 else base ** (n % 2)
+        if abs(n) > MAX_MAGNITUDE:
+            raise TooLarge("a power of a huge exponent")
+        return _mp(base, context) ** n
+    if _size(exponent) > MAX_MAGNITUDE:
+        raise TooLarge("a power of a huge exponent")
+    root = _exact_root(base, exponent)
+    return root if root is not None else context.power(_mp(base, context), _mp(exponent, context))
+
+
+def _exact_root(base: Any, exponent: Any) -> Fraction | None:
+    """base^(1/2) where it is rational, so that sqrt(4/9) stays exact."""
+    if not (isinstance(base, Fraction) and exponent == Fraction(1, 2) and base >= 0):
+        return None
+    from math import isqrt
+
+    numerator, denominator = isqrt(base.numerator), isqrt(base.denominator)
+    exact = numerator**2 == base.numerator and denominator**2 == base.denominator
+    return Fraction(numerator, denominator) if exact else None
+
+
+def _root(context: Any, radicand: Any, degree: Any) -> Any:
+    if degree == 0:
+        raise Undefined("a root of degree 0")
+    # odd roots of negative numbers are meant to be real
+    if isinstance(degree, Fraction) and degree.denominator == 1 and degree % 2 == 1:
+        if not _imaginary(radicand) and _real(radicand) < 0:
+            return -_power(context, -_real(radicand), 1 / degree)
+    return _power(context, radicand, 1 / degree if isinstance(degree, Fraction) else 1 / _mp(degree, context))
+
+
+def _factorial(_: Any, n: Any) -> Fraction:
+    from math import factorial
+
+    if not (isinstance(n, Fraction) and n.denominator == 1 and n >= 0):
+        raise Undefined("a factorial of what is not a natural number")
+    if n > 2_000:
+        raise TooLarge("a huge factorial")
+    return Fraction(factorial(int(n)))
+
+
+def _binomial(_: Any, n: Any, k: Any) -> Fraction:
+    from math import comb
+
+    if not all(isinstance(m, Fraction) and m.denominator == 1 and m >= 0 for m in (n, k)):
+        raise Undefined("a binomial of what are not natural numbers")
+    if n > 5_000:
+        raise TooLarge("a huge binomial")
+    return Fraction(comb(int(n), int(k)))
+
+
+def _logarithm(context: Any, x: Any, base: Any = Fraction(10)) -> Any:
+    if x == 0 or base in (0, 1):
+        raise Undefined("a logarithm of zero")
+    return context.ln(_mp(x, context)) / context.ln(_mp(base, context))
+
+
+def _function(name: str) -> Callable[[Any, Any], Any]:
+    def apply(context: Any, x: Any) -> Any:
+        if _size(x) > MAX_MAGNITUDE:
+            raise TooLarge(f"{name} of a huge number")
+        return getattr(context, name)(_mp(x, context))
+
+    return apply
+
+
+_OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "add": _arithmetic(lambda a, b: a + b),
+    "sub": _arithmetic(lambda a, b: a - b),
+    "mul": _arithmetic(lambda a, b: a * b),
+    "div": _arithmetic(lambda a, b: a / b),
+    "neg": lambda _, a: -a,
+    "abs": lambda _, a: abs(a),
+    "pow": _power,
+    "root": _root,
+    "factorial": _factorial,
+    "binom": _binomial,
+    "degrees": lambda context, a: _mp(a, context) * context.pi / 180,
+    "pi": lambda context: +context.pi,
+    "e": lambda context: +context.e,
+    "i": lambda context: context.mpc(0, 1),
+    "ln": lambda context, x: _logarithm(context, x, context.e),
+    "log": _logarithm,
+    **{name: _function(name) for name in ("exp", "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
+    **{name: _function("a" + name.removeprefix("arc")) for name in ("arcsin", "arccos", "arctan")},
+}
