@@ -18,9 +18,9 @@ from common import Check, Result, Setting, alternate, parse, progress, ratio, re
 from trl import GRPOTrainer
 
 from reflective.train.config import make_config
+from reflective.train.joint.batch import trimmed
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.run import prepare
-from reflective.train.joint.steps import trimmed
 
 STEP_AT_MOST = 1.03
 ROLLOUTS_AT_LEAST = 4.0

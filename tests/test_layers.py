@@ -60,7 +60,7 @@ TORCH = {"torch", "transformers", "safetensors", "accelerate"}
 # third-party package -> the only places that know it
 CONFINED = {
     "vllm": ("engines/vllm/engine.py", "engines/vllm/plugin.py"),
-    "trl": ("train",),
+    "trl": ("train/joint/trl",),
     "tensorboard": ("train",),
     "fastapi": ("serve",),
     "starlette": ("serve",),

@@ -18,12 +18,12 @@ from reflective.errors import ReflectiveError
 from reflective.models.load import has_head
 from reflective.tasks import drills
 from reflective.train.config import SFTConfig, read_config
-from reflective.train.data import task_samples
 from reflective.train.head import HeadConfig, train_head
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.run import train_joint
-from reflective.train.sft import train_sft
-from reflective.train.tokenizer import build_tokenizer, save_tokenizer
+from reflective.train.sft.run import train_sft
+from reflective.train.sft.samples import task_samples
+from reflective.train.sft.tokenizer import build_tokenizer, save_tokenizer
 
 HERE = Path(__file__).parent
 JOINT = HERE / "joint.toml"

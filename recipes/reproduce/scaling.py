@@ -52,7 +52,7 @@ from reflective.records import Record
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
 from reflective.train.config import SFTConfig, make_config
-from reflective.train.sft import train_sft
+from reflective.train.sft.run import train_sft
 
 NAME = "scaling"
 NEEDS: Sequence[Split] = ()

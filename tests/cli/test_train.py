@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture
 def sft(monkeypatch):
     """Calls of train_sft, which does nothing."""
-    module = pytest.importorskip("reflective.train.sft")
+    module = pytest.importorskip("reflective.train.sft.run")
     calls = []
 
     def train(config):

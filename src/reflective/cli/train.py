@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _sft(args: argparse.Namespace) -> int:
     from reflective.train.config import SFTConfig, read_config
-    from reflective.train.sft import train_sft
+    from reflective.train.sft.run import train_sft
 
     names = ("output", "max_minutes", "max_tokens", "seed", "device")
     result = train_sft(read_config(SFTConfig, args.config, **{name: getattr(args, name) for name in names}))

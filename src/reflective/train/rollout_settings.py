@@ -16,8 +16,8 @@ from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError
 from reflective.models import SPRMConfig
-from reflective.train.checkpointing import write_file
 from reflective.train.joint.setup import weights_digest
+from reflective.train.sft.checkpoints import write_file
 from reflective.types import Problem
 
 FORMAT = "2"  # 1 did not say which weights and which layer the features are of

@@ -28,9 +28,9 @@ from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
 from reflective.judge.logprobs import step_logprobs
 from reflective.judge.loss import OUTCOMES, RIGHT, UNGRADABLE
-from reflective.train.checkpointing import write_file
 from reflective.train.progress import Note, Stop, clock
 from reflective.train.rollout_settings import check_settings
+from reflective.train.sft.checkpoints import write_file
 from reflective.types import Problem, Trajectory
 from reflective.verify import extract_answer, grade
 

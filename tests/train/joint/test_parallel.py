@@ -19,7 +19,7 @@ pytest.importorskip("trl")
 from safetensors.torch import load_file
 
 from reflective.models import load_checkpoint
-from reflective.train.joint.checkpoints import whole_checkpoints
+from reflective.train.joint.trl.checkpoints import whole_checkpoints
 from train.joint.fakes import tiny_joint
 
 TESTS = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 from train.joint.fakes import tiny_joint
 from reflective.train.joint.run import prepare
-from reflective.train.joint.steps import NO_STEP
+from reflective.train.joint.batch import NO_STEP
 
 folder, steps = Path(sys.argv[1]), int(sys.argv[2])
 run = prepare(tiny_joint(folder, micro_batch=2, steps=steps, rollouts={"max_tokens": 6},

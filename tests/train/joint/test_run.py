@@ -23,10 +23,10 @@ from safetensors.torch import load_file
 
 from reflective.errors import CheckpointError, InputError, TrainingError
 from reflective.models import load_checkpoint
-from reflective.train.joint.checkpoints import WRITING, check_settings, whole_checkpoints
 from reflective.train.joint.reporting import read_curves
 from reflective.train.joint.run import JointResult, prepare, train_joint
 from reflective.train.joint.setup import weights_digest
+from reflective.train.joint.trl.checkpoints import WRITING, check_settings, whole_checkpoints
 from reflective.train.lock import held
 from reflective.train.progress import Stop
 from tiny import tiny_folder, tiny_model

@@ -17,8 +17,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from reflective.judge.loss import UNGRADABLE, spr_loss
 from reflective.models import load_checkpoint
+from reflective.train.joint.batch import NO_STEP, step_table, trimmed
 from reflective.train.joint.run import JointRun, prepare
-from reflective.train.joint.steps import NO_STEP, step_table, trimmed
 from tiny import tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, tiny_joint
 

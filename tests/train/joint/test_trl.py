@@ -8,8 +8,8 @@ trl = pytest.importorskip("trl")
 
 from transformers import Trainer  # noqa: E402
 
-from reflective.train.joint.checkpoints import WholeCheckpoints  # noqa: E402
-from reflective.train.joint.trainer import JointTrainer  # noqa: E402
+from reflective.train.joint.trl.checkpoints import WholeCheckpoints  # noqa: E402
+from reflective.train.joint.trl.trainer import JointTrainer  # noqa: E402
 
 GRPO = {
     "_tokenize_prompts": "(self, prompts: list)",

@@ -11,8 +11,8 @@ pytest.importorskip("trl")
 
 from reflective.judge.loss import spr_loss
 from reflective.models import SPRMConfig
+from reflective.train.joint.batch import NO_STEP, logprob_table, step_table
 from reflective.train.joint.metrics import Watch, held_out_figures
-from reflective.train.joint.steps import NO_STEP, logprob_table, step_table
 from reflective.train.selection import Candidate
 
 

@@ -23,10 +23,10 @@ from reflective.errors import DependencyError, InputError, TrainingError
 from reflective.judge.format import step_positions
 from reflective.models import load_checkpoint
 from reflective.train.joint import vllm_rollouts as with_vllm
+from reflective.train.joint.batch import NO_STEP
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.reporting import read_curves
 from reflective.train.joint.run import JointRun, prepare
-from reflective.train.joint.steps import NO_STEP
 from train.joint.fakes import STEP_TOKENS, tiny_joint
 
 TRL_SETS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "VLLM_ENABLE_V1_MULTIPROCESSING")

@@ -23,7 +23,7 @@ from torch import Tensor
 from reflective.judge.aggregate import aggregate
 from reflective.judge.loss import RIGHT, UNGRADABLE, SPRLoss
 from reflective.judge.metrics import auc, within_problem_auc
-from reflective.train.joint.steps import NO_STEP
+from reflective.train.joint.batch import NO_STEP
 from reflective.train.selection import Candidate, best_by_logprob, best_by_score
 
 # a name -> its sum and its count, in the order in which they are reduced

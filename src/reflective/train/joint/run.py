@@ -19,13 +19,12 @@ from typing import Any
 import torch
 
 from reflective.engines.text import eos_ids_of, text_decoder
-from reflective.errors import DependencyError, InputError, TrainingError
+from reflective.errors import InputError, TrainingError
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.train.joint.config import JointConfig
+from reflective.train.joint.trl import check_version
 from reflective.train.lock import held
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
-
-TRL_VERSION = "1.16."  # what the overrides were written against
 
 
 @dataclass(frozen=True)
@@ -45,24 +44,10 @@ class JointResult:
 
 def train_joint(config: JointConfig, *, note: Note = print_note) -> JointResult:
     """Run it all. Raises `InputError` before the first step for what can be known then, and `TrainingError` later."""
-    _check_trl()
+    check_version()
     with stop_on_signals() as stop, _quiet():
         run = prepare(config, note=note, stop=stop)
         return run.train()
-
-
-def _check_trl() -> None:
-    try:
-        import trl
-    except ImportError as error:
-        raise DependencyError(
-            f'joint training needs TRL. Install it with: pip install "reflective[train]" ({error})'
-        ) from error
-    if not trl.__version__.startswith(TRL_VERSION):
-        raise DependencyError(
-            f"joint training needs trl {TRL_VERSION}*, and {trl.__version__} is installed. "
-            'Install it with: pip install "reflective[train]"'
-        )
 
 
 def prepare(config: JointConfig, *, note: Note = print_note, stop: Stop | None = None) -> JointRun:
@@ -77,7 +62,6 @@ class JointRun:
     def __init__(self, config: JointConfig, note: Note, stop: Stop) -> None:
         from accelerate import PartialState
 
-        from reflective.train.joint.arguments import grpo_arguments
         from reflective.train.joint.data import data_digest, numbered, read_data
         from reflective.train.joint.reporting import Telling
         from reflective.train.joint.rewards import VerifiedAnswer, check_rewards, reward_functions
@@ -92,8 +76,9 @@ class JointRun:
             weights_digest,
             with_adapters,
         )
-        from reflective.train.joint.trainer import HeadPart, JointTrainer
-        from reflective.train.joint.vllm_rollouts import check_vllm, vllm_set_up
+        from reflective.train.joint.trl.arguments import grpo_arguments
+        from reflective.train.joint.trl.trainer import HeadPart, JointTrainer
+        from reflective.train.joint.trl.vllm import check_vllm, vllm_set_up
 
         self.config, self._stop = config, stop
         check_engine(config)
@@ -162,7 +147,8 @@ class JointRun:
             return self._train()
 
     def _train(self) -> JointResult:
-        from reflective.train.joint.checkpoints import (
+        from reflective.train.joint.reporting import read_curves, write_picture
+        from reflective.train.joint.trl.checkpoints import (
             check_room,
             check_settings,
             check_whole,
@@ -170,7 +156,6 @@ class JointRun:
             step_of,
             whole_checkpoints,
         )
-        from reflective.train.joint.reporting import read_curves, write_picture
 
         trainer = self.trainer
         in_pieces = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -213,8 +198,8 @@ class JointRun:
 
     def save(self) -> Path:
         """The trained model as a plain checkpoint folder, `<output>/model`."""
-        from reflective.train.joint.checkpoints import whole_head
         from reflective.train.joint.scored_model import HEAD, is_head
+        from reflective.train.joint.trl.checkpoints import whole_head
 
         trainer, target = self.trainer, self.folder / "model"
         accelerator = trainer.accelerator

@@ -23,21 +23,8 @@ from transformers import PreTrainedModel
 from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import TrainingError
 from reflective.models.source import first_line, resolve_device, resolve_source
-from reflective.train.batches import StepPlan
-from reflective.train.checkpointing import (
-    Progress,
-    clean,
-    load_progress,
-    load_state,
-    newest_checkpoint,
-    publish_model,
-    save_checkpoint,
-)
 from reflective.train.config import SFTConfig
-from reflective.train.learner import Learner
 from reflective.train.lock import held
-from reflective.train.optim import make_optimizers, rate
-from reflective.train.parallel import Peers, peers
 from reflective.train.progress import (
     Note,
     Report,
@@ -49,14 +36,27 @@ from reflective.train.progress import (
     print_report,
     stop_on_signals,
 )
-from reflective.train.scratch import (
+from reflective.train.sft.batches import StepPlan
+from reflective.train.sft.checkpoints import (
+    Progress,
+    clean,
+    load_progress,
+    load_state,
+    newest_checkpoint,
+    publish_model,
+    save_checkpoint,
+)
+from reflective.train.sft.learner import Learner
+from reflective.train.sft.models import (
     has_native_bfloat16,
     keep_freed_memory,
     load_model,
     load_tokenizer,
     new_model,
 )
-from reflective.train.token_cache import TokenCache, token_cache
+from reflective.train.sft.optimizers import make_optimizers, rate
+from reflective.train.sft.peers import Peers, peers
+from reflective.train.sft.token_cache import TokenCache, token_cache
 
 
 @dataclass(frozen=True)

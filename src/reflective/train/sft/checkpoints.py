@@ -27,8 +27,8 @@ from reflective.judge.config import SPRM_FOLDER
 from reflective.models.save import disk_errors, replacing
 from reflective.models.source import quiet
 from reflective.train.progress import Note
-from reflective.train.scratch import load_model, load_tokenizer
-from reflective.train.tokenizer import save_tokenizer
+from reflective.train.sft.models import load_model, load_tokenizer
+from reflective.train.sft.tokenizer import save_tokenizer
 
 PREFIX = "step-"
 TRAINER = "trainer"

@@ -33,13 +33,13 @@ from reflective.errors import TrainingError
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.loss import RIGHT, UNGRADABLE, WRONG, SPRLoss, problem_balanced_weights, spr_loss
 from reflective.models import SPRMConfig
-from reflective.train.joint.checkpoints import WholeCheckpoints
+from reflective.train.joint.batch import NO_STEP, logprob_table, step_table, trimmed, unpadded
 from reflective.train.joint.config import HeadLossConfig
 from reflective.train.joint.metrics import Watch
 from reflective.train.joint.rollouts import LOGPROBS, SCORE, EngineRollouts
 from reflective.train.joint.scored_model import attach_head, base_model, is_head
-from reflective.train.joint.steps import NO_STEP, logprob_table, step_table, trimmed, unpadded
-from reflective.train.joint.vllm_rollouts import keep_head_out
+from reflective.train.joint.trl.checkpoints import WholeCheckpoints
+from reflective.train.joint.trl.vllm import keep_head_out
 
 RIGHT_ABOVE = 0.5  # a reward of the outcome function above this says right
 TRAJECTORY_MEANS = ("grpo", "dr_grpo", "sapo", "luspo")  # losses that TRL divides by trajectories, not by tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reflective.train.config import SFTConfig, make_config
-from reflective.train.tokenizer import build_tokenizer, save_tokenizer
+from reflective.train.sft.tokenizer import build_tokenizer, save_tokenizer
 
 ARCHITECTURE = {
     "model_type": "qwen3",

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from reflective.train.config import OptimizerConfig
-from reflective.train.optim import Muon, make_optimizers, orthogonalised, rate, split_parameters
-from train.sft_fakes import ARCHITECTURE
+from reflective.train.sft.optimizers import Muon, make_optimizers, orthogonalised, rate, split_parameters
+from train.sft.fakes import ARCHITECTURE
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 8, 8)])

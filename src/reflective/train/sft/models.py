@@ -22,7 +22,7 @@ from transformers import (
 
 from reflective.errors import CheckpointError, InputError
 from reflective.models.source import first_line
-from reflective.train.tokenizer import padded_vocab_size
+from reflective.train.sft.tokenizer import padded_vocab_size
 
 # Linear layers whose output is added to the residual stream, by their names in the common architectures.
 RESIDUAL_PROJECTIONS = ("o_proj", "down_proj", "c_proj", "out_proj", "dense_4h_to_h", "fc2")

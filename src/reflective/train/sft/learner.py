@@ -16,9 +16,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from reflective.train.batches import MicroBatch, micro_batches
-from reflective.train.parallel import Peers
-from reflective.train.token_cache import TokenCache
+from reflective.train.sft.batches import MicroBatch, micro_batches
+from reflective.train.sft.peers import Peers
+from reflective.train.sft.token_cache import TokenCache
 
 
 class Learner:

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reflective.errors import InputError
-from reflective.train.tokenizer import build_tokenizer, padded_vocab_size, save_tokenizer
+from reflective.train.sft.tokenizer import build_tokenizer, padded_vocab_size, save_tokenizer
 
 TEXTS = ["12 + 7 = 19, 19 - 7 = 12, right.\n\nSo 19, checked.\n\n</think>\n\n\\boxed{19}"] * 20
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reflective.train.token_cache import TokenCache
+from reflective.train.sft.token_cache import TokenCache
 
 WINDOW_STEPS = 16
 PAD_MULTIPLE = 8  # lengths are rounded up to it: fewer shapes, aligned rows

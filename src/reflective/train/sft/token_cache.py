@@ -27,8 +27,8 @@ import reflective.tasks
 from reflective.errors import InputError
 from reflective.models.save import disk_errors
 from reflective.train.config import DataConfig
-from reflective.train.data import Encoder, Sample, file_samples, task_samples
-from reflective.train.scratch import load_tokenizer
+from reflective.train.sft.models import load_tokenizer
+from reflective.train.sft.samples import Encoder, Sample, file_samples, task_samples
 
 FORMAT = 1
 JOB_SAMPLES = 1000  # a worker's portion; part of what the data depend on

@@ -10,13 +10,13 @@ import pytest
 
 from reflective.errors import InputError
 from reflective.tasks import Segment
-from reflective.train.batches import StepPlan, micro_batches
 from reflective.train.config import DataConfig
-from reflective.train.data import Encoder, Sample, file_samples, learnt_tokens
 from reflective.train.problems import read_problems
-from reflective.train.scratch import load_tokenizer
-from reflective.train.token_cache import TokenCache, token_cache
-from train.sft_fakes import sums, tiny_config, write_lines
+from reflective.train.sft.batches import StepPlan, micro_batches
+from reflective.train.sft.models import load_tokenizer
+from reflective.train.sft.samples import Encoder, Sample, file_samples, learnt_tokens
+from reflective.train.sft.token_cache import TokenCache, token_cache
+from train.sft.fakes import sums, tiny_config, write_lines
 
 
 def cache_of(config: DataConfig, folder: Path) -> TokenCache:

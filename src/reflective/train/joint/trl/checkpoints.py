@@ -33,8 +33,8 @@ from reflective.judge.heads.paper import SPRMHead
 from reflective.models import SPRMConfig
 from reflective.models.save import disk_errors, write_head
 from reflective.models.source import quiet
-from reflective.train.checkpointing import publish
 from reflective.train.joint.scored_model import HEAD, base_model, is_head
+from reflective.train.sft.checkpoints import publish
 
 WRITING = ".writing"  # holds a checkpoint until it is whole
 REMOVING = ".removing"  # an old one, on its way out

@@ -25,9 +25,9 @@ from trl.generation import vllm_generation
 from reflective.engines.vllm.engine import CPU_KV_GIB, ENVIRONMENT
 from reflective.engines.vllm.plan import WITHOUT_SCORES
 from reflective.errors import DependencyError, InputError, ReflectiveError, TrainingError
-from reflective.train.joint.arguments import VLLM_MODES, use_bfloat16
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.scored_model import is_head
+from reflective.train.joint.trl.arguments import VLLM_MODES, use_bfloat16
 
 # where nothing else is said; vLLM would bind the trainer's threads, and take most of the memory that there is
 CPU_ENVIRONMENT: Final = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": CPU_KV_GIB}

@@ -19,22 +19,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reflective.errors import CheckpointError, InputError, TrainingError
 from reflective.train import checkpointing
-from reflective.train.batches import micro_batches
-from reflective.train.checkpointing import newest_checkpoint
 from reflective.train.config import SFTConfig, make_config, read_config
-from reflective.train.learner import Learner
 from reflective.train.lock import held
-from reflective.train.parallel import Peers
 from reflective.train.progress import StepReport, stop_on_signals
-from reflective.train.sft import SFTResult, _Run, train_sft
-from train.sft_fakes import ARCHITECTURE, tiny_config
+from reflective.train.sft.batches import micro_batches
+from reflective.train.sft.checkpoints import newest_checkpoint
+from reflective.train.sft.learner import Learner
+from reflective.train.sft.peers import Peers
+from reflective.train.sft.run import SFTResult, _Run, train_sft
+from train.sft.fakes import ARCHITECTURE, tiny_config
 
 TESTS = Path(__file__).parents[1]
 RUN = """
 import sys
 from pathlib import Path
-from train.sft_fakes import tiny_config
-from reflective.train.sft import train_sft
+from train.sft.fakes import tiny_config
+from reflective.train.sft.run import train_sft
 
 if __name__ == "__main__":
     config = tiny_config(Path(sys.argv[1]), checkpoint_steps=3, log_steps=1, processes=int(sys.argv[2]))

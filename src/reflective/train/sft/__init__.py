@@ -1,0 +1,1 @@
+"""Supervised training on solution traces. `train_sft` in `run.py` is the entry point."""
