@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reflective.errors import CheckpointError, InputError, TrainingError
-from reflective.train import checkpointing
 from reflective.train.config import SFTConfig, make_config, read_config
 from reflective.train.lock import held
 from reflective.train.progress import StepReport, stop_on_signals
+from reflective.train.sft import checkpoints
 from reflective.train.sft.batches import micro_batches
 from reflective.train.sft.checkpoints import newest_checkpoint
 from reflective.train.sft.learner import Learner
@@ -29,7 +29,7 @@ from reflective.train.sft.peers import Peers
 from reflective.train.sft.run import SFTResult, _Run, train_sft
 from train.sft.fakes import ARCHITECTURE, tiny_config
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 RUN = """
 import sys
 from pathlib import Path
@@ -52,7 +52,12 @@ def made_ready(config: SFTConfig) -> _Run:
 
 
 def process(folder: Path, processes: int = 1) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     command = [sys.executable, "-c", RUN, str(folder), str(processes)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -221,7 +226,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path: Path, m
     def full(tensors: Any, path: Path) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpointing, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
         run(tiny_config(tmp_path, checkpoint_steps=1))
     assert not list((tmp_path / "run/checkpoints").iterdir())
@@ -229,10 +234,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path: Path, m
 
 def test_half_an_old_checkpoint_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(checkpointing.shutil, "rmtree", lambda *_, **__: None)  # as if killed before
+        patched.setattr(checkpoints.shutil, "rmtree", lambda *_, **__: None)  # as if killed before
         run(tiny_config(tmp_path, max_tokens=1500, checkpoint_steps=1, keep_checkpoints=1))
     folder = tmp_path / "run/checkpoints"
-    assert len(checkpointing.checkpoints(folder)) == 1 and len(list(folder.iterdir())) > 1
+    assert len(checkpoints.checkpoints(folder)) == 1 and len(list(folder.iterdir())) > 1
     run(tiny_config(tmp_path, max_tokens=1500, checkpoint_steps=1, keep_checkpoints=1))
     assert len(list(folder.iterdir())) == 1
 
