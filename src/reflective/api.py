@@ -137,7 +137,7 @@ class Reflective:
         """`plan`, refused where it ranks by scores and the engine's servers send none."""
         k, strategy, settings = plan(options)
         remark = getattr(self.engine, "remark", "")
-        if remark and strategy.name not in WITHOUT_SCORES:
+        if remark and not self.engine.scored and strategy.name not in WITHOUT_SCORES:
             raise EngineError(f"the strategy {strategy.name!r} ranks by step scores. {remark}")
         return k, strategy, settings
 

@@ -25,7 +25,7 @@ from reflective.engines.base import Request, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.engines.torch import engine as engine_module
 from reflective.engines.torch import kv_manager as room
-from reflective.engines.torch.backbones import hf
+from reflective.engines.torch.backbones import base
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 (PROMPT,) = prompts(9)
@@ -96,7 +96,7 @@ def test_out_of_memory_while_drawing_takes_fewer_rows_and_gives_the_same(undistu
     engine = make_engine(max_rows=5)
     drawn = failing(engine_module.drawn, lambda i, _: i == when, torch.OutOfMemoryError("full"))
     monkeypatch.setattr(engine_module, "drawn", drawn)
-    monkeypatch.setattr(hf, "drawn", drawn)
+    monkeypatch.setattr(base, "drawn", drawn)
     if when == 0:  # the first prompt's first token: nothing runs that could make room
         for request in REQUESTS:
             engine.submit(request)

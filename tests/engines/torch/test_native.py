@@ -11,16 +11,19 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engines.torch.runs import GREEDY, count_calls, hf_greedy, make_engine, prompts, reference, write
+from engines.torch.runs import GREEDY, RULE, count_calls, hf_greedy, make_engine, make_head, prompts, reference, write
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch.backbones import native
+from reflective.engines.torch import TorchEngine
+from reflective.engines.torch.backbones import choose
+from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.backbones.fused import FusedBackbone
-from reflective.engines.torch.backbones.hf import DecodePlan, HFBackbone
-from reflective.engines.torch.backbones.native import PREFILL_COLUMNS, NativeBackbone, can_run_native, library
+from reflective.engines.torch.backbones.hf import HFBackbone
+from reflective.engines.torch.backbones.native import NativeBackbone, backbone, binding, library
+from reflective.engines.torch.backbones.native.backbone import PREFILL_COLUMNS
 from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.sampling import SamplingRows, drawn
 from reflective.errors import EngineError
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler when the package was installed")
 
@@ -51,7 +54,7 @@ def _instructions(request: pytest.FixtureRequest) -> Iterator[None]:
 def filled(backbone, lengths, rows=None):
     """Memory whose rows hold prompts of these lengths, by the backbone's own prefill."""
     kv = KVMemory(backbone.shape, rows or len(lengths), 256)
-    vocabulary = backbone.model.config.vocab_size
+    vocabulary = backbone.reader.model.config.vocab_size
     generator = torch.Generator().manual_seed(3)
     out = []
     for row, length in enumerate(lengths):
@@ -60,9 +63,23 @@ def filled(backbone, lengths, rows=None):
     return kv, out
 
 
+def compiled(model, layer=-2):
+    """The compiled step on this model."""
+    found, remark = choose(model, layer)
+    assert isinstance(found, NativeBackbone) and remark == ""
+    return found
+
+
+def fused(model, layer=-2):
+    """The operators on this model."""
+    found, remark = choose(model, layer, compiled=False)
+    assert isinstance(found, FusedBackbone) and remark == ""
+    return found
+
+
 def pair(case):
     family, overrides = SHAPES[case]
-    return NativeBackbone(tiny_model(family, **overrides)), FusedBackbone(tiny_model(family, **overrides))
+    return compiled(tiny_model(family, **overrides)), fused(tiny_model(family, **overrides))
 
 
 @pytest.mark.usefixtures("_instructions")
@@ -85,7 +102,7 @@ def test_prefill_and_decode_equal_the_operators(case):
 
 @pytest.mark.parametrize("layer", [0, 1, 2, -1])
 def test_the_feature_is_that_of_the_layer_asked_for(layer):
-    ours, theirs = NativeBackbone(tiny_model("qwen3"), layer), FusedBackbone(tiny_model("qwen3"), layer)
+    ours, theirs = compiled(tiny_model("qwen3"), layer), fused(tiny_model("qwen3"), layer)
     lengths = [5, 90]
     (kv, read), (other, expected) = filled(ours, lengths), filled(theirs, lengths)
     for (_, feature), (_, right) in zip(read, expected, strict=True):
@@ -95,25 +112,25 @@ def test_the_feature_is_that_of_the_layer_asked_for(layer):
 
 
 def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_batch():
-    backbone = NativeBackbone(tiny_model("qwen3"))
+    writer = compiled(tiny_model("qwen3"))
     lengths = [7, 3, 20, 40, 9, 2, 33, 5, 5, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
-    kv, _ = filled(backbone, lengths)
+    kv, _ = filled(writer, lengths)
     tokens = [*range(len(lengths))]
-    together, features = (t.clone() for t in backbone.decode(DecodePlan(tokens, lengths), kv))
-    alone, feature = backbone.decode(DecodePlan(tokens[:1], lengths[:1]), kv)
+    together, features = (t.clone() for t in writer.decode(DecodePlan(tokens, lengths), kv))
+    alone, feature = writer.decode(DecodePlan(tokens[:1], lengths[:1]), kv)
     assert torch.equal(together[0], alone[0])
     assert torch.equal(features[0], feature[0])
     kv.move(18, 0, lengths[18] + 1)
-    moved, _ = backbone.decode(DecodePlan(tokens[18:], lengths[18:]), kv)
+    moved, _ = writer.decode(DecodePlan(tokens[18:], lengths[18:]), kv)
     assert torch.equal(together[18], moved[0])
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_the_number_of_threads_changes_no_bit(threads):
     def run():
-        backbone = NativeBackbone(tiny_model("qwen3", hidden_size=50))
-        kv, read = filled(backbone, [7, 70, 20])
-        return torch.stack([logits for logits, _ in read]), backbone.decode(DecodePlan([1, 2, 3], [7, 70, 20]), kv)[0]
+        writer = compiled(tiny_model("qwen3", hidden_size=50))
+        kv, read = filled(writer, [7, 70, 20])
+        return torch.stack([logits for logits, _ in read]), writer.decode(DecodePlan([1, 2, 3], [7, 70, 20]), kv)[0]
 
     one = run()
     before = torch.get_num_threads()
@@ -138,14 +155,14 @@ SETTINGS = {
 @pytest.mark.usefixtures("_instructions")
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_tokens_are_those_that_the_operators_draw(settings):
-    backbone = NativeBackbone(tiny_model("qwen3", vocab_size=389))
-    kv, _ = filled(backbone, [5] * ROWS)
+    writer = compiled(tiny_model("qwen3", vocab_size=389))
+    kv, _ = filled(writer, [5] * ROWS)
     plan = DecodePlan([*range(ROWS)], [5] * ROWS)
     rows = SamplingRows.of(settings, 389, torch.device("cpu"))
     for seed in range(20):
         uniform = torch.rand((ROWS, kv.length), generator=torch.Generator().manual_seed(seed))
-        logits = backbone.decode(plan, kv)[0].clone()
-        tokens, logprobs, features = backbone.write(plan, kv, rows, uniform, None)
+        logits = writer.decode(plan, kv)[0].clone()
+        tokens, logprobs, features = writer.write(plan, kv, rows, uniform, None)
         expected, right = drawn(logits, rows, uniform[:, 6])
         assert tokens == expected
         assert logprobs == pytest.approx(right, abs=1e-4)
@@ -155,15 +172,15 @@ def test_tokens_are_those_that_the_operators_draw(settings):
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
 def test_the_ends_of_the_unit_interval_draw_possible_tokens(u):
     model = tiny_model("qwen3")
-    backbone = NativeBackbone(model)
-    kv, _ = filled(backbone, [5])
+    writer = compiled(model)
+    kv, _ = filled(writer, [5])
     with torch.no_grad():
-        logits = backbone.decode(DecodePlan([1], [5]), kv)[0]
+        logits = writer.decode(DecodePlan([1], [5]), kv)[0]
         # all but two tokens are far below what float32 can tell from 0
         keep = logits[0].topk(2).indices.tolist()
         model.get_output_embeddings().weight.mul_(1e4)
     rows = SamplingRows.of([Sampling()], model.config.vocab_size, torch.device("cpu"))
-    tokens, logprobs, _ = backbone.write(DecodePlan([1], [5]), kv, rows, torch.full((1, kv.length), u), None)
+    tokens, logprobs, _ = writer.write(DecodePlan([1], [5]), kv, rows, torch.full((1, kv.length), u), None)
     assert tokens[0] in keep and math.isfinite(logprobs[0])
 
 
@@ -236,19 +253,42 @@ def test_greedy_and_scores_at_the_end_of_the_memory():
     ("family", "overrides"),
     [("gemma", {}), ("phi3", {}), ("llama", {"head_dim": 24}), ("mistral", {"sliding_window": 8})],
 )
-def test_other_shapes_go_through_the_operators(family, overrides):
-    assert not can_run_native(tiny_model(family, **overrides))
+def test_other_shapes_go_through_the_operators_and_the_reason_is_said(family, overrides):
+    found, remark = choose(tiny_model(family, **overrides))
+    assert not isinstance(found, NativeBackbone)
+    assert "slower" in remark and "\n" not in remark
 
 
 def test_bfloat16_goes_through_the_operators():
-    assert not can_run_native(tiny_model("qwen3").to(torch.bfloat16))
+    found, remark = choose(tiny_model("qwen3").to(torch.bfloat16))
+    assert type(found) is FusedBackbone and "float32" in remark
+
+
+def test_projections_that_adapters_wrap_are_named_with_what_helps():
+    class Adapter(torch.nn.Module):
+        def __init__(self, base_layer):
+            super().__init__()
+            self.base_layer = base_layer
+
+        def forward(self, x):
+            return self.base_layer(x)
+
+    model = tiny_model("qwen3")
+    attention = model.get_decoder().layers[1].self_attn
+    attention.q_proj = Adapter(attention.q_proj)
+    found, remark = choose(model)
+    assert type(found) is HFBackbone and "merge_and_unload" in remark
+    engine = TorchEngine(model, tiny_tokenizer(), rule=RULE, head=make_head(tiny_model("qwen3")))
+    assert engine.remark == remark
+    for ours, theirs in zip(write(engine, SAMPLED), write(make_engine("qwen3"), SAMPLED), strict=True):
+        assert ours.token_ids == theirs.token_ids
 
 
 def test_without_the_library_everything_works_as_before(monkeypatch):
     expected = write(make_engine("qwen3"), SAMPLED)
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(backbone, "library", lambda: None)
     engine = make_engine("qwen3")
-    assert type(engine._backbone) is FusedBackbone
+    assert type(engine._backbone) is FusedBackbone and "C compiler" in engine.remark
     for ours, theirs in zip(write(engine, SAMPLED), expected, strict=True):
         assert ours.token_ids == theirs.token_ids
         assert [s.logit for s in ours.steps] == pytest.approx([s.logit for s in theirs.steps], abs=1e-4)
@@ -265,9 +305,9 @@ def _loaded_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_loaded_anew")
-@pytest.mark.parametrize("other", [[*native.LAYOUT[:-1], native.LAYOUT[-1] + 8], native.LAYOUT[:-1]])
+@pytest.mark.parametrize("other", [[*binding.LAYOUT[:-1], binding.LAYOUT[-1] + 8], binding.LAYOUT[:-1]])
 def test_a_library_from_other_sources_is_not_used(monkeypatch, other):
-    monkeypatch.setattr(native, "LAYOUT", other)
+    monkeypatch.setattr(binding, "LAYOUT", other)
     assert library() is None
 
 
@@ -277,7 +317,7 @@ def test_a_library_that_does_not_load_is_not_used(monkeypatch, error):
     def fail(_: str) -> ctypes.CDLL:
         raise error
 
-    monkeypatch.setattr(native.ctypes, "CDLL", fail)
+    monkeypatch.setattr(binding.ctypes, "CDLL", fail)
     assert library() is None
 
 
@@ -286,26 +326,26 @@ def test_the_generic_way_can_be_asked_for():
 
 
 def test_the_memory_of_keys_and_values_is_let_go():
-    backbone = NativeBackbone(tiny_model("qwen3"))
-    kv, _ = filled(backbone, [5])
+    writer = compiled(tiny_model("qwen3"))
+    kv, _ = filled(writer, [5])
     held = weakref.ref(kv)
     del kv
     gc.collect()
     assert held() is None
-    again, _ = filled(backbone, [7])  # and other memory at the same place is not taken for it
-    assert backbone.decode(DecodePlan([1], [7]), again)[0].isfinite().all()
+    again, _ = filled(writer, [7])  # and other memory at the same place is not taken for it
+    assert writer.decode(DecodePlan([1], [7]), again)[0].isfinite().all()
 
 
 def test_keys_that_rows_have_in_common_are_read_once_and_change_no_bit():
-    backbone = NativeBackbone(tiny_model("qwen3"))
-    kv, _ = filled(backbone, [37])
-    wide = KVMemory(backbone.shape, 20, 256)
+    writer = compiled(tiny_model("qwen3"))
+    kv, _ = filled(writer, [37])
+    wide = KVMemory(writer.shape, 20, 256)
     for row in range(20):
         wide.restore(kv.park(0, 37), row)
     tokens, positions = [*range(20)], [37] * 20
-    alone, features = (t.clone() for t in backbone.decode(DecodePlan(tokens, positions), wide))
+    alone, features = (t.clone() for t in writer.decode(DecodePlan(tokens, positions), wide))
     wide.data[:, :, 1:, :, :32] = torch.nan  # read in row 0 alone: whole groups of 16 positions
-    shared, shared_features = backbone.decode(DecodePlan(tokens, positions, [(0, 37)] * 20), wide)
+    shared, shared_features = writer.decode(DecodePlan(tokens, positions, [(0, 37)] * 20), wide)
     assert torch.equal(alone, shared)
     assert torch.equal(features, shared_features)
 

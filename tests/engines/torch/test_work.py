@@ -81,7 +81,7 @@ def test_a_prompt_longer_than_a_chunk_gives_the_same(family, config, monkeypatch
 def test_a_long_prompt_is_read_in_bounded_chunks_and_right():
     config = {"max_position_embeddings": 2048}
     engine, model = make_engine(config=config, compiled=False), reference(config=config)
-    forwards = count_calls(engine._backbone, "_chunk")
+    forwards = count_calls(engine._backbone.reader, "_chunk")
     prompt = (*torch.randint(0, 250, (1100,), generator=torch.Generator().manual_seed(1)).tolist(), THINK)
     (trajectory,) = write(engine, [Request(prompt, GREEDY, max_tokens=3, until="eos")])
     assert trajectory.token_ids == hf_greedy(model, prompt, 3)

@@ -12,7 +12,7 @@ pytest.importorskip("trl")
 
 from torch.nn.functional import log_softmax
 
-from reflective.engines.torch.backbones.fused import FusedBackbone
+from reflective.engines.torch.backbones.hf import HFBackbone
 from reflective.errors import EngineError
 from reflective.train.joint.rollouts import LOGPROBS, SCORE
 from reflective.train.joint.run import JointRun, prepare
@@ -100,7 +100,7 @@ def test_the_old_log_probabilities_are_those_that_were_sampled_from(tmp_path: Pa
 def test_weights_that_were_moved_are_refused(tmp_path: Path) -> None:
     run = made(tmp_path)
     engine = run.trainer.rollout_func.engine
-    assert isinstance(engine._backbone, FusedBackbone)
+    assert not isinstance(engine._backbone, HFBackbone)
     linear = run.trainer.model.model.layers[0].self_attn.o_proj
     linear.weight = torch.nn.Parameter(linear.weight.detach().clone())
     with pytest.raises(EngineError, match="make the engine last"):

@@ -20,9 +20,8 @@ from reflective.engines.base import Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.text import eos_ids_of
 from reflective.engines.tokens import TokenEngine
-from reflective.engines.torch.backbones.fused import FusedBackbone, can_fuse
-from reflective.engines.torch.backbones.hf import DecodePlan, HFBackbone
-from reflective.engines.torch.backbones.native import NativeBackbone, can_run_native
+from reflective.engines.torch.backbones import choose
+from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.batch import Rows
 from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.kv_manager import Room
@@ -55,7 +54,8 @@ class TorchEngine(TokenEngine):
     place, call `refresh`.
 
     `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
-    (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons.
+    (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why
+    one that is allowed can't be taken, "" where none is closed.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TorchEngine(TokenEngine):
         )
         self.model = model
         self.head = head.eval() if head is not None else None
-        self._backbone = _backbone(model, layer, fuse=fuse, compiled=compiled)
+        self._backbone, self.remark = choose(model, layer, fuse=fuse, compiled=compiled)
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self._vocabulary, self._device)
@@ -387,13 +387,6 @@ class TorchEngine(TokenEngine):
                     raise
                 self._scheduler.preempt(rows // 2)
                 self._rows.changed()
-
-
-def _backbone(model: Any, layer: int, *, fuse: bool, compiled: bool) -> HFBackbone:
-    """The fastest way to run the model, of those that are allowed."""
-    if fuse and compiled and can_run_native(model):
-        return NativeBackbone(model, layer)
-    return FusedBackbone(model, layer) if fuse and can_fuse(model) else HFBackbone(model, layer)
 
 
 def _context_length(model: Any) -> int:

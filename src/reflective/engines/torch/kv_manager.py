@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from reflective.engines.sequence import Running
-from reflective.engines.torch.backbones.hf import HFBackbone
+from reflective.engines.torch.backbones.base import Backbone
 from reflective.engines.torch.kv import KVMemory, Parked, ParkingLot
 from reflective.engines.torch.memory import available_memory
 from reflective.engines.torch.scheduler import Scheduler
@@ -23,7 +23,7 @@ PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
 class Room:
     """Rows of keys and values, filled by the backbone's prefill or from what is parked."""
 
-    def __init__(self, backbone: HFBackbone, context_length: int) -> None:
+    def __init__(self, backbone: Backbone, context_length: int) -> None:
         self._backbone, self._context_length = backbone, context_length
         self.kv: KVMemory | None = None
         self.parking = ParkingLot(0)

@@ -1,7 +1,7 @@
 """Any Hugging Face causal LM over our KV memory: its own forward, our cache, our attention.
 
 The way for every architecture that has decoder layers and calls attention through the attention interface of
-`transformers`. Architectures of the most common shape decode faster through `fused.py`, which prefills here, too.
+`transformers`. Architectures of the most common shape decode faster (`fused.py`, `native/`).
 
 Letters: B rows, Q query heads, G KV heads, D head size, T positions, N new positions, H hidden size, V vocabulary.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,45 +17,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
+from reflective.engines.torch.backbones.base import DecodePlan, PlanTensors, draw_next, head_logits
 from reflective.engines.torch.kv import KVMemory, KVShape
-from reflective.engines.torch.sampling import SamplingRows, drawn
+from reflective.engines.torch.sampling import SamplingRows
 from reflective.errors import EngineError
 from reflective.judge.heads.paper import SPRMHead
 
 ATTENTION = "reflective"
 PREFILL_CHUNK = 512  # positions a forward; bounds the memory that a long prompt takes
-
-
-@dataclass(frozen=True, slots=True)
-class DecodePlan:
-    """One decoding step of the first B rows."""
-
-    tokens: Sequence[int]  # (B,), the last sampled token of each row
-    positions: Sequence[int]  # (B,), where it goes
-    # (B,) or empty: a row that begins with the same positions, and how many; reading them there spares memory traffic
-    common: Sequence[tuple[int, int]] = ()
-
-    def tensors(self, kv: KVMemory) -> PlanTensors:
-        """The same, as a pass through the model needs it."""
-        device = kv.shape.device
-        table = torch.tensor([self.tokens, self.positions]).to(device)  # (2, B), one copy
-        tokens, positions = table[0], table[1]
-        length = max(self.positions) + 1
-        visible = None
-        if min(self.positions) + 1 < length:
-            visible = (torch.arange(length, device=device) <= positions.unsqueeze(1)).view(-1, 1, 1, length)
-        return PlanTensors(tokens, positions, kv.index(positions), length, visible)
-
-
-@dataclass(frozen=True, slots=True)
-class PlanTensors:
-    """What a pass of the first B rows reads."""
-
-    tokens: Tensor  # (B,) int64
-    positions: Tensor  # (B,) int64
-    index: Tensor  # (B·2G,) int64, where the new keys and values go (KVMemory.index)
-    length: int  # positions to attend to, of the longest row
-    visible: Tensor | None  # (B, 1, 1, length) bool; None: every row sees all of them
 
 
 class RowCache(Cache):
@@ -164,7 +132,7 @@ def kv_shape(model: PreTrainedModel) -> KVShape:
 
 
 class HFBackbone:
-    """Runs a Hugging Face model and catches the hidden state that the head reads.
+    """A `Backbone` that runs the Hugging Face model and catches the hidden state that the head reads.
 
     `layer` counts as in `hidden_states`: -2 is the state that enters the last decoder layer, -1 what leaves the final
     norm (design, section 1).
@@ -186,7 +154,7 @@ class HFBackbone:
         self.feature_layer = index
 
     def refresh(self) -> None:
-        """Take over what an optimizer has changed in place. Here every pass reads the model's own weights."""
+        """See `Backbone.refresh`; here every pass reads the model's own weights."""
 
     @contextmanager
     def _feature(self) -> Iterator[list[Tensor]]:
@@ -211,7 +179,7 @@ class HFBackbone:
             hook.remove()
 
     def prefill(self, ids: Sequence[int], kv: KVMemory, row: int) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of `ids` into a row; returns logits (V,) and feature (H,) of the last position."""
+        """See `Backbone.prefill`."""
         for begin in range(0, len(ids), PREFILL_CHUNK):
             logits, features = self._chunk(ids, begin, kv, row, keep=1)
         return logits[-1], features[-1]
@@ -219,10 +187,7 @@ class HFBackbone:
     def read(
         self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
     ) -> tuple[Tensor, list[float]]:
-        """Features (n, H) at the ascending indices `features_at` into `ids`; uses row 0 of `kv`.
-
-        With `logprobs` also the log-probability of each of `ids` but the first, given what stands before it.
-        """
+        """See `Backbone.read`."""
         features: list[Tensor] = []
         found: list[float] = []
         for begin in range(0, len(ids), PREFILL_CHUNK):
@@ -256,7 +221,7 @@ class HFBackbone:
         return out.logits[0], caught[0][0]
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
-        """One token for each of the first B rows: logits (B, V) and features (B, H)."""
+        """See `Backbone.decode`."""
         step = plan.tensors(kv)
         visible = step.visible
         if visible is None:
@@ -275,17 +240,10 @@ class HFBackbone:
     def write(
         self, plan: DecodePlan, kv: KVMemory, settings: SamplingRows, uniform: Tensor, seen: Tensor | None
     ) -> tuple[list[int], list[float], Tensor]:
-        """`decode`, and the next token of each row with its log-probability; see `sampling.draw`.
-
-        `uniform` (R, T) holds the number that draws the token at each place of each row. The features (B, H) are valid
-        until the next pass.
-        """
+        """See `Backbone.write`."""
         logits, features = self.decode(plan, kv)
-        places = torch.tensor(plan.positions, device=uniform.device).unsqueeze(1) + 1
-        numbers = uniform[: len(plan.tokens)].gather(1, places).squeeze(1)
-        return *drawn(logits, settings, numbers, seen), features
+        return *draw_next(logits, plan, settings, uniform, seen), features
 
     def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
-        """MLP(h) of the chosen rows of the features (B, H), without what a head adds of log-probabilities."""
-        logits: list[float] = head.mlp(features[rows]).tolist()
-        return logits
+        """See `Backbone.score`."""
+        return head_logits(head, features, rows)

@@ -18,22 +18,30 @@
 #define CHUNK 128          /* tokens of the vocabulary that are summed together */
 #define MAX_HEAD_SIZE 256
 
+typedef struct { /* M rows (outputs), K columns (inputs); see matrix.py */
+    const void *data;
+    const float *scale;
+    int32_t kind, rows, columns;
+} Matrix;
+
+enum { DENSE = 0 }; /* kinds: float32, (M, K) */
+
 typedef struct {
     const float *input_norm; /* (H) */
-    const float *qkv;        /* ((Q + 2G)·D, H) */
     const float *qkv_bias;   /* ((Q + 2G)·D) or null */
     const float *qk_norm;    /* (Q + G, D) or null */
-    const float *out;        /* (H, Q·D) */
     const float *post_norm;  /* (H) */
-    const float *gate_up;    /* (2I, H) */
-    const float *down;       /* (H, I) */
+    Matrix qkv;              /* ((Q + 2G)·D, H) */
+    Matrix out;              /* (H, Q·D) */
+    Matrix gate_up;          /* (2I, H) */
+    Matrix down;             /* (H, I) */
 } Layer;
 
 typedef struct {
     const Layer *layer;
-    const float *embedding;  /* (V, H) */
     const float *final_norm; /* (H) */
-    const float *lm_head;    /* (V, H) */
+    Matrix embedding;        /* (V, H) */
+    Matrix lm_head;          /* (V, H) */
     int32_t layers, hidden, inner, queries, groups, size, vocabulary;
     int32_t feature_layer;   /* the layer whose input is the feature; `layers` for what leaves the final norm */
     float eps;
@@ -158,7 +166,7 @@ static int narrow = 0;
 /* What `__init__.py` must agree on before it uses this library, ended by 0. */
 const int32_t *reflective_layout(void)
 {
-    static const int32_t layout[] = {PANEL, CHUNK, MAX_HEAD_SIZE, sizeof(Layer), sizeof(Model), sizeof(Memory),
+    static const int32_t layout[] = {PANEL, CHUNK, MAX_HEAD_SIZE, sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Memory),
                                      sizeof(Columns), sizeof(Work), sizeof(Draw), sizeof(Head), 0};
     return layout;
 }

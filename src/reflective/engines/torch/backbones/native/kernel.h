@@ -367,7 +367,7 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
         for (int i = FIRST(H); i < LAST(H); i++)
             for (int c = 0; c < P * PANEL; c++)
                 work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] =
-                    c < C ? m->embedding[in->tokens[c] * H + i] : 0.0f;
+                    c < C ? ((const float *)m->embedding.data)[in->tokens[c] * H + i] : 0.0f;
 #pragma omp barrier
         for (int l = 0; l < m->layers; l++) {
             const Layer *w = &m->layer[l];
@@ -376,7 +376,7 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
                     for (int c = 0; c < C; c++)
                         work->features[(size_t)c * H + i] = work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
             NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
-            NAME(product)(w->qkv, normed, w->qkv_bias, 0, work->qkv, FIRST_ROW(heads * D), LAST_ROW(heads * D),
+            NAME(product)(w->qkv.data, normed, w->qkv_bias, 0, work->qkv, FIRST_ROW(heads * D), LAST_ROW(heads * D),
                           heads * D, H, P);
 #pragma omp barrier
             for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
@@ -388,12 +388,12 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
             for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
                 NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C);
 #pragma omp barrier
-            NAME(product)(w->out, work->attended, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, QD, P);
+            NAME(product)(w->out.data, work->attended, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, QD, P);
 #pragma omp barrier
             NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
-            NAME(gated_product)(w->gate_up, normed, work->inner, FIRST_ROW(I), LAST_ROW(I), I, H, P);
+            NAME(gated_product)(w->gate_up.data, normed, work->inner, FIRST_ROW(I), LAST_ROW(I), I, H, P);
 #pragma omp barrier
-            NAME(product)(w->down, work->inner, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, I, P);
+            NAME(product)(w->down.data, work->inner, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, I, P);
 #pragma omp barrier
         }
         if (from < P) {
@@ -404,7 +404,7 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
                     for (int i = 0; i < H; i++)
                         work->features[(size_t)c * H + i] =
                             normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
-            NAME(product)(m->lm_head, normed, 0, 0, work->logits, FIRST_ROW(V), LAST_ROW(V), V, H, last);
+            NAME(product)(m->lm_head.data, normed, 0, 0, work->logits, FIRST_ROW(V), LAST_ROW(V), V, H, last);
 #pragma omp barrier
         }
         if (draw) {

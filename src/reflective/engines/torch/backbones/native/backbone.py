@@ -1,0 +1,272 @@
+"""The compiled step as a backbone.
+
+Letters: B rows, C columns, H hidden size, Q query heads, G KV heads, D head size, I intermediate size, T positions,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import addressof, byref, c_double, c_int64
+from typing import TYPE_CHECKING
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from reflective.engines.torch.backbones.base import DecodePlan, draw_next, head_logits
+from reflective.engines.torch.backbones.decoder import Decoder, LayerWeights
+from reflective.engines.torch.backbones.hf import HFBackbone
+from reflective.engines.torch.backbones.native.binding import (
+    CHUNK,
+    HEAD_SIZE_MULTIPLE,
+    KINDS,
+    MATRICES,
+    MAX_HEAD_SIZE,
+    PANEL,
+    VECTORS,
+    Columns,
+    Draw,
+    Head,
+    Layer,
+    MatrixPointer,
+    Memory,
+    Model,
+    Work,
+    library,
+)
+from reflective.engines.torch.kv import KVMemory
+from reflective.engines.torch.matrix import Matrix
+from reflective.engines.torch.sampling import SamplingRows
+from reflective.judge.heads.paper import SPRMHead
+
+if TYPE_CHECKING:
+    _Integers = ctypes.Array[c_int64]
+
+PREFILL_COLUMNS = 64  # positions of a prompt in one pass: what the second-level cache holds
+
+
+def obstacle(decoder: Decoder) -> str | None:
+    """Why the compiled step can't run the model; None where it can."""
+    if library() is None:
+        return "the compiled step is not built here; install a C compiler, then reflective again"
+    size = decoder.shape.head_size
+    if size > MAX_HEAD_SIZE or size % HEAD_SIZE_MULTIPLE:
+        return f"its heads have {size} numbers, and the compiled step knows multiples of {HEAD_SIZE_MULTIPLE}"
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in decoder.model.parameters()):
+        return "the compiled step knows float32 on a CPU"
+    return None
+
+
+class NativeBackbone:
+    """A `Backbone` that prefills and decodes by `decode.c`, and draws where no row asks for more than a temperature."""
+
+    def __init__(self, reader: HFBackbone, decoder: Decoder) -> None:
+        found = library()
+        assert found is not None, "obstacle() was not asked"
+        self.reader, self.decoder, self.shape = reader, decoder, decoder.shape
+        self.read = reader.read
+        self._library = found
+        # tensors whose memory the structs point into
+        self._held: list[Tensor] = []
+        layers = (Layer * self.shape.layers)(*[self._layer(layer) for layer in decoder.layers])
+        self._vocabulary, self._hidden = decoder.lm_head.data.shape
+        self._model = Model(
+            layers,
+            self._point(decoder.final_norm),
+            self._matrix(decoder.embedding),
+            self._matrix(decoder.lm_head),
+            self.shape.layers,
+            self._hidden,
+            decoder.intermediate,
+            decoder.query_heads,
+            self.shape.heads,
+            self.shape.head_size,
+            self._vocabulary,
+            reader.feature_layer,
+            decoder.eps,
+        )
+        self._buffers: dict[str, Tensor] = {}
+        self._work = Work()
+        self._memory = Memory()
+        self._memory_of: ref[KVMemory] | None = None
+        self._prepared = (0, 0, 0, 0)
+        self._head = Head()
+        self._head_of: SPRMHead | None = None  # the head that was used last
+        self._parts = torch.empty(0)
+        self._inverse_of: SamplingRows | None = None
+        self._inverse = torch.empty(0)  # 1 / temperature of each column, of `_inverse_of`
+
+    def _point(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        tensor = tensor.contiguous()
+        self._held.append(tensor)
+        return tensor.data_ptr()
+
+    def _matrix(self, matrix: Matrix) -> MatrixPointer:
+        rows, columns = matrix.data.shape
+        return MatrixPointer(self._point(matrix.data), self._point(matrix.scale), KINDS[matrix.kind], rows, columns)
+
+    def _layer(self, layer: LayerWeights) -> Layer:
+        vectors = (self._point(getattr(layer, name)) for name in VECTORS)
+        return Layer(*vectors, *(self._matrix(getattr(layer, name)) for name in MATRICES))
+
+    def refresh(self) -> None:
+        """See `Backbone.refresh`; of the head, the bias is held by value."""
+        self.decoder.refresh()
+        self._head_of = None
+
+    # ---- memory
+
+    def _prepare(self, kv: KVMemory, columns: int, logits: int) -> None:
+        """Point at the KV memory, and make room for so many columns, with logits for so many of them."""
+        if self._memory_of is None or self._memory_of() is not kv:
+            cosine, sine = self.decoder.angles(kv.length)
+            self._memory = Memory(kv.data.data_ptr(), cosine.data_ptr(), sine.data_ptr(), kv.rows, kv.length)
+            self._memory_of = ref(kv)
+        inner, drawn, threads = -(-columns // PANEL) * PANEL, -(-logits // PANEL) * PANEL, torch.get_num_threads()
+        if self._prepared == (inner, drawn, threads, kv.length):
+            return
+        chunks = -(-self._vocabulary // CHUNK)
+        heads = self.decoder.query_heads * self.shape.head_size
+        room = {
+            "x": inner * self._hidden,
+            "qkv": inner * (heads + 2 * self.shape.heads * self.shape.head_size),
+            "attended": inner * heads,
+            "inner": inner * self.decoder.intermediate,
+            "logits": drawn * self._vocabulary,
+            "features": inner * self._hidden,
+            "normed": threads * inner * self._hidden,
+            "scores": threads * kv.length,
+            "peaks": drawn * chunks,
+            "weights": drawn * chunks,
+            "plain": drawn * chunks,
+        }
+        for name, size in room.items():
+            held = self._buffers.get(name)
+            if held is None or held.numel() < size:
+                self._buffers[name] = held = torch.zeros(size)
+                setattr(self._work, name, held.data_ptr())
+        self._work.normed_size = inner * self._hidden
+        self._work.threads = threads
+        self._prepared = (inner, drawn, threads, kv.length)
+
+    def _run(self, columns: Columns, draw: Draw | None = None) -> None:
+        self._library.reflective_forward(
+            byref(self._model),
+            byref(self._memory),
+            byref(columns),
+            byref(self._work),
+            None if draw is None else byref(draw),
+        )
+
+    # ---- the three ways to use it
+
+    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int) -> tuple[Tensor, Tensor]:
+        """See `Backbone.prefill`."""
+        for begin in range(0, len(ids), PREFILL_COLUMNS):
+            chunk = ids[begin : begin + PREFILL_COLUMNS]
+            count, last = len(chunk), begin + PREFILL_COLUMNS >= len(ids)
+            panels = -(-count // PANEL)
+            self._prepare(kv, count, PANEL)
+            tokens, rows, positions = _integers(chunk), _integers([row] * count), _integers(range(begin, begin + count))
+            wanted = panels - 1 if last else panels
+            self._run(_columns(tokens, rows, positions, shared_rows=True, logits_from=wanted))
+        logits = self._buffers["logits"][: self._vocabulary * PANEL].view(self._vocabulary, PANEL)
+        features = self._buffers["features"][: count * self._hidden].view(count, self._hidden)
+        return logits[:, (count - 1) % PANEL].clone(), features[-1].clone()
+
+    def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
+        """See `Backbone.decode`."""
+        count = len(plan.tokens)
+        self._prepare(kv, count, count)
+        tokens, rows, positions = _integers(plan.tokens), _integers(range(count)), _integers(plan.positions)
+        common = _common(plan)  # held here: the struct only points
+        self._run(_columns(tokens, rows, positions, *common))
+        panels = -(-count // PANEL)
+        logits = self._buffers["logits"][: panels * PANEL * self._vocabulary].view(panels, self._vocabulary, PANEL)
+        return logits.transpose(1, 2).reshape(-1, self._vocabulary)[:count], self._caught(count)
+
+    def write(
+        self, plan: DecodePlan, kv: KVMemory, settings: SamplingRows, uniform: Tensor, seen: Tensor | None
+    ) -> tuple[list[int], list[float], Tensor]:
+        """See `Backbone.write`; in one pass, unless a row asks for more than a temperature."""
+        if settings.filtered or settings.penalized:
+            logits, features = self.decode(plan, kv)
+            return *draw_next(logits, plan, settings, uniform, seen), features
+        count, stride = len(plan.tokens), uniform.stride(0)
+        self._prepare(kv, count, count)
+        tokens, rows, positions = _integers(plan.tokens), _integers(range(count)), _integers(plan.positions)
+        places = _integers([row * stride + position + 1 for row, position in enumerate(plan.positions)])
+        if self._inverse_of is not settings:
+            self._inverse = torch.ones(-(-count // PANEL) * PANEL)
+            torch.reciprocal(settings.temperature.squeeze(1), out=self._inverse[:count])
+            self._inverse_of = settings
+        drawn, logprobs = (c_int64 * count)(), (c_double * count)()
+        draw = Draw(
+            uniform.data_ptr(),
+            self._inverse.data_ptr(),
+            settings.greedy.data_ptr(),
+            addressof(drawn),
+            addressof(logprobs),
+            addressof(places),
+            settings.tempered,
+        )
+        common = _common(plan)  # held here: the struct only points
+        self._run(_columns(tokens, rows, positions, *common), draw)
+        return list(drawn), list(logprobs), self._caught(count)
+
+    def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
+        """See `Backbone.score`."""
+        if self._head_of is not head:
+            weights = (head.hidden.weight, head.hidden.bias, head.output.weight, head.output.bias)
+            if any(w.dtype != torch.float32 or w.device.type != "cpu" or not w.is_contiguous() for w in weights):
+                return head_logits(head, features, rows)
+            pointers = [w.data_ptr() for w in weights[:3]]
+            self._head = Head(*pointers, weights[3].item(), head.hidden_size, head.hidden.out_features)
+            self._head_of = head
+        count, features = len(rows), features.contiguous()  # a prompt's feature is one row, seen as several
+        if self._parts.numel() < count * self._head.inner:
+            self._parts = torch.empty(count * self._head.inner)
+        chosen, logits = _integers(rows), (c_double * count)()
+        self._library.reflective_head(
+            byref(self._head),
+            features.data_ptr(),
+            addressof(chosen),
+            count,
+            self._parts.data_ptr(),
+            addressof(logits),
+            self._work.threads,
+        )
+        return list(logits)
+
+    def _caught(self, count: int) -> Tensor:
+        return self._buffers["features"][: count * self._hidden].view(count, self._hidden)
+
+
+def _integers(values: Sequence[int]) -> _Integers:
+    return (c_int64 * len(values))(*values)
+
+
+def _common(plan: DecodePlan) -> tuple[_Integers, _Integers] | tuple[None, None]:
+    if not plan.common:
+        return None, None
+    return _integers([row for row, _ in plan.common]), _integers([length for _, length in plan.common])
+
+
+def _columns(
+    tokens: _Integers,
+    rows: _Integers,
+    positions: _Integers,
+    common_rows: _Integers | None = None,
+    common: _Integers | None = None,
+    *,
+    shared_rows: bool = False,
+    logits_from: int = 0,
+) -> Columns:
+    """Points at the arrays, which must outlive it."""
+    arrays = (tokens, rows, positions, common_rows, common)
+    pointers = [addressof(array) if array is not None else None for array in arrays]
+    return Columns(*pointers, len(tokens), shared_rows, logits_from)
