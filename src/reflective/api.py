@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from reflective.engines import check_engine, make_engine, serve_engine
 from reflective.engines.base import Engine, Sampling
+from reflective.engines.driver import Driver
 from reflective.errors import CheckpointError, EngineError, InputError
-from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate
+from reflective.judge.aggregate import aggregate
 from reflective.search import (
     Answers,
     Interrupts,
@@ -66,11 +67,12 @@ _SETTINGS = ("seed", "max_tokens", "answer_tokens")
 
 
 class Reflective:
-    """A model with its engine. Not thread-safe: one problem, or one `solve_many`, at a time."""
+    """A model with its engine. It may be used from several threads: each call gets its own trajectories' events, and
+    what it returns does not depend on what else goes on."""
 
     def __init__(self, engine: Engine, *, calibration: Calibrated | None = None) -> None:
         self.engine = engine
-        self.calibration = calibration if calibration is not None else getattr(engine, "calibration", None)
+        self.calibration = calibration if calibration is not None else engine.calibration
 
     @classmethod
     def from_pretrained(
@@ -136,7 +138,7 @@ class Reflective:
     def _plan(self, options: Options) -> tuple[int, Strategy, Settings]:
         """`plan`, refused where it ranks by scores and the engine's servers send none."""
         k, strategy, settings = plan(options)
-        remark = getattr(self.engine, "remark", "")
+        remark = self.engine.remark
         if remark and not self.engine.scored and strategy.name not in WITHOUT_SCORES:
             raise EngineError(f"the strategy {strategy.name!r} ranks by step scores. {remark}")
         return k, strategy, settings
@@ -163,7 +165,7 @@ class Reflective:
         if (response is None) == (response_ids is None):
             raise InputError("give the response as either response or response_ids.")
         engine: Any = self.engine
-        if not hasattr(engine, "score") or not hasattr(engine, "tokenizer"):
+        if not engine.reads:
             raise EngineError(f"the engine of {engine.name!r} can't score given text; use the engine torch.")
         if not engine.scored:
             raise CheckpointError(f"{engine.name!r} has no SPRM head, so nothing can be scored.")
@@ -180,18 +182,18 @@ class Reflective:
         opening = engine.rule.think_id
         if messages is not None and answer[:1] == [opening]:  # the template has opened the thinking already
             ids = ids[: len(ids) - 1 - ids[::-1].index(opening)]
-        steps = engine.score(ids, answer)
+        steps = Driver.of(engine).call(lambda engine: engine.score(ids, answer))
         return ScoredResponse(
             step_positions=tuple(step.position for step in steps),
             step_scores=tuple(step.score for step in steps),
-            score=aggregate((step.logit for step in steps), getattr(engine, "aggregation", DEFAULT_AGGREGATION)),
+            score=aggregate((step.logit for step in steps), engine.aggregation),
         )
 
     # ---- life
 
     def close(self) -> None:
-        """Give back the engine's memory."""
-        self.engine.close()
+        """Give back the engine's memory. What is being written in other threads fails."""
+        Driver.of(self.engine).close()
 
     def __enter__(self) -> Reflective:
         return self
@@ -241,7 +243,7 @@ def _messages(value: Any) -> list[dict[str, str]]:
 
 
 def _ids(name: str, value: Any, engine: Any) -> list[int]:
-    size = int(engine.model.get_input_embeddings().weight.shape[0])
+    size = engine.vocabulary
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise InputError(f"{name} must be a list of token ids; got {type(value).__name__}.")
     for token in value:

@@ -94,7 +94,7 @@ def load_model(args: argparse.Namespace, *, require_head: bool = True, **engine_
             require_head=require_head,
             **engine_options,
         )
-    if remark := getattr(model.engine, "remark", ""):
+    if remark := model.engine.remark:
         say(f"note: {remark}")
     return model
 

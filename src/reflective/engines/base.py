@@ -1,18 +1,23 @@
 """The contract between whoever wants trajectories and whoever writes them.
 
-Three verbs, so that a strategy can steer while trajectories are being written: `submit`, `cancel`, `step`.
-An engine promises that each step is scored in the pass that wrote it, that a continuation does not pay for its
-prefix again while the engine still holds it, and that a failed trajectory is data, not a crash.
+Four verbs, so that a strategy can steer while trajectories are being written: `submit`, `fork`, `cancel`, `step`.
+An engine promises that each step is scored in the pass that wrote it, that a continuation or a fork does not pay for
+its prefix again while the engine still holds it, and that a failed trajectory is data, not a crash.
+
+`reflective.engines.driver.Driver` is the one place that calls `step`; everything else goes through it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from reflective.errors import InputError
-from reflective.types import Trajectory
+from reflective.errors import ContextError, EngineError, InputError
+from reflective.types import Step, Trajectory
+
+MAX_ROWS = 64  # trajectories written at once by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +49,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One trajectory to write: a prompt, or (with `parent`) the continuation of a finished one.
+    """One trajectory to write: from a prompt, or from what another one, `parent`, has written.
+
+    With `parent` alone it continues a finished trajectory. With `at`, it is a fork: it begins with the first `at`
+    response tokens of a finished or running one, with their steps, scores and log-probabilities. The prompt is the
+    parent's in both cases, whatever `prompt_ids` says.
 
     `until` says where to stop: "think_end" at `</think>`, "eos" at the end of the answer. `max_tokens` bounds the
-    tokens of this request. `index` is the caller's number for the trajectory, given back in it. The trajectory is a
-    function of the prompt, the sampling and `seed` alone, not of what else is being written.
+    tokens that this request adds. `index` is the caller's number for the trajectory, given back in it. The trajectory
+    is a function of the prompt (or the prefix), the sampling and `seed` alone, not of what else is being written.
     """
 
     prompt_ids: tuple[int, ...]
@@ -58,6 +67,7 @@ class Request:
     until: Literal["think_end", "eos"] = "think_end"
     parent: int | None = None
     index: int = 0
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,10 @@ Event = Text | StepScored | Finished
 
 
 class Engine(ABC):
-    """Writes scored trajectories. Not thread-safe: one caller drives `step`."""
+    """Writes scored trajectories. Not thread-safe: one thread at a time, which is what a `Driver` sees to.
+
+    `check`, `encode_prompt` and `encode_messages` are the exceptions; they may be called from any thread.
+    """
 
     name: str
     """The model, as the user named it."""
@@ -97,20 +110,68 @@ class Engine(ABC):
     """Whether trajectories carry step scores."""
     context_length: int
     """Prompt and completion together, in tokens."""
+    max_rows: int = MAX_ROWS
+    """Trajectories written at once, at most; more may be submitted, and wait."""
+    aggregation: str = "geometric_mean"
+    """How step scores become a trajectory's score (see `reflective.judge.aggregate`)."""
+    calibration: Any = None
+    """What turns a strategy's evidence into a probability (`reflective.search.attempt.Calibrated`); None: nothing."""
+    remark: str = ""
+    """What a user should know before a search, such as why there are no scores; "" where there is nothing to say."""
+    reads: bool = False
+    """Whether `score` reads a given response; needs a tokenizer."""
+    dtype: str = ""
+    """The number type that the model computes in, where the engine knows it."""
+    tokenizer: Any = None
+    """The model's Hugging Face tokenizer, where the engine has one."""
+    vocabulary: int = 0
+    """Token ids run from 0 to `vocabulary` - 1; 0 where the engine does not know."""
 
     @abstractmethod
     def encode_prompt(self, problem: str) -> tuple[int, ...]:
         """Token ids of the problem in the model's chat template, with the thinking opened."""
 
+    def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+        """Token ids of a chat in the model's template, with the thinking opened."""
+        raise EngineError(f"the engine of {self.name!r} has no chat template.")
+
+    def check(self, request: Request) -> None:
+        """Raise `InputError` or `ContextError` for a request that `submit` would refuse whatever else it holds."""
+        if request.max_tokens < 1:
+            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        if request.parent is not None:
+            return
+        if request.at is not None:
+            raise InputError(f"at is {request.at}, but no parent is named; a fork needs one.")
+        if not request.prompt_ids:
+            raise InputError("the prompt is empty; there must be at least one token.")
+        self.check_room(len(request.prompt_ids), 0)
+
+    def check_room(self, prompt_tokens: int, written: int) -> None:
+        """Raise `ContextError` where the context has no room for a token after so many."""
+        if self.context_length - prompt_tokens - written < 1:
+            prefix = f" and what was written so far {written:,}" if written else ""
+            raise ContextError(
+                f"the prompt has {prompt_tokens:,} tokens{prefix}, but {self.name!r} reads at most "
+                f"{self.context_length:,} with the answer. Shorten the problem."
+            )
+
     @abstractmethod
     def submit(self, request: Request) -> int:
-        """Queue a request and return its id. Raises `ContextError` if the prompt leaves no room, `InputError`."""
+        """Queue a request and return its id. Raises `ContextError` if there is no room for a token, `InputError`."""
+
+    def fork(self, id: int, at: int, request: Request | None = None) -> int:
+        """Queue a trajectory that begins with the first `at` response tokens of `id`, finished or running.
+
+        `request` says how it goes on: its seed, sampling, budget, end and index. Raises as `submit` does.
+        """
+        return self.submit(replace(request or Request(()), parent=id, at=at))
 
     @abstractmethod
     def cancel(self, id: int) -> None:
         """Stop trajectory `id`: it finishes with reason "cancelled" in the next `step`.
 
-        For a finished one: forget what is held for its continuation. An unknown id is ignored.
+        For a finished one: forget what is held for its continuations and forks. An unknown id is ignored.
         """
 
     @abstractmethod
@@ -121,6 +182,14 @@ class Engine(ABC):
     @abstractmethod
     def busy(self) -> bool:
         """Whether any request is waiting or running."""
+
+    def score(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> tuple[Step, ...]:
+        """Steps of a response that somebody else wrote. Raises `EngineError` where the engine only writes."""
+        raise EngineError(f"the engine of {self.name!r} can't score given text; use the engine torch.")
+
+    def take_features(self, id: int) -> tuple[list[int], Any]:
+        """Step token positions and features (n, H) of the n steps of a finished trajectory, once."""
+        raise InputError(f"the engine of {self.name!r} keeps no features.")
 
     def close(self) -> None:
         """Give back memory, processes and connections. The engine can't be used afterwards."""

@@ -127,7 +127,7 @@ class ServedEngine(TokenEngine):
             self._finish(sequence, reason)
 
     def _append(self, sequence: Running, one: Drawn) -> None:
-        if not 0 <= one.token < self._vocabulary:
+        if not 0 <= one.token < self.vocabulary:
             raise EngineError(f"the server wrote the token id {one.token}, which {self.name!r} does not have.")
         if self.scored and len(one.slots) < 2:
             raise EngineError(f"a token came with no step scores beside it, though {self.name!r} was served with them.")

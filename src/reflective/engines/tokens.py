@@ -13,7 +13,7 @@ from typing import Any
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
 from reflective.engines.sequence import Running
 from reflective.engines.text import encode_chat, text_decoder
-from reflective.errors import ContextError, EngineError, InputError
+from reflective.errors import EngineError, InputError
 from reflective.judge.aggregate import aggregate, sigmoid
 from reflective.judge.format import StepRule, StepTracker
 from reflective.judge.logprobs import LogprobTerms
@@ -41,7 +41,7 @@ class TokenEngine(Engine):
         self.scored, self.aggregation, self.calibration = scored, aggregation, calibration
         self.context_length = context_length
         self._logprob_terms = logprob_terms
-        self._vocabulary, self._eos_ids = vocabulary, eos_ids
+        self.vocabulary, self._eos_ids = vocabulary, eos_ids
         self._marks = rule.marks if rule is not None else frozenset()
         self._decode = text_decoder(tokenizer)
         self._ids = itertools.count()
@@ -61,26 +61,23 @@ class TokenEngine(Engine):
 
     # ---- requests
 
+    def check(self, request: Request) -> None:
+        """As `Engine.check`; also every token id of a prompt exists."""
+        super().check(request)
+        if request.parent is None:
+            self._check_ids(request.prompt_ids)
+
     def _open(self, request: Request) -> Running:
         """The trajectory that a request asks for; its limit never leads beyond the context."""
-        if request.max_tokens < 1:
-            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        self.check(request)
         sequence = self._start(request) if request.parent is None else self._continue(request, request.parent)
         written = len(sequence.token_ids)
+        self.check_room(len(sequence.prompt_ids), written)
         room = self.context_length - len(sequence.prompt_ids) - written
-        if room < 1:
-            thinking = f" and what was written so far {written:,}" if written else ""
-            raise ContextError(
-                f"the prompt has {len(sequence.prompt_ids):,} tokens{thinking}, but {self.name!r} reads at most "
-                f"{self.context_length:,} with the answer. Shorten the problem."
-            )
         sequence.limit = min(sequence.limit, written + room)
         return sequence
 
     def _start(self, request: Request) -> Running:
-        if not request.prompt_ids:
-            raise InputError("the prompt is empty; there must be at least one token.")
-        self._check_ids(request.prompt_ids)
         tracker = StepTracker(self.rule, request.prompt_ids) if self.rule is not None else None
         return Running(next(self._ids), request, request.prompt_ids, tracker, request.max_tokens)
 
@@ -91,9 +88,9 @@ class TokenEngine(Engine):
         return parent.continued(next(self._ids), request)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
-        bad = next((t for t in ids if not 0 <= t < self._vocabulary), None)
+        bad = next((t for t in ids if not 0 <= t < self.vocabulary), None)
         if bad is not None:
-            raise InputError(f"token id {bad} does not exist; this model knows 0 to {self._vocabulary - 1}.")
+            raise InputError(f"token id {bad} does not exist; this model knows 0 to {self.vocabulary - 1}.")
 
     # ---- steps and text
 

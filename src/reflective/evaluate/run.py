@@ -96,7 +96,7 @@ class Plan:
                 "texts": self.texts,
                 **self.engine_options,
                 "engine": type(engine).__name__,
-                "dtype": str(getattr(getattr(engine, "model", None), "dtype", "")),
+                "dtype": engine.dtype,
             },
             problems=len(problems),
             digest=digest_of(problems),
@@ -144,7 +144,7 @@ def run_benchmark(
             strategy=plan.strategy,
             settings=plan.settings,
             calibration=calibration,
-            in_flight=max(ROWS_IN_FLIGHT, getattr(engine, "max_rows", 0)),  # so that the engine is always full
+            in_flight=max(ROWS_IN_FLIGHT, engine.max_rows),  # so that the engine is always full
         )
         _beside(solutions, keep)
     return folder / RECORDS

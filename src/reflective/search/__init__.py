@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from reflective.engines.driver import Interrupts
 from reflective.errors import InputError
 from reflective.search.base import Answers, Choice, Steering, Strategy
 from reflective.search.best_of_n import BestOfN
 from reflective.search.drive import solve, stream
 from reflective.search.events import Answering, Finished, SearchEvent, Solved, Started, StepScored, Text
-from reflective.search.interrupts import Interrupts
 from reflective.search.majority import Majority
 from reflective.search.many import solve_many
 from reflective.search.settings import Settings, resolve_effort, trajectory_seed

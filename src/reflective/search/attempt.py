@@ -1,13 +1,18 @@
-"""One problem under way: it carries a strategy's wishes to the engine and the engine's events to the strategy."""
+"""One problem under way: it carries a strategy's wishes to the engine and the engine's events to the strategy.
+
+Events are handled on the thread that drives the engine, between two of its steps; everything else happens on the thread
+that wants the solution. The client's lock keeps the two apart.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal, Protocol
 
-from reflective.engines.base import Engine, Event, Finished, Request, StepScored
+from reflective.engines.base import Event, Finished, Request, StepScored
+from reflective.engines.driver import Client
 from reflective.errors import InputError
 from reflective.search.base import Choice, Strategy
 from reflective.search.events import Answering, SearchEvent, Started
@@ -34,27 +39,32 @@ class Calibrated(Protocol):
 
 
 class Attempt:
-    """The state of one problem. `begin` it, feed it the engine's events through `handle` until it is `done`."""
+    """The state of one problem: `begin` it, and let its client advance until it is `done`.
+
+    `tell` is called with everything that happens, in order.
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        client: Client,
         problem: str | Problem,
         k: int,
         strategy: Strategy,
         settings: Settings,
         calibration: Calibrated | None = None,
+        tell: Callable[[SearchEvent], None] | None = None,
     ) -> None:
         self.problem = check_problem(problem)
         self.k = strategy.budget(k)
-        self._engine, self._strategy, self._settings, self._calibration = engine, strategy, settings, calibration
-        self._prompt_ids = engine.encode_prompt(self.problem.text)
-        self._budgets = settings.budgets(engine, len(self._prompt_ids))
-        self._running: dict[int, tuple[int, Phase]] = {}  # the engine's id -> index and phase
-        self._held: dict[int, int] = {}  # index -> the engine's id of what can be continued
+        self._client, self._strategy, self._settings, self._calibration = client, strategy, settings, calibration
+        self._tell: Callable[[SearchEvent], None] = tell or (lambda event: None)
+        self._prompt_ids = client.engine.encode_prompt(self.problem.text)
+        self._budgets = settings.budgets(client.engine, len(self._prompt_ids))
+        self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
+        self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked
         self._ended: dict[int, Trajectory] = {}
+        self._shared: dict[int, int] = {}  # index -> tokens that a fork has from another trajectory
         self._paid: dict[int, int] = {}  # index -> tokens written
-        self._outbox: list[SearchEvent] = []
         self._started = time.perf_counter()
         self._first_step_s: float | None = None
         self._thinking_s: float | None = None
@@ -69,23 +79,41 @@ class Attempt:
         return tuple(self._ended[index] for index in sorted(self._ended))
 
     def think(self, index: int) -> None:
-        """Write thinking number `index`."""
-        if index in self._ended or any(index == running for running, _ in self._running.values()):
-            raise InputError(f"trajectory {index} is already there; a strategy writes each index once.")
-        self._running[self._engine.submit(self._request(index, "think"))] = (index, "think")
+        """Write reasoning number `index`."""
+        self._check_new(index)
+        self._submit(index, "think", self._request(index, "think"))
+
+    def fork(self, index: int, parent: int, at: int) -> None:
+        """Write reasoning number `index` from the first `at` response tokens of reasoning `parent`."""
+        self._check_new(index)
+        id = next((id for id, (running, phase) in self._running.items() if (running, phase) == (parent, "think")), None)
+        id = self._held.get(parent) if id is None else id
+        if id is None:
+            raise InputError(f"trajectory {parent} is no reasoning that is being written or held, so it has no fork.")
+        request = self._request(index, "think")
+        left = max(request.max_tokens - at, 1)
+        self._submit(index, "think", replace(request, parent=id, at=at, max_tokens=left))
+        self._shared[index] = at
 
     def answer(self, index: int) -> None:
-        """Continue a closed thinking to its answer."""
-        if index not in self._held:
+        """Continue a closed reasoning to its answer."""
+        if index not in self._held or self._ended[index].finish_reason != "think_end":
             raise InputError(f"trajectory {index} has no closed thinking that could be continued.")
-        self._running[self._engine.submit(self._request(index, "answer"))] = (index, "answer")
-        self._outbox.append(Answering(index))
+        self._submit(index, "answer", replace(self._request(index, "answer"), parent=self._held[index]))
+        self._tell(Answering(index))
 
     def cancel(self, index: int) -> None:
         """Stop writing trajectory `index`."""
         for id, (running, _) in self._running.items():
             if running == index:
-                self._engine.cancel(id)
+                self._client.cancel(id)
+
+    def _check_new(self, index: int) -> None:
+        if index in self._ended or any(index == running for running, _ in self._running.values()):
+            raise InputError(f"trajectory {index} is already there; a strategy writes each index once.")
+
+    def _submit(self, index: int, phase: Phase, request: Request) -> None:
+        self._running[self._client.submit(request, self._handle)] = (index, phase)
 
     def _request(self, index: int, phase: Phase) -> Request:
         return Request(
@@ -94,88 +122,79 @@ class Attempt:
             seed=trajectory_seed(self._settings.seed, index, self.problem.text),
             max_tokens=self._budgets[0 if phase == "think" else 1],
             until="think_end" if phase == "think" else "eos",
-            parent=None if phase == "think" else self._held[index],
             index=index,
         )
 
-    # ---- what a driver does
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that wait or run."""
-        return len(self._running)
+    # ---- what `solve` and `solve_many` do
 
     @property
     def done(self) -> bool:
         """Whether there is nothing left to wait for."""
         return self._total_s is not None
 
-    def begin(self) -> Iterator[SearchEvent]:
+    def begin(self) -> None:
         """Submit the first requests."""
-        yield Started(self.problem, self.k, len(self._prompt_ids))
-        self._strategy.begin(self)
-        yield from self._flush()
-
-    def owns(self, event: Event) -> bool:
-        """Whether the event belongs to this problem."""
-        return event.id in self._running
-
-    def handle(self, event: Event) -> Iterator[SearchEvent]:
-        """Take one event of the engine; those of other problems are ignored."""
-        if not self.owns(event):
-            return
-        index, phase = self._running[event.id]
-        if isinstance(event, Finished):
-            trajectory = self._keep(event, index, phase)
-            yield Finished(index, trajectory)
-            if trajectory.finish_reason == "think_end" and not self._interrupted:
-                self._strategy.on_thought(self, trajectory)
-        else:
-            yield replace(event, id=index)
-            if isinstance(event, StepScored):
-                self._first_step_s = self._first_step_s or self._elapsed()
-                self._strategy.on_step(self, index, event.index, event.score)
-        yield from self._flush()
+        with self._client.lock:
+            self._tell(Started(self.problem, self.k, len(self._prompt_ids)))
+            try:
+                self._strategy.begin(self)
+            except BaseException:
+                self.release()
+                raise
+            self._check_done()
 
     def interrupt(self) -> None:
-        """Stop everything that is being written; `handle` the engine's next events, then it is done."""
-        for id in self._running:
-            self._engine.cancel(id)
-        self._interrupted = True
+        """Stop everything that is being written; when the client has drained, this is done."""
+        with self._client.lock:
+            self._interrupted = True
+            for id in self._running:
+                self._client.cancel(id)
 
     def release(self) -> None:
         """Let the engine forget what it holds of this problem."""
-        for id in (*self._running, *self._held.values()):
-            self._engine.cancel(id)
-        self._held.clear()
+        with self._client.lock:
+            for id in (*self._running, *self._held.values()):
+                self._client.cancel(id)
+            self._held.clear()
 
-    def _flush(self) -> Iterator[SearchEvent]:
+    def _handle(self, event: Event) -> None:
+        index, phase = self._running[event.id]
+        if isinstance(event, Finished):
+            trajectory = self._keep(event, index, phase)
+            self._tell(Finished(index, trajectory))
+            if trajectory.finish_reason == "think_end" and not self._interrupted:
+                self._strategy.on_thought(self, trajectory)
+        else:
+            self._tell(replace(event, id=index))
+            if isinstance(event, StepScored):
+                self._first_step_s = self._first_step_s or self._elapsed()
+                self._strategy.on_step(self, index, event.index, event.score)
+        self._check_done()
+
+    def _check_done(self) -> None:
+        if not self._running and not self._interrupted:
+            self._strategy.on_idle(self)
         if not self._running:
-            if not self._interrupted:
-                self._strategy.on_idle(self)
-            if not self._running:
-                self._total_s = self._elapsed()
-        sent, self._outbox = self._outbox, []
-        yield from sent
+            self._total_s = self._elapsed()
 
     def _keep(self, event: Finished, index: int, phase: Phase) -> Trajectory:
-        """Store what has ended, with its final answer; one stopped at once leaves the thinking as it was."""
+        """Store what has ended, with its final answer; one stopped at once leaves the reasoning as it was."""
         del self._running[event.id]
         trajectory = event.trajectory
-        self._paid[index] = trajectory.tokens
         if phase == "think":
             self._thinking_s = self._elapsed()
         else:
-            self._engine.cancel(self._held.pop(index))
+            self._client.cancel(self._held.pop(index))
             if trajectory.finish_reason == "cancelled" and not trajectory.answer_text.strip():
-                self._engine.cancel(event.id)
+                self._client.cancel(event.id)
                 return self._ended[index]
+        self._paid[index] = trajectory.tokens - self._shared.get(index, 0)
         if trajectory.answer_text.strip():
             trajectory = replace(trajectory, answer=self._extract(trajectory.answer_text))
-        if trajectory.finish_reason == "think_end":
+        if phase == "think" and trajectory.finish_reason in ("think_end", "length"):
             self._held[index] = event.id
         else:
-            self._engine.cancel(event.id)
+            self._client.cancel(event.id)
         self._ended[index] = trajectory
         return trajectory
 
@@ -207,7 +226,7 @@ class Attempt:
             trajectories=self.trajectories,
             usage=Usage(len(self._prompt_ids), sum(self._paid.values())),
             timing=Timing(total, self._first_step_s, thinking, None if thinking is None else total - thinking),
-            model=self._engine.name,
+            model=self._client.engine.name,
             seed=self._settings.seed,
             notes=(*choice.notes, *self._notes(best)),
             interrupted=self._interrupted,

@@ -46,6 +46,12 @@ class Steering(Protocol):
     def think(self, index: int) -> None:
         """Write thinking number `index`."""
 
+    def fork(self, index: int, parent: int, at: int) -> None:
+        """Write reasoning number `index` from the first `at` response tokens of reasoning `parent`.
+
+        `parent` is being written, or has ended on its own. The tokens that both share count once in the usage.
+        """
+
     def answer(self, index: int) -> None:
         """Continue a closed thinking to its answer."""
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from reflective.engines.base import Engine
+from reflective.engines.driver import Driver
 from reflective.errors import InputError
 from reflective.search.attempt import Attempt, Calibrated
 from reflective.search.base import Strategy
 from reflective.search.best_of_n import BestOfN
-from reflective.search.drive import advance, drain
 from reflective.search.settings import Settings
 from reflective.types import Problem, Solution, Timing, Usage
 
@@ -41,49 +41,27 @@ def solve_many(
     strategy, settings = strategy or BestOfN(), settings or Settings()
     waiting = iter(problems)
     attempts: list[tuple[Item, Attempt]] = []
-    more = healthy = True
-    try:
+    more = True
+    with Driver.of(engine).client() as client:
         while more or attempts:
-            while more and sum(attempt.in_flight for _, attempt in attempts) < in_flight:
+            while more and client.in_flight < in_flight:
                 item = next(waiting, None)
                 if item is None:
                     more = False
                     break
                 try:
-                    attempt = Attempt(engine, item, k, strategy, settings, calibration)
-                    _exhaust(attempt.begin())
+                    attempt = Attempt(client, item, k, strategy, settings, calibration)
+                    attempt.begin()
                 except InputError as error:
                     yield item, _unsolvable(engine, item, strategy.budget(k), strategy, settings, error)
                 else:
                     attempts.append((item, attempt))
-            if not attempts:
-                continue
-            healthy = False  # until the step has come back, nobody knows what the engine is in
-            events, stop = advance(engine)
-            healthy = True
-            for event in events:
-                for _, attempt in attempts:
-                    if attempt.owns(event):
-                        _exhaust(attempt.handle(event))
-                        break
-            if stop:
+            if attempts and client.advance():
                 raise KeyboardInterrupt
             for item, attempt in [entry for entry in attempts if entry[1].done]:
                 attempts.remove((item, attempt))
                 attempt.release()
                 yield item, attempt.solution()
-    finally:
-        for _, attempt in attempts:
-            attempt.interrupt()
-        for _, attempt in attempts:
-            if healthy:
-                _exhaust(drain(engine, attempt))
-            attempt.release()
-
-
-def _exhaust(events: Iterator[object]) -> None:
-    for _ in events:
-        pass
 
 
 def _unsolvable(

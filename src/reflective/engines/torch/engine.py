@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from reflective.engines.base import Event, Request
+from reflective.engines.base import MAX_ROWS, Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.text import eos_ids_of
 from reflective.engines.tokens import TokenEngine
@@ -33,8 +33,6 @@ from reflective.judge.format import StepRule, step_positions
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.logprobs import step_logprobs
 from reflective.types import FinishReason, Step
-
-MAX_ROWS = 64  # trajectories written at once by default
 
 
 class DrawnRows(NamedTuple):
@@ -57,6 +55,8 @@ class TorchEngine(TokenEngine):
     (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why
     one that is allowed can't be taken, "" where none is closed.
     """
+
+    reads = True
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class TorchEngine(TokenEngine):
         self._backbone, self.remark = choose(model, layer, fuse=fuse, compiled=compiled)
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
-        self._rows = Rows(self._vocabulary, self._device)
+        self._rows = Rows(self.vocabulary, self._device)
         self._room = Room(self._backbone, self.context_length)
         self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self._features: dict[int, list[Tensor]] = {}
@@ -239,9 +239,14 @@ class TorchEngine(TokenEngine):
         return sequence.step_positions[len(sequence.step_positions) - len(rows) :], features
 
     @property
-    def max_rows(self) -> int:
+    def max_rows(self) -> int:  # type: ignore[override]  # memory may allow less than was asked for
         """Trajectories written at once, at most."""
         return self._scheduler.max_rows
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]
+        """The number type of the model's weights."""
+        return str(self.model.dtype)
 
     # ---- admit
 
