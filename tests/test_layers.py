@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src" / "reflective"
 
 _GROUND = {"types", "errors"}
 _ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
-_SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "search"}
+_SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "selection", "search"}
 _EVALUATE = {*_SEARCH, "render", "tasks", "models", "evaluate"}
 _API = {*_EVALUATE, "api"}
 
@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "models": {*_GROUND, "judge", "models", "nano"},
     "nano": set(),
     "engines": _ENGINES,
+    "selection": {*_GROUND, "verify"},
     "search": _SEARCH,
-    "train": {*_GROUND, "records", "judge", "verify", "tasks", "models", "engines", "train"},
+    "train": {*_GROUND, "records", "judge", "verify", "tasks", "models", "engines", "selection", "train"},
     "evaluate": _EVALUATE,
     "api": _API,
     "serve": {*_API, "serve"},
@@ -46,6 +47,7 @@ WITHOUT_TORCH = (
     "render.py",
     "verify",
     "tasks",
+    "selection.py",
     "search",
     "cli",
     "engines/base.py",

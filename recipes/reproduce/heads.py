@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from features import Steps
@@ -20,7 +19,7 @@ from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.loss import OUTCOMES
 from reflective.models import SPRMConfig
 from reflective.records import Record, RecordWriter
-from reflective.search.ranking import best_closed
+from reflective.selection import best_closed
 from reflective.train.config import make_config
 from reflective.train.head import fit_exponent, fit_head
 from reflective.train.head_config import HeadConfig
@@ -137,9 +136,7 @@ def _scored(
         )
         for t, values, at in zip(record.trajectories, logits, places, strict=True)
     )
-    members: Any = trajectories  # ranked by the same fields as a trajectory
-    best, _ = best_closed(members)
-    chosen = next((t for t in trajectories if best is not None and t.index == best.index), None)
+    chosen, _ = best_closed(trajectories)
     return replace(
         record,
         model=name,

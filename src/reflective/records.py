@@ -20,7 +20,18 @@ from typing import IO, Any, cast, get_args
 
 from reflective.confidence import confidence_of, self_certainty_of
 from reflective.errors import InputError, ReflectiveError
-from reflective.types import FinishReason, Problem, Solution, Step, Timing, Trajectory, Usage, Verdict, VerdictKind
+from reflective.types import (
+    FinishReason,
+    Problem,
+    Solution,
+    Step,
+    Timing,
+    Trajectory,
+    Usage,
+    Verdict,
+    VerdictKind,
+    is_closed,
+)
 
 RECORD_VERSION = 1
 
@@ -30,7 +41,7 @@ class TrajectoryRecord:
     """What is kept of a trajectory. `tokens` counts the sampled ones; the texts are empty where they were left out.
 
     `step_ends` are the places in `thinking` behind each step. `group` is the number of its answer among the problem's
-    distinct answers (`reflective.search.votes`), where they have been compared. `self_certainty` and `confidence_…` are
+    distinct answers (`reflective.selection`), where they have been compared. `self_certainty` and `confidence_…` are
     those of `reflective.confidence`.
     """
 
@@ -61,8 +72,8 @@ class TrajectoryRecord:
 
     @property
     def closed(self) -> bool:
-        """Whether the thinking was closed, so that the trajectory may be selected."""
-        return self.finish_reason == "think_end" or bool(self.answer_text.strip()) or self.answer is not None
+        """Whether the reasoning was closed, so that the trajectory may be selected."""
+        return is_closed(self.finish_reason, self.answer_text, self.answer)
 
     @classmethod
     def of(cls, trajectory: Trajectory, verdict: Verdict | None = None, *, texts: bool = True) -> TrajectoryRecord:

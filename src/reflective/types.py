@@ -86,9 +86,19 @@ class Trajectory:
         return self.finish_reason in ("think_end", "eos")
 
     @property
+    def closed(self) -> bool:
+        """Whether the reasoning was closed, so that there is an answer or could be one."""
+        return is_closed(self.finish_reason, self.answer_text, self.answer)
+
+    @property
     def mean_logprob(self) -> float | None:
         """Mean token log-probability, a training-free selector; None where it was not kept or there is no token."""
         return sum(self.token_logprobs) / len(self.token_logprobs) if self.token_logprobs else None
+
+
+def is_closed(reason: FinishReason, answer_text: str, answer: str | None) -> bool:
+    """Whether reasoning was closed: it ended there, or there is an answer (of which a record may have no text)."""
+    return reason == "think_end" or bool(answer_text.strip()) or answer is not None
 
 
 @dataclass(frozen=True, slots=True)

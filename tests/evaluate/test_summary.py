@@ -33,6 +33,33 @@ def test_selection_is_judged_where_a_right_one_is_there():
     assert s.selection["best_of_n"].last.value == 0.0 and s.selection["best_of_n"].points[0].value == 1.0
 
 
+@pytest.mark.parametrize("ungradable", [0.0, 0.2])
+def test_no_choice_is_right_more_often_than_a_right_one_is_there(ungradable):
+    for seed in range(4):
+        t = random_table(seed, problems=40, n=8, ungradable=ungradable / 4)
+        s = summarise(t, resamples=50, draws=10)
+        for curve in s.selection.values():
+            assert all(p.value <= 1.0 and not p.high > 1.0 for p in curve.points)
+        # one sample is right wherever a right one is there
+        assert all(curve.points[0].value == 1.0 for curve in s.selection.values())
+
+
+def test_a_problem_with_an_ungradable_answer_says_nothing_of_right_ones_that_are_there():
+    # chosen of the first problem, given that it can be judged: right more often than a right one is known to be there
+    t = table([[1, None, None, 0, 0, 0], [1, 0, 0, 0, 0, 0]], [[0.9, 0.8, 0.7, 0.1, 0.1, 0.1]] * 2)
+    s = summarise(t)
+    assert s.curves["best_of_n"].points[1].problems == 2
+    assert s.selection["best_of_n"].points[1].value == 1.0 and s.selection["best_of_n"].points[1].problems == 1
+
+
+def test_negative_scores_weigh_no_votes_and_rank_all_the_same():
+    t = table([[1, 0, 0], [0, 1, 1]], [[-1.0, -2.0, -3.0], [20.0, 40.0, 30.0]])
+    s = summarise(t)
+    assert "weighted" not in s.curves and {"majority", "best_of_n"} <= set(s.curves)
+    assert s.curves["best_of_n"].last.value == 1.0
+    assert "weighted" in summarise(table([[1, 0]], [[20.0, 40.0]])).curves
+
+
 def test_what_is_not_known_is_nan_and_null_and_never_zero_or_one(capsys):
     s = summarise(table([[None, None], [None, None]], confidence=None, chosen=[None, None]))
     assert math.isnan(s.figures["chosen"].value) and math.isnan(s.curves["oracle"].last.value)

@@ -4,11 +4,9 @@ import pytest
 
 from reflective import Problem, Trajectory
 from reflective.search import BestOfN, Majority, Single, Weighted, get_strategy
-from reflective.search.ranking import NO_SCORE_FIRST, NO_SCORE_LOGPROB, by_score
-from reflective.search.votes import ballots
+from reflective.selection import NO_SCORE_FIRST, NO_SCORE_LOGPROB, by_score
 
 MATH = Problem("?")
-TEXT = Problem("?", kind="exact")
 
 
 def trajectory(index, score=None, answer=None, *, reason=None, logprob=None):
@@ -98,23 +96,6 @@ def test_a_vote_without_voters_shows_the_best_closed_trajectory():
 def test_single_takes_the_first_one_only():
     assert Single().choose([trajectory(0, 0.1, "1"), trajectory(1, 0.9, "2")], MATH).answer == "1"
     assert Single().budget(32) == 1
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [("27", "27.0"), ("1/2", "0.5"), ("1,000", "1000"), ("$5$", "5."), ("x + 1", "x+1")]
-)
-def test_equal_answers_are_counted_together(one, other):
-    assert len(ballots([trajectory(0, None, one), trajectory(1, None, other)], TEXT)) == 1
-
-
-@pytest.mark.parametrize(("one", "other"), [("3", "-3"), ("1,2", "12"), ("(1,2)", "(2,1)"), ("A", "B"), ("1/2", "1/3")])
-def test_different_answers_are_not(one, other):
-    assert len(ballots([trajectory(0, None, one), trajectory(1, None, other)], TEXT)) == 2
-
-
-def test_the_grader_joins_equal_formulas_of_math_problems():
-    voters = [trajectory(0, None, "\\frac{1}{2}"), trajectory(1, None, "0.5"), trajectory(2, None, "\\sqrt{2}")]
-    assert [len(ballot.members) for ballot in ballots(voters, MATH)] == [2, 1]
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():

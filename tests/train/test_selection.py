@@ -8,7 +8,7 @@ from reflective.train.selection import Candidate, calibration_samples
 
 
 def candidate(score: float, answer: str, logprob: float) -> Candidate:
-    return Candidate(score=score, right=answer == "4", answer=answer, closed=True, mean_logprob=logprob)
+    return Candidate(score=score, right=answer == "4", closed=True, mean_logprob=logprob, group=int(answer))
 
 
 GROUP = [candidate(0.5, "3", -0.4), candidate(0.9, "4", -0.1), candidate(0.6, "3", -0.3), candidate(0.2, "5", -0.5)]
@@ -33,5 +33,5 @@ def test_every_budget_counts_the_same() -> None:
 
 
 def test_ungradable_choices_are_left_out() -> None:
-    unknown = [Candidate(0.9, None, "4", True, -0.1)] * 2
+    unknown = [Candidate(0.9, None, True, -0.1, group=4)] * 2
     assert list(calibration_samples([unknown])) == []

@@ -94,7 +94,7 @@ def _rows(args: argparse.Namespace) -> AbstractContextManager[Any]:
 def _report(solution: Solution, args: argparse.Namespace) -> None:
     """The result on stdout, remarks on stderr."""
     from reflective.render import cost, number, percent, shown_answer
-    from reflective.search.ranking import by_score
+    from reflective.selection import by_score
 
     if args.json:
         print_json(solution.to_json())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from reflective.records import Record, TrajectoryRecord
-from reflective.search.votes import ballots
+from reflective.selection import answer_groups
 from reflective.types import Problem, Solution, Trajectory, Verdict
 from reflective.verify import extract_answer, grade
 
@@ -53,23 +53,16 @@ def has_ended(t: Trajectory | TrajectoryRecord) -> bool:
 
 def with_groups(record: Record) -> Record:
     """The record with its trajectories' answers numbered."""
-    groups = _compare(record)
-    numbered = tuple(replace(t, group=groups.get(t.index)) for t in record.trajectories)
+    groups = answer_groups(record.trajectories, record.problem)
+    numbered = tuple(replace(t, group=group) for t, group in zip(record.trajectories, groups, strict=True))
     return replace(record, trajectories=numbered)
 
 
-def answer_groups(record: Record) -> list[int | None]:
+def groups_of(record: Record) -> list[int | None]:
     """The number of each trajectory's answer; they are compared where that has not been done."""
     if any(t.group is None and t.answer is not None for t in record.trajectories):
-        groups = _compare(record)
-        return [groups.get(t.index) for t in record.trajectories]
+        return answer_groups(record.trajectories, record.problem)
     return [t.group for t in record.trajectories]
-
-
-def _compare(record: Record) -> dict[int, int]:
-    """Index of a trajectory -> number of its answer, by the definition that votes are counted with."""
-    votes = ballots(record.trajectories, record.problem)
-    return {member.index: number for number, ballot in enumerate(votes) for member in ballot.members}
 
 
 class _Once:

@@ -1,7 +1,7 @@
 """Ways to choose one of k trajectories by a figure of its own, trained or not. One order each, used by every metric.
 
-Closed thinkings come before unclosed ones and known figures before unknown ones, as in `reflective.search.ranking`;
-the score falls back on the mean log-probability where no step was scored.
+The order is that of `reflective.selection`: closed before unclosed, known figures before unknown ones; the score falls
+back on the mean log-probability where no step was scored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from reflective.evaluate.table import Floats, Table
+from reflective import selection
+from reflective.evaluate.table import Table
 
 SELECTORS: Mapping[str, str] = MappingProxyType(
     {
@@ -50,16 +51,13 @@ def known_selectors(table: Table) -> list[str]:
     return [name for name, column in SELECTORS.items() if not np.isnan(table.scores[column]).all()]
 
 
+def can_weigh(table: Table) -> bool:
+    """Whether scores may weigh votes (see `reflective.selection`): there are some, and none is negative."""
+    score = table.scores["score"]
+    return bool((score > 0).any() and not (score < 0).any())
+
+
 def order_keys(table: Table, selector: str) -> list[NDArray[np.generic]]:
     """What the selector sorts by, (P, N) each: the first decides, larger is better, no NaN."""
-    keys: list[NDArray[np.generic]] = [table.closed, *_ranked(table.scores[SELECTORS[selector]])]
-    if selector == "best_of_n":
-        unscored = np.isnan(table.scores["score"])
-        keys += _ranked(np.where(unscored, table.scores["mean_logprob"], np.nan))
-    # nothing is answered from an unclosed thinking: which of several does not matter, they are all equal
-    return [keys[0], *(np.where(table.closed, key, np.zeros_like(key)) for key in keys[1:])]
-
-
-def _ranked(values: Floats) -> list[NDArray[np.generic]]:
-    missing = np.isnan(values)
-    return [~missing, np.where(missing, 0.0, values)]
+    figures = [SELECTORS[selector]] + (["mean_logprob"] if selector == "best_of_n" else [])
+    return selection.order_keys(table.closed, *(table.scores[name] for name in figures))

@@ -18,7 +18,7 @@ from reflective.evaluate.metrics.calibration import BINS, Reliability
 from reflective.evaluate.metrics.ranking import Pooled, within_problems
 from reflective.evaluate.metrics.subsets import best_of_k, budgets, pass_at_k
 from reflective.evaluate.metrics.voting import DRAWS, votes_at_k
-from reflective.evaluate.selectors import SELECTORS, known_selectors, order_keys
+from reflective.evaluate.selectors import SELECTORS, can_weigh, known_selectors, order_keys
 from reflective.evaluate.table import Floats, Table
 
 NAN = Interval(float("nan"), float("nan"), float("nan"))
@@ -101,7 +101,7 @@ def summarise(table: Table, *, seed: int = 0, resamples: int = RESAMPLES, draws:
     """All figures of a table. The same table and seed give the same figures."""
     bootstrap = Bootstrap(table.problems, resamples=resamples, seed=seed)
     ks = budgets(table.budget) if table.complete else []
-    by_problem = accuracy_by_problem(table, ks, seed=seed, draws=draws)
+    by_problem, possible = _accuracy(table, ks, seed, draws)
     values = {name: value[:, -1] for name, value in by_problem.items()}
     if values:
         values = {"single": by_problem["oracle"][:, 0], **values}
@@ -111,7 +111,7 @@ def summarise(table: Table, *, seed: int = 0, resamples: int = RESAMPLES, draws:
         budget=table.budget,
         figures=_figures(table, by_problem, bootstrap),
         curves=_curves(by_problem, ks, bootstrap),
-        selection=_selection(by_problem, ks, bootstrap),
+        selection=_selection(table, by_problem, possible, ks, bootstrap),
         ranking=_ranking(table, bootstrap) if table.complete else {},
         reliability={name: _bins(rows, bootstrap) for name, rows in _reliabilities(table).items()},
         families=_by_group(table.families, values, resamples, seed),
@@ -122,20 +122,27 @@ def summarise(table: Table, *, seed: int = 0, resamples: int = RESAMPLES, draws:
 
 def accuracy_by_problem(table: Table, ks: Sequence[int], *, seed: int = 0, draws: int = DRAWS) -> dict[str, Floats]:
     """The probability of a right answer of every strategy, (P, K) each; "oracle" is pass@k."""
+    return _accuracy(table, ks, seed, draws)[0]
+
+
+def _accuracy(table: Table, ks: Sequence[int], seed: int, draws: int) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The probability of a right answer of every strategy, and that of a right one among the same trajectories."""
     if not ks:
-        return {}
+        return {}, {}
     by_problem = {"oracle": pass_at_k(table, ks)}
-    selectors = known_selectors(table)
+    selectors, votes, possible = known_selectors(table), dict[str, Floats](), by_problem["oracle"]
     if "best_of_n" in selectors:
         by_problem["best_of_n"] = best_of_k(table, order_keys(table, "best_of_n"), ks)
     if (table.group >= 0).any():
-        by_problem |= votes_at_k(table, ks, seed=seed, draws=draws)
-        if "best_of_n" not in selectors:
-            del by_problem["weighted"]
+        votes = dict(votes_at_k(table, ks, seed=seed, draws=draws))
+        possible = votes.pop("possible")
+        if not can_weigh(table):
+            del votes["weighted"]
+        by_problem |= votes
     for name in selectors:
         if name != "best_of_n":
             by_problem[name] = best_of_k(table, order_keys(table, name), ks)
-    return by_problem
+    return by_problem, {name: possible if name in votes else by_problem["oracle"] for name in by_problem}
 
 
 def _curves(by_problem: Mapping[str, Floats], ks: Sequence[int], bootstrap: Bootstrap) -> dict[str, Curve]:
@@ -146,13 +153,26 @@ def _curves(by_problem: Mapping[str, Floats], ks: Sequence[int], bootstrap: Boot
     return {name: Curve(tuple(ks), tuple(points[i * cut : (i + 1) * cut])) for i, name in enumerate(by_problem)}
 
 
-def _selection(by_problem: Mapping[str, Floats], ks: Sequence[int], bootstrap: Bootstrap) -> dict[str, Curve]:
-    """P(the chosen one is right | a right one is there) = Σ_p P(chosen right) / Σ_p P(one is there)."""
+def _selection(
+    table: Table,
+    by_problem: Mapping[str, Floats],
+    possible: Mapping[str, Floats],
+    ks: Sequence[int],
+    bootstrap: Bootstrap,
+) -> dict[str, Curve]:
+    """P(the chosen one is right | a right one is there) = Σ_p P(chosen right) / Σ_p P(one is there).
+
+    Both are of the same trajectories: exact where the choice is, else of the same draws. Problems with a trajectory
+    that has no verdict are left out: of their choices those that can be judged are no fair sample.
+    """
     names = [name for name in by_problem if name != "oracle"]
     if not names:
         return {}
+    judged = ~(table.present & np.isnan(table.right)).any(1, keepdims=True)
+    there = np.concatenate([possible[name] for name in names], axis=1)
     chosen = np.concatenate([by_problem[name] for name in names], axis=1)
-    points = bootstrap.ratios(chosen, np.tile(by_problem["oracle"], len(names)))
+    # chosen right is a part of right one there: above it is rounding alone
+    points = bootstrap.ratios(np.where(judged, np.minimum(chosen, there), np.nan), there)
     cut = len(ks)
     return {name: Curve(tuple(ks), tuple(points[i * cut : (i + 1) * cut])) for i, name in enumerate(names)}
 

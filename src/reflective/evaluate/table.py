@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflective.errors import InputError
-from reflective.evaluate.grading import answer_groups, has_ended
+from reflective.evaluate.grading import groups_of, has_ended
 from reflective.records import Record, TrajectoryRecord
 
 Floats = NDArray[np.float64]
@@ -134,7 +134,7 @@ class _Rows:
             )
         )
         self.complete = self.complete and all(has_ended(t) for t in record.trajectories)
-        groups = answer_groups(record)
+        groups = groups_of(record)
         cells = [_cells(t, group, counted) for t, group in zip(record.trajectories, groups, strict=True)]
         self.cells.append(np.array(cells, dtype=np.float64).reshape(len(cells), 5 + len(SCORES)))
 

@@ -1,8 +1,8 @@
-"""Best of n, the paper's method: think k times, answer once, from the thinking with the highest score.
+"""Best of n, the paper's method: reason k times, answer once, from the reasoning with the highest score.
 
-Departure from the reference: it writes all k answers and selects afterwards; here only the selected thinking is
+Departure from the reference: it writes all k answers and selects afterwards; here only the selected trajectory is
 continued. `answers="all"` does as the reference does. The choice is the same. Should the answer come out empty, the
-next best thinking is continued.
+next best trajectory is continued.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from reflective.search.base import Answers, Choice, Steering, Strategy
-from reflective.search.ranking import best_closed
+from reflective.selection import best_closed
 from reflective.types import Problem, Trajectory
 
 

@@ -1,4 +1,4 @@
-"""A single sample: one thinking, one answer. The base line that the other strategies are measured against."""
+"""A single sample: one trajectory, one answer. The baseline that the other strategies are measured against."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from reflective.search.base import Choice, Steering, Strategy
-from reflective.search.ranking import closed
 from reflective.types import Problem, Trajectory
 
 
@@ -23,6 +22,6 @@ class Single(Strategy):
 
     def choose(self, trajectories: Sequence[Trajectory], problem: Problem) -> Choice:
         first = min(trajectories, key=lambda t: t.index, default=None)
-        if first is None or not closed(first):
+        if first is None or not first.closed:
             return Choice(None)
         return Choice(first.index, first.answer, first.score)

@@ -48,6 +48,7 @@ from reflective.models import (
     save_checkpoint,
     save_head,
 )
+from reflective.selection import answer_groups, best_by_score
 from reflective.train.head_config import HeadConfig
 from reflective.train.head_data import read_data
 from reflective.train.lock import held
@@ -56,13 +57,12 @@ from reflective.train.rollout_settings import check_settings, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
 from reflective.train.selection import (
     Candidate,
-    best_by_score,
     budgets,
     calibration_samples,
     cut,
     selection_table,
 )
-from reflective.types import Problem
+from reflective.types import Problem, Trajectory
 
 MIN_DEVIATION = 1e-6  # of a feature that counts as varying
 EXPONENTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -347,17 +347,26 @@ def candidates_of(head: SPRMHead, rollouts: Rollouts, aggregation: str) -> list[
         extra = rollouts.logprob_features[start : start + BATCH] if head.uses_logprobs else None
         logits += head(rollouts.features[start : start + BATCH], extra).tolist()
 
-    def candidate(i: int) -> Candidate:
+    def candidate(i: int, group: int | None) -> Candidate:
         outcome = rollouts.outcomes[i]
         return Candidate(
             score=aggregate(logits[rollouts.starts[i] : rollouts.starts[i + 1]], aggregation),
             right=None if outcome == UNGRADABLE else outcome == 1,
-            answer=rollouts.answers[i],
             closed=rollouts.closed[i],
             mean_logprob=rollouts.mean_logprobs[i],
+            group=group,
         )
 
-    return [[candidate(i) for i in group] for group in rollouts.groups()]
+    return [
+        [candidate(i, group) for i, group in zip(members, _answers(rollouts, members), strict=True)]
+        for members in rollouts.groups()
+    ]
+
+
+def _answers(rollouts: Rollouts, members: Sequence[int]) -> list[int | None]:
+    """The numbers of some trajectories' answers."""
+    answered = [Trajectory(i, (), "", "", (), None, "eos", rollouts.answers[i]) for i in members]
+    return answer_groups(answered, Problem("", kind="exact"))
 
 
 def _told(within: float | None, overall: float | None) -> str:

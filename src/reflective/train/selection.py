@@ -9,41 +9,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reflective.judge.calibrate import EVIDENCE_CLIP, Sample
+from reflective.selection import Vote, best_by_logprob, best_by_score, vote
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A trajectory as a selector sees it, and whether it is right (None: ungradable)."""
+    """What a selector sees of a trajectory, and whether it is right (None: ungradable).
+
+    `group` is the number of its answer among the problem's distinct answers (None: it states none).
+    """
 
     score: float | None
     right: bool | None
-    answer: str | None
     closed: bool
-    mean_logprob: float
+    mean_logprob: float | None
+    group: int | None = None
+    index: int = 0
 
 
-def best_by_score(group: Sequence[Candidate]) -> Candidate:
-    """Closed before unclosed, scored before unscored, high before low, then the first."""
-    return max(group, key=lambda c: (c.closed, c.score is not None, c.score or 0.0))
-
-
-def best_by_logprob(group: Sequence[Candidate]) -> Candidate:
-    """The closed one with the highest mean token log-probability, a selector that needs no training."""
-    return max(group, key=lambda c: (c.closed, c.mean_logprob))
-
-
-def vote(group: Sequence[Candidate], *, weighted: bool) -> tuple[Candidate | None, float]:
-    """The winning answer's best trajectory and its share of the votes; equal texts are equal answers."""
-    voters = [c for c in group if c.answer is not None]
-    if not voters:
-        return None, 0.0
-    votes: dict[str, float] = {}
-    for c in voters:
-        votes[str(c.answer)] = votes.get(str(c.answer), 0.0) + ((c.score or 0.0) if weighted else 1.0)
-    best = {answer: max((c.score or 0.0) for c in voters if c.answer == answer) for answer in votes}
-    winner = max(votes, key=lambda answer: (votes[answer], best[answer]))
-    share = votes[winner] / (sum(votes.values()) or 1.0)
-    return max((c for c in voters if c.answer == winner), key=lambda c: c.score or 0.0), share
+def vote_of(group: Sequence[Candidate], *, weighted: bool) -> Vote[Candidate] | None:
+    """The vote of some trajectories of a problem."""
+    return vote(group, [c.group for c in group], weighted=weighted)
 
 
 def budgets(candidates: Sequence[Sequence[Candidate]]) -> list[int]:
@@ -67,8 +53,8 @@ def selection_table(candidates: Sequence[Sequence[Candidate]]) -> dict[str, dict
         chosen: dict[str, Sequence[Candidate | None]] = {
             "single": [c for group in groups for c in group[:1]],
             "best_of_n": [best_by_score(group) for group in groups],
-            "majority": [vote(group, weighted=False)[0] for group in groups],
-            "weighted": [vote(group, weighted=True)[0] for group in groups],
+            "majority": [found.winner if (found := vote_of(g, weighted=False)) else None for g in groups],
+            "weighted": [found.winner if (found := vote_of(g, weighted=True)) else None for g in groups],
             "logprob": [best_by_logprob(group) for group in groups],
         }
         row = {name: sum(c is not None and c.right is True for c in cs) / len(cs) for name, cs in chosen.items()}
@@ -84,16 +70,17 @@ def calibration_samples(candidates: Sequence[Sequence[Candidate]]) -> Iterator[S
     """
     for k in budgets(candidates):
         for group in cut(candidates, k):
-            picks: list[tuple[str, Candidate | None, float | None]] = []
+            picks: list[tuple[str, Candidate, float | None]] = []
             best = best_by_score(group)
             if best.closed:
                 picks.append(("single" if k == 1 else "best_of_n", best, best.score))
                 if k == 1:
                     picks.append(("best_of_n", best, best.score))
             for name, weighted in (("majority", False), ("weighted", True)):
-                winner, share = vote(group, weighted=weighted)
-                picks.append((name, winner, share))
+                found = vote_of(group, weighted=weighted)
+                if found is not None:
+                    picks.append((name, found.winner, found.share))
             for name, pick, evidence in picks:
-                if pick is not None and pick.right is not None and evidence is not None:
+                if pick.right is not None and evidence is not None:
                     clipped = min(max(evidence, EVIDENCE_CLIP), 1 - EVIDENCE_CLIP)
                     yield Sample(name, clipped, k, pick.right, pick.score, pick.mean_logprob, float(k))

@@ -27,7 +27,7 @@ class Alone:
 
 
 def candidate(score: float | None, right: bool | None, logprob: float = 0.0) -> Candidate:
-    return Candidate(score=score, right=right, answer=None, closed=True, mean_logprob=logprob)
+    return Candidate(score=score, right=right, closed=True, mean_logprob=logprob)
 
 
 def test_selection_on_held_out_problems() -> None:

@@ -21,6 +21,7 @@ from reflective.evaluate.grading import Grade, has_ended, with_groups
 from reflective.evaluate.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
 from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate
 from reflective.records import Record, RecordWriter, TrajectoryRecord
+from reflective.selection import best_closed
 from reflective.tasks.benchmarks.gold import gold_answer
 from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
 from reflective.verify import GRADERS, WITHOUT_GOLD, answer_part, extract_answer
@@ -217,8 +218,7 @@ def _column(value: Any, count: int, what: str, where: str) -> list[Any]:
 
 def _record(group: _Group, number: int, model: str, grade: Grade) -> Record:
     trajectories = tuple(_trajectory(i, response, group.problem, grade) for i, response in enumerate(group.responses))
-    closed = [t for t in trajectories if t.closed]
-    best = max(closed, key=lambda t: (t.score is not None, t.score or 0.0, -t.index), default=None)
+    best, _ = best_closed(trajectories)
     known = all(isinstance(r.tokens, int) for r in group.responses)
     return with_groups(
         Record(

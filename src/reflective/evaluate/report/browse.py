@@ -14,6 +14,7 @@ from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.report.content import Run
 from reflective.evaluate.table import level_of
 from reflective.records import Record, TrajectoryRecord, read_records
+from reflective.selection import by_score
 
 STEP_END = "\n\n"  # where steps are looked for when their ends were not recorded
 
@@ -37,8 +38,7 @@ def problems_to_show(run: Run, budget_bytes: int, *, seed: int = 0) -> list[dict
 
 def problem_of(record: Record) -> dict[str, Any]:
     """One problem with its trajectories, best score first."""
-    ranked = sorted(record.trajectories, key=lambda t: (not t.closed, t.score is None, -(t.score or 0.0), t.index))
-    trajectories = [_trajectory(t, t.index == record.selected) for t in ranked]
+    trajectories = [_trajectory(t, t.index == record.selected) for t in by_score(record.trajectories)]
     rights = [t["right"] for t in trajectories]
     return {
         "key": record.key,

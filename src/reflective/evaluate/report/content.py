@@ -44,6 +44,8 @@ def gather(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
             notes.append(f"{table.problems:,} of {expected:,} problems are there; the run is unfinished")
         if not table.complete:
             notes.append("only chosen answers were written, so strategies can't be compared; see eval --answers")
+        if (table.scores["score"] < 0).any():
+            notes.append("some scores are negative, so they can't weigh votes; there is no weighted vote")
         runs.append(Run(name, folder, manifest, table, summarise(table, seed=seed), tuple(notes)))
     return runs
 

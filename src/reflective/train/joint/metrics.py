@@ -11,7 +11,6 @@ Sums are kept on each rank and reduced when they are told.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +22,9 @@ from torch import Tensor
 from reflective.judge.aggregate import aggregate
 from reflective.judge.loss import RIGHT, UNGRADABLE, SPRLoss
 from reflective.judge.metrics import auc, within_problem_auc
+from reflective.selection import best_by_logprob, best_by_score
 from reflective.train.joint.batch import NO_STEP
-from reflective.train.selection import Candidate, best_by_logprob, best_by_score
+from reflective.train.selection import Candidate
 
 # a name -> its sum and its count, in the order in which they are reduced
 MEANS = ("score_right", "score_wrong", "kept", "spr_loss", "policy_loss", "gradable", "head_grad_norm")
@@ -68,7 +68,7 @@ class Watch:
     def candidates(self, inputs: dict[str, Any], step_logits: Tensor) -> None:
         """Trajectories of held-out problems, with their scores by the head as it is (no dropout)."""
         count = len(inputs["problem"])
-        means = inputs["mean_logprob"].tolist() if "mean_logprob" in inputs else [math.nan] * count
+        means = inputs["mean_logprob"].tolist() if "mean_logprob" in inputs else [None] * count
         mask = inputs["step_index"] != NO_STEP
         for row, problem in enumerate(inputs["problem"].tolist()):
             outcome = int(inputs["outcomes"][row])
@@ -78,7 +78,6 @@ class Watch:
                     Candidate(
                         score=aggregate(step_logits[row][mask[row]].tolist(), self._aggregation),
                         right=None if outcome == UNGRADABLE else outcome == RIGHT,
-                        answer=None,
                         closed=bool(inputs["ended"][row]),
                         mean_logprob=means[row],
                     ),
@@ -111,7 +110,7 @@ def held_out_figures(candidates: Sequence[tuple[int, Candidate]]) -> dict[str, f
     if not groups:
         return {}
     every = [c for group in groups.values() for c in group]
-    unknown = any(math.isnan(c.mean_logprob) for c in every)  # rollouts that brought no log-probabilities
+    unknown = any(c.mean_logprob is None for c in every)  # rollouts that brought no log-probabilities
     figures: dict[str, float | None] = {
         "auc_within_problems": within_problem_auc([[(c.score, c.right) for c in group] for group in groups.values()]),
         "auc": auc([c.score for c in every], [c.right for c in every]),
