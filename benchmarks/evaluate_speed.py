@@ -115,7 +115,7 @@ def record(rng: random.Random, number: int, n: int) -> dict[str, Any]:
 
 def write_run(folder: Path, problems: int, n: int) -> None:
     """A run folder of made-up records."""
-    from reflective.evaluate.manifest import RECORDS, Manifest, write_manifest
+    from reflective.records.manifest import RECORDS, Manifest, write_manifest
 
     write_manifest(folder, Manifest({"name": "made up"}, "made up", "best_of_n", n, 0, {}, problems, "0"))
     rng = random.Random(1)

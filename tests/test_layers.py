@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[1] / "src" / "reflective"
 _GROUND = {"types", "errors"}
 _ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
 _SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "selection", "search"}
-_EVALUATE = {*_SEARCH, "render", "tasks", "models", "evaluate"}
+_EVALUATE = {*_SEARCH, "render", "grading", "tasks", "models", "evaluate"}
 _API = {*_EVALUATE, "api"}
 
 # layer -> the layers that it may import, its own included
@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "nano": set(),
     "engines": _ENGINES,
     "selection": {*_GROUND, "verify"},
+    "grading": {*_GROUND, "records", "verify", "selection"},
     "search": _SEARCH,
-    "train": {*_GROUND, "records", "judge", "verify", "tasks", "models", "engines", "selection", "train"},
+    "train": {*_GROUND, "records", "judge", "verify", "tasks", "models", "engines", "selection", "grading", "train"},
     "evaluate": _EVALUATE,
     "api": _API,
     "serve": {*_API, "serve"},
@@ -42,12 +43,13 @@ MAY_IMPORT = {
 WITHOUT_TORCH = (
     "errors.py",
     "types.py",
-    "records.py",
+    "records",
     "confidence.py",
     "render.py",
     "verify",
     "tasks",
     "selection.py",
+    "grading.py",
     "search",
     "cli",
     "engines/base.py",

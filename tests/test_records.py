@@ -5,12 +5,23 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reflective import InputError, Problem, Record, RecordWriter, ReflectiveError, Scripted, ScriptedEngine, Verdict
+from reflective import (
+    InputError,
+    Problem,
+    Record,
+    RecordWriter,
+    ReflectiveError,
+    Scripted,
+    ScriptedEngine,
+    Verdict,
+    grading,
+)
 from reflective.records import RECORD_VERSION, TrajectoryRecord, read_records
 from reflective.search import Majority, solve
 
@@ -186,3 +197,24 @@ def test_one_verdict_a_trajectory_or_none():
     assert Record.of(solution).trajectories[0].verdict is None
     with pytest.raises(InputError, match="1 verdicts for 2"):
         Record.of(solution, verdicts=[Verdict("right")])
+
+
+def test_a_record_names_its_graders_version_and_keeps_token_ids_where_asked(monkeypatch):
+    monkeypatch.setattr(grading.verify, "GRADER_VERSION", "7", raising=False)
+    solution = solve(ScriptedEngine(SCRIPT), Problem("2+2?", "4"), 2, strategy=Majority())
+    kept = grading.record_of(solution, 0, prompt_ids=(5, 6))
+    assert Record.from_json(json.loads(json.dumps(kept.to_json()))) == kept
+    assert kept.grader == "7" and kept.prompt_ids == (5, 6)
+    assert [t.token_ids for t in kept.trajectories] == [t.token_ids for t in solution.trajectories]
+    plain = grading.record_of(solution, 0)
+    assert plain.prompt_ids == () and all(t.token_ids == () for t in plain.trajectories)
+    monkeypatch.setattr(grading.verify, "GRADER_VERSION", "8", raising=False)
+    assert grading.regraded(kept).grader == "8"
+
+
+def test_records_of_releases_that_named_no_grader_and_kept_no_ids_load():
+    old = record().to_json()
+    del old["grader"], old["prompt_ids"]
+    for t in old["trajectories"]:
+        del t["token_ids"]
+    assert Record.from_json(old) == replace(record(), timing=Record.from_json(old).timing)

@@ -13,12 +13,12 @@ import torch
 from features import Steps
 from settings import Table, merged
 
-from reflective.evaluate.manifest import RECORDS
 from reflective.judge.aggregate import aggregate
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.loss import OUTCOMES
 from reflective.models import SPRMConfig
 from reflective.records import Record, RecordWriter
+from reflective.records.manifest import RECORDS
 from reflective.selection import best_closed
 from reflective.train.config import make_config
 from reflective.train.head import fit_exponent, fit_head

@@ -18,9 +18,9 @@ from settings import Table, merged
 
 from reflective.engines.torch import TorchEngine
 from reflective.errors import TrainingError
-from reflective.evaluate.manifest import RECORDS
 from reflective.judge.heads.paper import SPRMHead
 from reflective.models import Checkpoint, SPRMConfig, load_checkpoint, save_checkpoint
+from reflective.records.manifest import RECORDS
 from reflective.tasks import TASKS
 from reflective.train.config import make_config
 from reflective.train.joint.config import JointConfig

@@ -25,9 +25,9 @@ from measures import (
 )
 from numpy.typing import NDArray
 
-from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.report.figures import Figure
 from reflective.evaluate.table import Floats, Table
+from reflective.records.manifest import RECORDS
 
 UNTRAINED = "mean log-probability, no head"
 BANDS_AT_MOST = 3  # in a plot; the tables and the CSV have all intervals

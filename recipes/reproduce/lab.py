@@ -26,9 +26,9 @@ from writing import hardware
 
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
-from reflective.evaluate.manifest import RECORDS
 from reflective.models import Checkpoint, SPRMConfig, init_head, load_checkpoint
 from reflective.records import Record
+from reflective.records.manifest import RECORDS
 from reflective.search import Settings as SearchSettings
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split

@@ -19,13 +19,13 @@ import numpy as np
 
 from reflective.errors import InputError
 from reflective.evaluate.bootstrap import Bootstrap, Interval, intervals_of
-from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.metrics.ranking import within_problems
 from reflective.evaluate.metrics.subsets import best_of_k, pass_at_k
 from reflective.evaluate.paired import Comparison, compare
 from reflective.evaluate.selectors import SELECTORS, order_keys
 from reflective.evaluate.table import Floats, Table
 from reflective.records import read_records
+from reflective.records.manifest import RECORDS
 from reflective.types import EFFORTS
 
 Seeds = Sequence[Floats]

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from reflective.engines.torch import TorchEngine
-from reflective.evaluate.grading import record_of
-from reflective.evaluate.manifest import RECORDS, claim
-from reflective.evaluate.run import Plan, with_own_keys
-from reflective.records import Record, RecordWriter, read_records
+from reflective.evaluate.run import Plan
+from reflective.grading import record_of
+from reflective.records import Record, RecordWriter, read_records, with_own_keys
+from reflective.records.manifest import RECORDS, claim
 from reflective.search import BestOfN, Settings, solve_many
 from reflective.train.joint.setup import weights_digest
 from reflective.train.progress import Note, clock

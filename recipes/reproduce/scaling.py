@@ -39,7 +39,6 @@ from settings import merged, nano_recipe
 
 from reflective.errors import TrainingError
 from reflective.evaluate.bootstrap import Interval
-from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.metrics.ranking import within_problems
 from reflective.evaluate.metrics.subsets import best_of_k
 from reflective.evaluate.report.figures import Figure
@@ -49,6 +48,7 @@ from reflective.evaluate.summary import accuracy_by_problem
 from reflective.evaluate.table import Floats, Table
 from reflective.models import SPRMConfig, init_head, load_checkpoint
 from reflective.records import Record
+from reflective.records.manifest import RECORDS
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
 from reflective.train.config import SFTConfig, make_config

@@ -11,8 +11,8 @@ from typing import Any
 from findings import figure_of
 
 from reflective.errors import InputError
-from reflective.evaluate.manifest import versions
 from reflective.evaluate.report.plots import write_plots
+from reflective.records.manifest import versions
 
 PACKAGES = ("reflective", "torch", "transformers", "trl")
 

@@ -14,10 +14,10 @@ import pytest
 
 from reflective import EngineError, InputError, Problem, Scripted, ScriptedEngine, Verdict, read_records
 from reflective.engines.base import Sampling
-from reflective.evaluate.manifest import MANIFEST, RECORDS, read_manifest
 from reflective.evaluate.revision import merge, regrade
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.evaluate.table import Table
+from reflective.records.manifest import MANIFEST, RECORDS, read_manifest
 from reflective.search import BestOfN, Majority, Settings
 
 PROBLEMS = [Problem(f"What is {i} + {i}?", str(2 * i), id=f"p{i}", family="sum", kind="exact") for i in range(12)]

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from reflective import Problem, read_records
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
-from reflective.evaluate.manifest import RECORDS
 from reflective.judge.aggregate import aggregate
 from reflective.judge.config import HEAD_FILE
+from reflective.records.manifest import RECORDS
 from reflective.search import Settings as SearchSettings
 from tiny import tiny_checkpoint, tiny_folder
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from reflective.errors import InputError
-from reflective.evaluate.grading import Grade, regraded
-from reflective.evaluate.manifest import MANIFEST, RECORDS, Manifest, read_manifest, write_manifest
+from reflective.grading import Grade, regraded
 from reflective.records import Record, RecordWriter, read_records
+from reflective.records.manifest import MANIFEST, RECORDS, Manifest, read_manifest, write_manifest
 from reflective.verify import grade as grade_answer
 
 

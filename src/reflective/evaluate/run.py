@@ -13,16 +13,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reflective.engines.base import Engine
 from reflective.errors import InputError
 from reflective.evaluate.bootstrap import wilson
-from reflective.evaluate.grading import Grade, record_of
-from reflective.evaluate.manifest import RECORDS, Manifest, claim, digest_of, versions
-from reflective.records import Record, RecordWriter, read_records
+from reflective.grading import Grade, record_of
+from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
+from reflective.records.manifest import RECORDS, Manifest, claim, digest_of, versions
 from reflective.search import BestOfN, Settings, Strategy, solve_many
 from reflective.search.many import ROWS_IN_FLIGHT
 from reflective.types import Problem, Solution
@@ -124,16 +124,16 @@ def run_benchmark(
     problems = with_own_keys(problems)
     claim(folder, plan.manifest(engine, problems))
     i, n = plan.shard
-    numbers = {_key(problem): number for number, problem in enumerate(problems)}
+    numbers = {key_of(problem): number for number, problem in enumerate(problems)}
     mine = problems[i - 1 :: n]
     with RecordWriter(folder / RECORDS) as writer:
         if notes is not None:
             notes += writer.notes
-        waiting = [problem for problem in mine if _key(problem) not in writer.done]
+        waiting = [problem for problem in mine if key_of(problem) not in writer.done]
         meter = _Meter(len(mine), len(waiting), _counts(folder / RECORDS), tell)
 
         def keep(problem: Problem, solution: Solution) -> None:
-            record = record_of(solution, numbers[_key(problem)], grade=grade, texts=plan.texts)
+            record = record_of(solution, numbers[key_of(problem)], grade=grade, texts=plan.texts)
             writer.write(record)
             meter.add(record)
 
@@ -186,21 +186,6 @@ class _Meter:
         left = spent / self._new * (self._waiting - self._new) if self._new else float("nan")
         done = self._total - self._waiting + self._new
         self._tell(Progress(done, self._total, self._right, self._graded, spent, left))
-
-
-def with_own_keys(problems: Sequence[Problem]) -> list[Problem]:
-    """The problems, where several have the same id (or none and the same text) numbered apart."""
-    seen: dict[str, int] = {}
-    apart = []
-    for problem in problems:
-        key = _key(problem)
-        seen[key] = seen.get(key, 0) + 1
-        apart.append(problem if seen[key] == 1 else replace(problem, id=f"{key}#{seen[key]}"))
-    return apart
-
-
-def _key(problem: Problem) -> str:
-    return problem.id or problem.text
 
 
 def _counts(path: Path) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflective.errors import InputError
-from reflective.evaluate.grading import groups_of, has_ended
+from reflective.grading import groups_of, has_ended
 from reflective.records import Record, TrajectoryRecord
 
 Floats = NDArray[np.float64]

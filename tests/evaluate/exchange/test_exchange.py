@@ -8,10 +8,10 @@ import pytest
 
 from reflective import InputError, Problem, Scripted, ScriptedEngine, read_records
 from reflective.evaluate.exchange import PRESETS, Fields, export_run, import_run
-from reflective.evaluate.manifest import RECORDS, read_manifest
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.evaluate.summary import summarise
 from reflective.evaluate.table import Table
+from reflective.records.manifest import RECORDS, read_manifest
 from reflective.search import BestOfN, Settings
 
 

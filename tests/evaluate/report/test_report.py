@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 import pytest
 
 from reflective import InputError, Problem, Scripted, ScriptedEngine, read_records
-from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.report import gather, markdown, page, paired_tests, write_plots
 from reflective.evaluate.report.browse import problems_to_show, steps_of
 from reflective.evaluate.report.figures import figures
 from reflective.evaluate.report.page import embedded
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.records import TrajectoryRecord
+from reflective.records.manifest import RECORDS
 from reflective.search import BestOfN, Settings
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 <!-- & `|` ]]> {{ 7*7 }} {% raw %}"

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.evaluate.manifest import RECORDS, read_manifest
 from reflective.records import Record, TrajectoryRecord, read_records
+from reflective.records.manifest import RECORDS, read_manifest
 
 NO_SCORE = -1.0  # below every score, which are in 0..1
 

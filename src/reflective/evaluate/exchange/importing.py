@@ -17,10 +17,10 @@ from types import MappingProxyType
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.evaluate.grading import Grade, has_ended, with_groups
-from reflective.evaluate.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
+from reflective.grading import Grade, has_ended, with_groups
 from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate
 from reflective.records import Record, RecordWriter, TrajectoryRecord
+from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
 from reflective.selection import best_closed
 from reflective.tasks.benchmarks.gold import gold_answer
 from reflective.types import FinishReason, Problem, Timing, Usage, Verdict

@@ -10,10 +10,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from reflective.evaluate.manifest import RECORDS
 from reflective.evaluate.report.content import Run
 from reflective.evaluate.table import level_of
 from reflective.records import Record, TrajectoryRecord, read_records
+from reflective.records.manifest import RECORDS
 from reflective.selection import by_score
 
 STEP_END = "\n\n"  # where steps are looked for when their ends were not recorded

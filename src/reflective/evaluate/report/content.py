@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reflective.errors import InputError
-from reflective.evaluate.manifest import RECORDS, Manifest, read_manifest
 from reflective.evaluate.paired import Comparison, common, compare
 from reflective.evaluate.summary import Summary, accuracy_by_problem, summarise
 from reflective.evaluate.table import Table
 from reflective.records import read_records
+from reflective.records.manifest import RECORDS, Manifest, read_manifest
 
 TESTED = ("chosen", "single", "best_of_n", "majority", "weighted", "oracle")
 """What two runs are compared by: the answers that each gave, and each strategy at the largest k that both have."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import jinja2
 
-from reflective.evaluate.manifest import versions
 from reflective.evaluate.paired import Comparison
 from reflective.evaluate.report.browse import problems_to_show
 from reflective.evaluate.report.content import Run, paired_tests
@@ -22,6 +21,7 @@ from reflective.evaluate.report.figures import figures
 from reflective.evaluate.report.labels import MAIN, ROWS, bracketed, budgets_shown, cell, label, plain, points_between
 from reflective.evaluate.selectors import LABELS
 from reflective.records import finite
+from reflective.records.manifest import versions
 from reflective.render import GREEN, RED, YELLOW
 
 TEXT_BUDGET_BYTES = 12_000_000  # of problems and trajectories that can be opened on a page, all runs together

@@ -1,14 +1,15 @@
 """From a solution to its record: every final answer graded once, equal answers grouped.
 
-A trajectory whose thinking was closed but not continued to an answer, and one that a strategy stopped, have no verdict:
-nobody knows what they would have answered. One that ran out of tokens has no final answer, which is wrong.
+A trajectory whose reasoning was closed but not continued to an answer, and one that a strategy stopped, have no
+verdict: nobody knows what they would have answered. One that ran out of tokens has no final answer, which is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from reflective import verify
 from reflective.records import Record, TrajectoryRecord
 from reflective.selection import answer_groups
 from reflective.types import Problem, Solution, Trajectory, Verdict
@@ -17,12 +18,31 @@ from reflective.verify import extract_answer, grade
 Grade = Callable[[Problem, str | None], Verdict]
 
 
-def record_of(solution: Solution, number: int, *, grade: Grade = grade, texts: bool = True) -> Record:
-    """The graded record of a solution; `number` is the problem's place in its run."""
+def grader_version() -> str:
+    """The version of the graders, which records name."""
+    return str(getattr(verify, "GRADER_VERSION", ""))
+
+
+def record_of(
+    solution: Solution,
+    number: int,
+    *,
+    grade: Grade = grade,
+    texts: bool = True,
+    prompt_ids: Sequence[int] = (),
+) -> Record:
+    """The graded record of a solution; `number` is the problem's place in its run. Token ids are kept where those of
+    the prompt are given."""
     graded = _Once(solution.problem, grade)
     verdicts = [graded(t.answer) if has_ended(t) else None for t in solution.trajectories]
     record = Record.of(
-        solution, graded(solution.answer), verdicts, texts=texts, extra={"number": number} if number >= 0 else None
+        solution,
+        graded(solution.answer),
+        verdicts,
+        texts=texts,
+        extra={"number": number} if number >= 0 else None,
+        grader=grader_version(),
+        prompt_ids=prompt_ids,
     )
     return with_groups(record)
 
@@ -41,7 +61,8 @@ def regraded(record: Record, *, grade: Grade = grade, extract: bool = False) -> 
     answer = record.answer
     if extract:
         answer = next((t.answer for t in trajectories if t.index == record.selected and t.answer_text.strip()), answer)
-    return with_groups(replace(record, answer=answer, trajectories=tuple(trajectories), verdict=graded(answer)))
+    changed = replace(record, answer=answer, trajectories=tuple(trajectories), verdict=graded(answer))
+    return with_groups(replace(changed, grader=grader_version()))
 
 
 def has_ended(t: Trajectory | TrajectoryRecord) -> bool:

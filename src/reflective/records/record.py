@@ -1,25 +1,18 @@
-"""Records: one problem's solution and verdicts, one JSON line each, in a file that is only ever appended to.
+"""A record: one problem, what was sampled for it, what was chosen, and the verdicts.
 
-Promises: a line is complete or absent. A process may be killed at any moment; the line that was being written is
-dropped when the file is read or resumed, and a note says so. A disk that runs full leaves the file as it was before
-the line. Two writers of the same file are refused. What is stored of a step is its logit (its score is σ of it), so
-that every aggregation can be computed later. Unknown keys of a record are kept out of the way: a reader of version 1
-reads every file of version 1.
+What is stored of a step is its logit (its score is σ of it), so that every aggregation can be computed later. Unknown
+keys of a record's JSON are left out: a reader of version 1 reads every file of version 1.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, cast, get_args
+from typing import Any, cast, get_args
 
 from reflective.confidence import confidence_of, self_certainty_of
-from reflective.errors import InputError, ReflectiveError
+from reflective.errors import InputError
 from reflective.types import (
     FinishReason,
     Problem,
@@ -38,11 +31,12 @@ RECORD_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryRecord:
-    """What is kept of a trajectory. `tokens` counts the sampled ones; the texts are empty where they were left out.
+    """What is kept of a trajectory. `tokens` counts the sampled ones; texts and `token_ids` are empty where they were
+    left out.
 
-    `step_ends` are the places in `thinking` behind each step. `group` is the number of its answer among the problem's
-    distinct answers (`reflective.selection`), where they have been compared. `self_certainty` and `confidence_…` are
-    those of `reflective.confidence`.
+    `step_logits` are empty where no head scored the steps. `step_ends` are the places in `thinking` behind each step.
+    `group` is the number of its answer among the problem's distinct answers (`reflective.selection`), where they have
+    been compared. `self_certainty` and `confidence_…` are those of `reflective.confidence`.
     """
 
     index: int
@@ -64,6 +58,7 @@ class TrajectoryRecord:
     confidence_lowest_group: float | None = None
     confidence_bottom10: float | None = None
     confidence_tail: float | None = None
+    token_ids: tuple[int, ...] = ()
 
     @property
     def step_scores(self) -> tuple[float, ...]:
@@ -76,7 +71,9 @@ class TrajectoryRecord:
         return is_closed(self.finish_reason, self.answer_text, self.answer)
 
     @classmethod
-    def of(cls, trajectory: Trajectory, verdict: Verdict | None = None, *, texts: bool = True) -> TrajectoryRecord:
+    def of(
+        cls, trajectory: Trajectory, verdict: Verdict | None = None, *, texts: bool = True, ids: bool = False
+    ) -> TrajectoryRecord:
         """The record of a trajectory."""
         confidence = confidence_of(trajectory.token_confidences)
         return cls(
@@ -98,6 +95,7 @@ class TrajectoryRecord:
             confidence_lowest_group=confidence.lowest_group if confidence else None,
             confidence_bottom10=confidence.bottom10 if confidence else None,
             confidence_tail=confidence.tail if confidence else None,
+            token_ids=trajectory.token_ids if ids else (),
         )
 
 
@@ -117,7 +115,9 @@ def _step_ends(trajectory: Trajectory) -> tuple[int, ...]:
 class Record:
     """One problem, what was sampled for it, what was chosen, and what the grader says.
 
-    `verdict` is that of the chosen answer. `extra` holds what a run wants to remember of the problem.
+    `verdict` is that of the chosen answer; `grader` names the version of the graders that gave all verdicts, "" where
+    that is unknown. `prompt_ids` are empty where token ids were left out. `extra` holds what a run wants to remember of
+    the problem.
     """
 
     problem: Problem
@@ -134,11 +134,13 @@ class Record:
     verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    grader: str = ""
+    prompt_ids: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
-        """What names the problem in a file: its id, or its text where it has none."""
-        return self.problem.id or self.problem.text
+        """What names the problem in a file."""
+        return key_of(self.problem)
 
     @classmethod
     def of(
@@ -149,8 +151,13 @@ class Record:
         *,
         texts: bool = True,
         extra: Mapping[str, Any] | None = None,
+        grader: str = "",
+        prompt_ids: Sequence[int] = (),
     ) -> Record:
-        """The record of a solution; `verdicts` are those of its trajectories, in their order."""
+        """The record of a solution; `verdicts` are those of its trajectories, in their order.
+
+        Where the prompt's token ids are given, those of the trajectories are kept, too.
+        """
         if verdicts and len(verdicts) != len(solution.trajectories):
             raise InputError(
                 f"{len(verdicts)} verdicts for {len(solution.trajectories)} trajectories; one each, or none."
@@ -166,13 +173,16 @@ class Record:
             answer=solution.answer,
             confidence=solution.confidence,
             trajectories=tuple(
-                TrajectoryRecord.of(t, v, texts=texts) for t, v in zip(solution.trajectories, graded, strict=True)
+                TrajectoryRecord.of(t, v, texts=texts, ids=bool(prompt_ids))
+                for t, v in zip(solution.trajectories, graded, strict=True)
             ),
             usage=solution.usage,
             timing=solution.timing,
             verdict=verdict,
             notes=solution.notes,
             extra=dict(extra or {}),
+            grader=grader,
+            prompt_ids=tuple(prompt_ids),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -199,9 +209,16 @@ class Record:
             known["verdict"] = _verdict(data.get("verdict"))
             known["notes"] = tuple(data.get("notes", ()))
             known["trajectories"] = tuple(_trajectory(t) for t in data["trajectories"])
+            known["prompt_ids"] = tuple(data.get("prompt_ids", ()))
+            known["grader"] = str(data.get("grader") or "")
             return cls(**known)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not a record of version {RECORD_VERSION}: {type(error).__name__} {error}.") from error
+
+
+def key_of(problem: Problem) -> str:
+    """What names a problem in a file: its id, or its text where it has none."""
+    return problem.id or problem.text
 
 
 def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,6 +239,7 @@ def _trajectory(data: Mapping[str, Any]) -> TrajectoryRecord:
     known["step_logits"] = tuple(float(s) for s in data["step_logits"])
     known["step_positions"] = tuple(data["step_positions"])
     known["step_ends"] = tuple(data.get("step_ends", ()))
+    known["token_ids"] = tuple(data.get("token_ids", ()))
     known["verdict"] = _verdict(data.get("verdict"))
     return TrajectoryRecord(**known)
 
@@ -233,114 +251,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -> Iterator[Record]:
-    """The records of a file, in order. A last line that was cut off is left out; `notes` is told.
-
-    Raises `InputError` with the line number for a line that is no record.
-    """
-    with _open_binary(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                if notes is not None:
-                    notes.append(_cut_off(path, number))
-                return
-            if line.strip():
-                try:
-                    yield Record.from_json(json.loads(line))
-                except ValueError as error:
-                    raise InputError(f"{os.fspath(path)}:{number}: {error}") from error
-
-
-def _open_binary(path: str | os.PathLike[str]) -> Any:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"{os.fspath(path)}: {error.strerror or error}.") from error
-
-
-def _cut_off(path: str | os.PathLike[str], number: int) -> str:
-    return f"{os.fspath(path)}:{number}: the last line was cut off and is left out"
-
-
-def hold(file: int | IO[str], name: Path) -> None:
-    """Lock an open file until it is closed; the system lets go of it when the process dies. Raises `InputError`, with
-    `name` in it, where another process holds it, and `OSError` on a file system without locks."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"'{name}' is being written by another process. Wait for it, or name another.") from error
-
-
-class RecordWriter:
-    """Appends records to a file, a line each.
-
-    With `resume` an existing file is read first: `done` holds the keys that are there, a last line that was cut off is
-    removed (see `notes`). Without it, a file that holds something is refused. `sync` waits for the disk after each
-    line, which survives a power cut, too.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool = True, sync: bool = False) -> None:
-        self.path = Path(path)
-        self.notes: list[str] = []
-        self.done: set[str] = set()
-        self._sync = sync
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise InputError(f"can't write records to {self.path}: {error.strerror or error}.") from error
-        try:
-            hold(self._file, self.path)
-            if os.fstat(self._file).st_size and not resume:
-                raise InputError(f"{self.path} already holds records. Resume it, or name another file.")
-            self._recover()
-        except BaseException:
-            self.close()
-            raise
-
-    def write(self, record: Record) -> None:
-        """Append one record. When that fails, the file stays as it was."""
-        line = (
-            json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":")) + "\n"
-        )
-        data = memoryview(line.encode("utf-8", "backslashreplace"))
-        size = os.fstat(self._file).st_size
-        try:
-            while data:
-                data = data[os.write(self._file, data) :]
-            if self._sync:
-                os.fsync(self._file)
-        except OSError as error:
-            os.ftruncate(self._file, size)
-            raise ReflectiveError(
-                f"can't write to {self.path}: {error.strerror or error}. The {len(self.done)} records in it are whole."
-            ) from error
-        self.done.add(record.key)
-
-    def close(self) -> None:
-        """Release the file. Closing twice is fine."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _recover(self) -> None:
-        """Learn what is done, and cut a last line that was not completed."""
-        good = 0
-        with open(self.path, "rb") as file:
-            for line in file:
-                good += len(line) if line.endswith(b"\n") else 0
-        self.done = {record.key for record in read_records(self.path, self.notes)}
-        if good < os.fstat(self._file).st_size:
-            os.ftruncate(self._file, good)
