@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from reflective.engines.base import Event, Request
@@ -85,6 +85,9 @@ class ServedEngine(TokenEngine):
         self._running.clear()
         self._finished.clear()
         self._cancelled.clear()
+
+    def _unfinished(self) -> Iterable[Running]:
+        return self._running.values()
 
     # ---- what an engine adds
 

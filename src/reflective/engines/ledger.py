@@ -85,10 +85,10 @@ class Ledger:
             if request.parent is not None:
                 parent = owner.entries.get(request.parent)
                 if parent is None or parent.engine_id is None or (request.at is None and not parent.ended):
-                    wanted = (
-                        "can't be continued: it is no finished" if request.at is None else "can't be forked: it is no"
+                    kind = "finished" if request.at is None else "finished or running"
+                    raise InputError(
+                        f"trajectory {request.parent} can't be continued: it is no {kind} one of this client."
                     )
-                    raise InputError(f"trajectory {request.parent} {wanted} one of this client.")
                 parent.children += 1
             entry = Entry(next(self._ids), request, owner, handler, parent)
             owner.entries[entry.id] = entry

@@ -1,8 +1,9 @@
 """An engine that writes what a script says, token by token: for tests, without a model.
 
 It holds the whole contract of `Engine`: steps are found by the same rule as in real engines, budgets, seeds,
-cancellation and continuations are honoured, and what was paid is counted. Tokens are words with the space before them;
-`.` followed by an empty line is the step token.
+cancellation, continuations and forks are honoured, and what was paid is counted. A continuation goes on with its
+parent's script, a fork with the script that its own index and seed choose, from token `at` on. Tokens are words with
+the space before them; `.` followed by an empty line is the step token.
 
     engine = ScriptedEngine([Scripted("2+2=4.\\n\\n</think>\\\\boxed{4}", logits=[2.0])])
 """
@@ -13,11 +14,10 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import cycle, islice
+from dataclasses import dataclass, field, replace
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
-from reflective.errors import ContextError, InputError
+from reflective.errors import InputError
 from reflective.judge.aggregate import aggregate
 from reflective.judge.format import STEP_TEXT, StepRule, StepTracker
 from reflective.types import FinishReason, Step, Trajectory
@@ -62,6 +62,10 @@ class _Row:
     written: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    logits: list[float] = field(default_factory=list)
+    logprobs: list[float | None] = field(default_factory=list)
+    certainties: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     cancelled: bool = False
 
 
@@ -119,15 +123,10 @@ class ScriptedEngine(Engine):
 
     def submit(self, request: Request) -> int:
         """Queue a request (see `Engine.submit`)."""
-        if request.max_tokens < 1:
-            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
-        row = self._start(request) if request.parent is None else self._continue(request, request.parent)
-        room = self.context_length - len(request.prompt_ids) - len(row.ids)
-        if room < 1:
-            raise ContextError(
-                f"the prompt has {len(request.prompt_ids):,} tokens, but {self.name!r} reads at most "
-                f"{self.context_length:,} with the answer. Shorten the problem."
-            )
+        self.check(request)
+        row = self._start(request) if request.parent is None else self._branch(request, request.parent)
+        self.check_room(len(row.request.prompt_ids), len(row.ids))
+        room = self.context_length - len(row.request.prompt_ids) - len(row.ids)
         row.limit = len(row.ids) + min(request.max_tokens, room)
         self.submitted += 1
         self._waiting.append(row)
@@ -169,35 +168,45 @@ class ScriptedEngine(Engine):
     # ---- rows
 
     def _start(self, request: Request) -> _Row:
-        if not request.prompt_ids:
-            raise InputError("the prompt is empty; there must be at least one token.")
         if request.prompt_ids not in self._prompts_read:
             self._prompts_read.add(request.prompt_ids)
             self.prefix_paid += len(request.prompt_ids)
-        if callable(self.script):
-            scripted = self.script(self.decode(request.prompt_ids[:-1]), request.index, request.seed)
-        else:
-            scripted = self.script[request.index % len(self.script)]
+        scripted = self._script_for(request)
         pieces = _TOKEN.findall(scripted.text)
         return _Row(self.submitted, request, scripted, StepTracker(RULE, request.prompt_ids), 0, pieces)
 
-    def _continue(self, request: Request, parent_id: int) -> _Row:
-        parent = self._finished.get(parent_id)
+    def _script_for(self, request: Request) -> Scripted:
+        if callable(self.script):
+            return self.script(self.decode(request.prompt_ids[:-1]), request.index, request.seed)
+        return self.script[request.index % len(self.script)]
+
+    def _branch(self, request: Request, parent_id: int) -> _Row:
+        """A continuation, or a fork."""
+        held = {row.id: row for row in (*self._waiting, *self._running)} if request.at is not None else {}
+        parent = (held | self._finished).get(parent_id)
         if parent is None:
-            raise InputError(f"trajectory {parent_id} is not a finished one of this engine; it can't be continued.")
-        tracker = StepTracker(RULE, parent.request.prompt_ids)
-        for token in parent.ids:
-            tracker.push(token)
+            raise InputError(f"trajectory {parent_id} is not held by this engine; it can't be continued.")
+        at = len(parent.ids) if request.at is None else request.at
+        if not 0 <= at <= len(parent.ids):
+            raise InputError(f"trajectory {parent_id} has {len(parent.ids)} tokens; it can't be forked at {at}.")
+        request = replace(request, prompt_ids=parent.request.prompt_ids)
+        scripted = parent.scripted if request.at is None else self._script_for(request)
+        tracker = StepTracker(RULE, request.prompt_ids)
+        steps = sum(tracker.push(token) for token in parent.ids[:at])
         return _Row(
             self.submitted,
             request,
-            parent.scripted,
+            scripted,
             tracker,
             0,
-            parent.pieces,
-            written=list(parent.written),
-            ids=list(parent.ids),
-            positions=list(parent.positions),
+            _TOKEN.findall(scripted.text),
+            written=parent.written[:at],
+            ids=parent.ids[:at],
+            positions=parent.positions[:steps],
+            logits=parent.logits[:steps],
+            logprobs=parent.logprobs[:at],
+            certainties=parent.certainties[:at],
+            confidences=parent.confidences[:at],
         )
 
     def _write(self, row: _Row, events: list[Event]) -> bool:
@@ -206,13 +215,18 @@ class ScriptedEngine(Engine):
             return self._finish(row, "cancelled", events)
         piece = row.pieces[len(row.ids)] if len(row.ids) < len(row.pieces) else FILLER if row.scripted.endless else ""
         token = self._id(piece) if piece else EOS_ID
+        row.logprobs.append(row.scripted.logprob)
+        row.certainties += _in_turn(row.scripted.certainties, len(row.ids))
+        row.confidences += _in_turn(row.scripted.confidences, len(row.ids))
         row.ids.append(token)
         row.written.append(piece)
         self.tokens_written += 1
         if piece:
             events.append(Text(row.id, piece))
         if row.tracker.push(token):
+            given = row.scripted.logits[len(row.positions) :][:1]
             row.positions.append(len(row.ids) - 1)
+            row.logits.append(given[0] if given else 0.0)
             if self.scored:
                 step = self._steps(row)[-1]
                 events.append(StepScored(row.id, len(row.positions) - 1, step.score))
@@ -225,6 +239,7 @@ class ScriptedEngine(Engine):
     def _finish(self, row: _Row, reason: FinishReason, events: list[Event]) -> bool:
         end = row.ids.index(THINK_END_ID) if THINK_END_ID in row.ids else len(row.ids)
         steps = self._steps(row) if self.scored else ()
+        logprobs = [logprob for logprob in row.logprobs if logprob is not None]
         trajectory = Trajectory(
             index=row.request.index,
             token_ids=tuple(row.ids),
@@ -233,10 +248,10 @@ class ScriptedEngine(Engine):
             steps=steps,
             score=aggregate(step.logit for step in steps),
             finish_reason=reason,
-            token_logprobs=None if row.scripted.logprob is None else (row.scripted.logprob,) * len(row.ids),
+            token_logprobs=tuple(logprobs) if len(logprobs) == len(row.ids) else None,
             seed=row.request.seed,
-            token_certainties=tuple(islice(cycle(row.scripted.certainties), len(row.ids))),
-            token_confidences=tuple(islice(cycle(row.scripted.confidences), len(row.ids))),
+            token_certainties=tuple(row.certainties),
+            token_confidences=tuple(row.confidences),
         )
         self._finished[row.id] = row
         events.append(Finished(row.id, trajectory))
@@ -245,7 +260,11 @@ class ScriptedEngine(Engine):
     def _steps(self, row: _Row) -> tuple[Step, ...]:
         steps, start = [], 0
         for i, position in enumerate(row.positions):
-            logit = row.scripted.logits[i] if i < len(row.scripted.logits) else 0.0
-            steps.append(Step(position, logit, "".join(row.written[start : position + 1]).strip()))
+            steps.append(Step(position, row.logits[i], "".join(row.written[start : position + 1]).strip()))
             start = position + 1
         return tuple(steps)
+
+
+def _in_turn(values: Sequence[float], i: int) -> list[float]:
+    """Value number i of those given round and round; [] where there is none."""
+    return [values[i % len(values)]] if values else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -52,6 +53,11 @@ class Running:
         return len(self.prompt_ids) + max(len(self.token_ids) - 1, 0)
 
     @property
+    def shared(self) -> int:
+        """Positions that it has in common with its parent: the prompt, and the tokens that it began with."""
+        return len(self.prompt_ids) + self.emit_from
+
+    @property
     def reserve(self) -> int:
         """Positions that the sequence may need at most."""
         return len(self.prompt_ids) + self.limit
@@ -66,24 +72,25 @@ class Running:
             return "length"
         return None
 
-    def continued(self, id: int, request: Request) -> Running:
-        """The continuation of this finished trajectory, with `request`'s budget."""
+    def branch(self, id: int, request: Request, at: int, tracker: StepTracker | None) -> Running:
+        """What begins with this trajectory's first `at` tokens, which `tracker` has read, with `request`'s budget."""
+        steps = bisect_left(self.step_positions, at)
         return Running(
             id,
             request,
             self.prompt_ids,
-            self.tracker.copy() if self.tracker is not None else None,
-            len(self.token_ids) + request.max_tokens,
-            token_ids=list(self.token_ids),
-            logprobs=list(self.logprobs),
-            certainties=list(self.certainties),
-            confidences=list(self.confidences),
-            step_positions=list(self.step_positions),
-            step_logits=list(self.step_logits),
-            step_texts=list(self.step_texts),
-            emitted=len(self.token_ids),
-            emit_from=len(self.token_ids),
-            _pieces_from=len(self.token_ids),
+            tracker,
+            at + request.max_tokens,
+            token_ids=self.token_ids[:at],
+            logprobs=self.logprobs[:at],
+            certainties=self.certainties[:at],
+            confidences=self.confidences[:at],
+            step_positions=self.step_positions[:steps],
+            step_logits=self.step_logits[:steps],
+            step_texts=self.step_texts[:steps],
+            emitted=at,
+            emit_from=at,
+            _pieces_from=at,
         )
 
     def last_step_logprobs(self) -> tuple[float, float]:

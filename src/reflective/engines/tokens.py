@@ -7,7 +7,8 @@ scores with what the head adds from log-probabilities, text, trajectories. No to
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
@@ -70,7 +71,7 @@ class TokenEngine(Engine):
     def _open(self, request: Request) -> Running:
         """The trajectory that a request asks for; its limit never leads beyond the context."""
         self.check(request)
-        sequence = self._start(request) if request.parent is None else self._continue(request, request.parent)
+        sequence = self._start(request) if request.parent is None else self._branch(request, request.parent)
         written = len(sequence.token_ids)
         self.check_room(len(sequence.prompt_ids), written)
         room = self.context_length - len(sequence.prompt_ids) - written
@@ -81,11 +82,32 @@ class TokenEngine(Engine):
         tracker = StepTracker(self.rule, request.prompt_ids) if self.rule is not None else None
         return Running(next(self._ids), request, request.prompt_ids, tracker, request.max_tokens)
 
-    def _continue(self, request: Request, parent_id: int) -> Running:
-        parent = self._finished.get(parent_id)
-        if parent is None:
-            raise InputError(f"trajectory {parent_id} can't be continued: it is no finished one of this engine.")
-        return parent.continued(next(self._ids), request)
+    def _branch(self, request: Request, parent_id: int) -> Running:
+        """A continuation, or a fork."""
+        parent = self._held(parent_id)
+        if parent is None or (request.at is None and parent.id not in self._finished):
+            kind = "finished" if request.at is None else "finished or running"
+            raise InputError(f"trajectory {parent_id} can't be continued: it is no {kind} one of this engine.")
+        written = len(parent.token_ids)
+        at = written if request.at is None else request.at
+        if not 0 <= at <= written:
+            raise InputError(f"trajectory {parent_id} has {written} tokens; it can't be forked at {at}.")
+        tracker = parent.tracker.copy() if parent.tracker is not None else None
+        if self.rule is not None and at < written:
+            tracker = StepTracker(self.rule, parent.prompt_ids)
+            for token in parent.token_ids[:at]:
+                tracker.push(token)
+        return parent.branch(next(self._ids), request, at, tracker)
+
+    def _held(self, id: int) -> Running | None:
+        """The trajectory of that id, if it is finished and not forgotten, waits or runs."""
+        if id in self._finished:
+            return self._finished[id]
+        return next((s for s in (*self._unfinished(), *self._cancelled) if s.id == id), None)
+
+    @abstractmethod
+    def _unfinished(self) -> Iterable[Running]:
+        """The trajectories that wait or run."""
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         bad = next((t for t in ids if not 0 <= t < self.vocabulary), None)

@@ -10,7 +10,7 @@ another, this holds one copy and reads every token once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -129,8 +129,10 @@ class TorchEngine(TokenEngine):
     def submit(self, request: Request) -> int:
         """Queue a request (see `Engine.submit`)."""
         sequence = self._open(request)
-        if request.parent in self._features:
-            self._features[sequence.id] = list(self._features[request.parent])
+        if request.parent in self._features and (parent := self._held(request.parent)) is not None:
+            caught = self._features[request.parent]
+            taken = len(parent.step_positions) - len(caught)
+            self._features[sequence.id] = caught[: max(len(sequence.step_positions) - taken, 0)]
         self._scheduler.submit(sequence)
         return sequence.id
 
@@ -182,6 +184,9 @@ class TorchEngine(TokenEngine):
         self._room.parking.clear()
         self._finished.clear()
         self._features.clear()
+
+    def _unfinished(self) -> Iterable[Running]:
+        return self._scheduler.everything()
 
     # ---- scoring given text
 
@@ -264,11 +269,12 @@ class TorchEngine(TokenEngine):
             try:
                 if fresh:
                     keep = self._scheduler.waits_for(group[0].prompt_ids)
-                    logits, feature = self._room.fill(group, first_row, keep=keep)
+                    running = self._scheduler.running
+                    logits, feature = self._room.fill(group, first_row, running, keep=keep)
                     self._load(first_row)
                     tokens = self._draw_first(first_row, logits)
                 else:
-                    self._room.bring_back(group[0], first_row)
+                    self._room.bring_back(group[0], first_row, self._scheduler.running)
                     self._load(first_row)
             except Exception:
                 self._scheduler.preempt_from(first_row)

@@ -91,9 +91,10 @@ class KVMemory:
         """A copy of a row, (L, 2, G, length, D)."""
         return self.data[:, :, row, :, :length].clone()
 
-    def restore(self, parked: Tensor, row: int) -> None:
-        """Write a parked row back."""
-        self.data[:, :, row, :, : parked.shape[3]].copy_(parked)
+    def restore(self, parked: Tensor, row: int, length: int | None = None) -> None:
+        """Write the first `length` positions of a parked row back (None: all)."""
+        length = parked.shape[3] if length is None else length
+        self.data[:, :, row, :, :length].copy_(parked[:, :, :, :length])
 
     def take_over(self, other: KVMemory, rows: int) -> None:
         """Copy the first `rows` rows of a smaller memory."""

@@ -1,7 +1,8 @@
 """Keys and values of an engine: of the running rows, and of those that left and may come back.
 
 Memory is reserved for the longest trajectory that is there, as far as there is memory. A prompt is prefilled once for
-all trajectories that share it; what is parked comes back without any prefill.
+all trajectories that share it. A continuation or a fork gets what it shares with its parent from the parent's row, or
+from what is parked of it; only what neither has is prefilled.
 """
 
 from __future__ import annotations
@@ -63,10 +64,12 @@ class Room:
             self.kv.take_over(old, running)
         return True
 
-    def fill(self, group: list[Running], first_row: int, *, keep: bool) -> tuple[Tensor, Tensor]:
+    def fill(
+        self, group: list[Running], first_row: int, running: list[Running], *, keep: bool
+    ) -> tuple[Tensor, Tensor]:
         """Fill the rows of trajectories that share a prompt; returns its last logits (1, V) and feature (1, H).
 
-        `keep` says that more trajectories wait for this prompt.
+        `running` are the trajectories by row; `keep` says that more of them wait for this prompt.
         """
         prompt = group[0].prompt_ids
         parked = self.parking.get(prompt)
@@ -74,7 +77,9 @@ class Room:
             self.memory.restore(parked.kv, first_row)
             logits, feature = parked.logits, parked.feature
         else:
-            logits, feature = self._backbone.prefill(prompt, self.memory, first_row)
+            forked = next((s for s in group if s.request.parent is not None), group[0])
+            start = self._copy_prefix(forked, first_row, running, len(prompt) - 1)
+            logits, feature = self._backbone.prefill(prompt, self.memory, first_row, start)
             if keep:
                 self.parking.put(prompt, Parked(self.memory.park(first_row, len(prompt)), logits, feature))
         for row in range(first_row + 1, first_row + len(group)):
@@ -83,14 +88,30 @@ class Room:
             self.parking.drop(prompt)
         return logits.unsqueeze(0), feature.unsqueeze(0)
 
-    def bring_back(self, sequence: Running, row: int) -> None:
-        """Keys and values of a trajectory that goes on: parked, or by another prefill."""
-        parked = self.parking.get(sequence.request.parent) if sequence.request.parent is not None else None
-        if parked is not None and parked.kv.shape[3] == sequence.length:
-            self.memory.restore(parked.kv, row)
-        else:
+    def bring_back(self, sequence: Running, row: int, running: list[Running]) -> None:
+        """Keys and values of a trajectory that goes on from tokens that it has; `running` as in `fill`."""
+        start = self._copy_prefix(sequence, row, running, sequence.length)
+        if start < sequence.length:
             ids = (*sequence.prompt_ids, *sequence.token_ids[:-1])
-            self._backbone.prefill(ids, self.memory, row)
+            self._backbone.prefill(ids, self.memory, row, start)
+
+    def _copy_prefix(self, sequence: Running, row: int, running: list[Running], length: int) -> int:
+        """Copy what is there of the first `length` positions into a row: how many they are."""
+        parent = sequence.request.parent
+        shared = min(sequence.shared, length)
+        if parent is not None:
+            for source, other in enumerate(running[:row]):  # those behind it may be empty yet
+                if other.id == parent:
+                    length = min(shared, other.length)
+                    self.memory.move(source, row, length)
+                    return length
+        for key in (parent, sequence.prompt_ids):
+            parked = self.parking.get(key) if key is not None else None
+            if parked is not None:
+                length = min(shared, parked.kv.shape[3])
+                self.memory.restore(parked.kv, row, length)
+                return length
+        return 0
 
     def park(self, sequence: Running, row: int) -> None:
         """Keep what a continuation of this trajectory needs."""

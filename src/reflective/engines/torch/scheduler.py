@@ -38,6 +38,10 @@ class Scheduler:
         """How many trajectories wait for a row."""
         return len(self._waiting)
 
+    def everything(self) -> tuple[Running, ...]:
+        """All that runs or waits."""
+        return (*self.running, *self._waiting)
+
     @property
     def admits(self) -> bool:
         """Whether a trajectory waits and a row is free."""
@@ -100,4 +104,4 @@ class Scheduler:
 
     def longest_reserve(self) -> int:
         """The most positions that a waiting or running trajectory may need."""
-        return max((s.reserve for s in (*self.running, *self._waiting)), default=0)
+        return max((s.reserve for s in self.everything()), default=0)

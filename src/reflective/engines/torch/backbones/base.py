@@ -58,8 +58,11 @@ class Backbone(Protocol):
 
     shape: KVShape  # of its keys and values
 
-    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of `ids` into a row; returns logits (V,) and feature (H,) of the last position."""
+    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of `ids` into a row; returns logits (V,) and feature (H,) of the last position.
+
+        Those of the first `start` positions are there already; at least one is computed.
+        """
 
     def read(
         self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False

@@ -178,9 +178,9 @@ class HFBackbone:
         finally:
             hook.remove()
 
-    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int) -> tuple[Tensor, Tensor]:
+    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
         """See `Backbone.prefill`."""
-        for begin in range(0, len(ids), PREFILL_CHUNK):
+        for begin in range(start, len(ids), PREFILL_CHUNK):
             logits, features = self._chunk(ids, begin, kv, row, keep=1)
         return logits[-1], features[-1]
 

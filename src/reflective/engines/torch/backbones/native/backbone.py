@@ -164,9 +164,9 @@ class NativeBackbone:
 
     # ---- the three ways to use it
 
-    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int) -> tuple[Tensor, Tensor]:
+    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
         """See `Backbone.prefill`."""
-        for begin in range(0, len(ids), PREFILL_COLUMNS):
+        for begin in range(start, len(ids), PREFILL_COLUMNS):
             chunk = ids[begin : begin + PREFILL_COLUMNS]
             count, last = len(chunk), begin + PREFILL_COLUMNS >= len(ids)
             panels = -(-count // PANEL)

@@ -1,0 +1,211 @@
+"""Forks in the embedded engine: the same tokens as their parent's, and at most one position read again."""
+
+import pytest
+import torch
+
+from engines.torch.runs import EOS, STEP_IDS, finished, hf_step_scores, make_engine, prompts, reference, run, text
+from reflective import InputError
+from reflective.engines.base import Request, Sampling
+
+(PROMPT,) = prompts(9)
+TOKENS = 24
+WAYS = {
+    "compiled": ("qwen2", {}),
+    "fused": ("qwen2", {"compiled": False}),
+    "generic": ("qwen2", {"fuse": False}),
+    "windows and soft caps": ("gemma2", {}),
+}
+
+
+def positions_of(engine):
+    """A list that grows by the number of positions of every pass through the backbone."""
+    passes = []
+    backbone = engine._backbone
+    prefill, write, decode = backbone.prefill, backbone.write, backbone.decode
+    inside = []
+
+    def counted_prefill(ids, kv, row, start=0):
+        passes.append(len(ids) - start)
+        return prefill(ids, kv, row, start)
+
+    def counting(method):
+        def counted(plan, *rest):
+            if not inside:
+                passes.append(len(plan.tokens))
+            inside.append(None)
+            try:
+                return method(plan, *rest)
+            finally:
+                inside.pop()
+
+        return counted
+
+    backbone.prefill, backbone.write, backbone.decode = counted_prefill, counting(write), counting(decode)
+    return passes
+
+
+def request(seed=1, max_tokens=TOKENS, **options):
+    return Request(PROMPT, seed=seed, max_tokens=max_tokens, until="eos", **options)
+
+
+def alike(ours, theirs):
+    """The same tokens; log-probabilities and scores up to rounding, since another batch may sum in another order."""
+    assert ours.token_ids == theirs.token_ids and ours.finish_reason == theirs.finish_reason
+    assert ours.token_logprobs == pytest.approx(theirs.token_logprobs, abs=1e-4)
+    assert [s.position for s in ours.steps] == [s.position for s in theirs.steps]
+    assert [s.score for s in ours.steps] == pytest.approx([s.score for s in theirs.steps], abs=1e-4)
+    assert [s.text for s in ours.steps] == [s.text for s in theirs.steps]
+
+
+def closing(engine, at):
+    """Let the thinking end with the token that the engine draws at `at`, so that what it holds is parked."""
+    probe = engine.submit(request(max_tokens=at + 1))
+    token = finished(run(engine))[probe].token_ids[at]
+    engine.cancel(probe)
+    engine._eos_ids = frozenset({EOS})
+    engine.rule = type(engine.rule)(STEP_IDS - {token}, engine.rule.think_id, token)
+    engine._marks = engine.rule.marks
+    return token
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("at", [0, 1, 5, 10])
+def test_a_running_trajectory_is_forked_and_one_position_is_read_again(way, at):
+    family, options = WAYS[way]
+    (whole,) = finished(write_one(make_engine(family, **options))).values()
+    engine = make_engine(family, **options)
+    parent = engine.submit(request())
+    for _ in range(10):  # eleven tokens: the prompt gives the first, and each pass one
+        engine.step()
+    passes = positions_of(engine)
+    same, other = engine.fork(parent, at, request(1, TOKENS - at)), engine.fork(parent, at, request(2, TOKENS - at))
+    events = run(engine)
+    done = finished(events)
+    alike(done[parent], whole)
+    alike(done[same], whole)
+    assert done[other].token_ids[:at] == whole.token_ids[:at] and done[other].token_ids != whole.token_ids
+    # what each adds is one position a token; the last token of each goes through no pass, but the one before `at` does
+    own, forked = TOKENS - 11, 2 * (TOKENS - at) if at else 1 + 2 * (TOKENS - 1)
+    assert sum(passes) == own + forked
+    assert text(events, same) == engine._decode_text(whole.token_ids[at:])
+
+
+def write_one(engine):
+    engine.submit(request())
+    return run(engine)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_parked_thinking_is_forked_anywhere_and_one_position_is_read_again(way):
+    family, options = WAYS[way]
+    engine = make_engine(family, **options)
+    closing(engine, 12)
+    parent = engine.submit(Request(PROMPT, seed=1, max_tokens=TOKENS))
+    thought = finished(run(engine))[parent]
+    assert (thought.finish_reason, thought.tokens) == ("think_end", 13)
+    passes = positions_of(engine)
+    for at in (1, 6, 13):
+        passes.clear()
+        child = engine.fork(parent, at, Request((), seed=1, max_tokens=3, until="eos"))
+        forked = finished(run(engine))[child]
+        assert sum(passes) == 3
+        assert forked.token_ids[: min(at + 3, 13)] == thought.token_ids[: at + 3]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_dropped_is_read_again_and_right(way):
+    family, options = WAYS[way]
+    engine = make_engine(family, **options)
+    parent = engine.submit(request())
+    whole = finished(run(engine))[parent]
+    engine._room.parking.clear()
+    passes = positions_of(engine)
+    child = engine.fork(parent, 7, request(1, TOKENS - 7))
+    alike(finished(run(engine))[child], whole)
+    assert sum(passes) == len(PROMPT) + 6 + TOKENS - 7
+
+
+def test_a_fork_outlives_a_parent_that_is_cancelled_at_once():
+    engine, alone = make_engine(), make_engine()
+    whole = finished(write_one(alone))[0]
+    parent = engine.submit(request())
+    for _ in range(10):
+        engine.step()
+    passes = positions_of(engine)
+    child = engine.fork(parent, 8, request(1, TOKENS - 8))
+    engine.cancel(parent)
+    alike(finished(run(engine))[child], whole)
+    assert sum(passes) == TOKENS - 8, "the row of the parent was parked"
+
+
+def test_forks_wait_for_rows_and_are_right_when_they_get_one():
+    engine = make_engine(max_rows=2)
+    whole = finished(write_one(make_engine()))[0]
+    parent = engine.submit(request())
+    for _ in range(10):
+        engine.step()
+    ids = [engine.fork(parent, at, request(1, TOKENS - at)) for at in range(10)]
+    done = finished(run(engine))
+    for id in ids:
+        alike(done[id], whole)
+
+
+def test_steps_of_a_fork_have_the_scores_of_a_separate_forward():
+    engine = make_engine()
+    parent = engine.submit(request())
+    run(engine)
+    child = engine.fork(parent, 11, request(5))
+    forked = finished(run(engine))[child]
+    assert any(step.position < 11 for step in forked.steps) and any(step.position > 11 for step in forked.steps)
+    expected = hf_step_scores(reference(), engine.head, PROMPT, forked)
+    assert [s.score for s in forked.steps] == pytest.approx(expected, abs=1e-5)
+
+
+def test_settings_of_a_fork_are_its_own():
+    engine = make_engine(keep_confidences=True)
+    parent = engine.submit(request())
+    run(engine)
+    greedy = engine.fork(parent, 6, Request((), Sampling(temperature=0.0), seed=3, max_tokens=4, until="eos", index=8))
+    penalized = engine.fork(parent, 6, Request((), Sampling(repetition_penalty=1.8), seed=3, max_tokens=4, until="eos"))
+    done = finished(run(engine))
+    assert (done[greedy].index, done[greedy].seed, done[greedy].tokens) == (8, 3, 10)
+    assert len(done[greedy].token_certainties) == len(done[greedy].token_confidences) == 10
+    (again,) = finished(write_again(engine, parent, penalized=True))
+    assert finished_tokens(engine, again) == done[penalized].token_ids
+
+
+def write_again(engine, parent, *, penalized):
+    sampling = Sampling(repetition_penalty=1.8) if penalized else Sampling()
+    engine.fork(parent, 6, Request((), sampling, seed=3, max_tokens=4, until="eos"))
+    return run(engine)
+
+
+def finished_tokens(engine, id):
+    return tuple(engine._finished[id].token_ids)
+
+
+def test_features_of_shared_steps_come_along():
+    engine = make_engine(catch_features=True)
+    parent = engine.submit(request())
+    for _ in range(12):
+        engine.step()
+    child = engine.fork(parent, 12, request(1, TOKENS - 12))
+    early = engine.fork(parent, 5, request(2, 4))
+    run(engine)
+    positions, features = engine.take_features(parent)
+    ours, caught = engine.take_features(child)
+    assert ours == positions and torch.allclose(caught, features, rtol=1e-4, atol=1e-3)
+    few, shared = engine.take_features(early)
+    count = sum(position < 5 for position in positions)
+    assert few[:count] == positions[:count] and torch.equal(shared[:count], features[:count])
+
+
+def test_a_trajectory_that_only_waits_is_forked_at_its_beginning_alone():
+    engine = make_engine(max_rows=1)
+    engine.submit(request())
+    waiting = engine.submit(request(4, 6))
+    child = engine.fork(waiting, 0, request(4, 6))
+    with pytest.raises(InputError, match="has 0 tokens"):
+        engine.fork(waiting, 1)
+    done = finished(run(engine))
+    assert done[child].token_ids == done[waiting].token_ids
