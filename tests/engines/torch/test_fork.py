@@ -84,9 +84,9 @@ def test_a_running_trajectory_is_forked_and_one_position_is_read_again(way, at):
     alike(done[parent], whole)
     alike(done[same], whole)
     assert done[other].token_ids[:at] == whole.token_ids[:at] and done[other].token_ids != whole.token_ids
-    # what each adds is one position a token; the last token of each goes through no pass, but the one before `at` does
-    own, forked = TOKENS - 11, 2 * (TOKENS - at) if at else 1 + 2 * (TOKENS - 1)
-    assert sum(passes) == own + forked
+    # a token that is added takes one position, that of the token before it; the prompt's last gives the first of both
+    added = [done[id].tokens - at for id in (same, other)]
+    assert sum(passes) == TOKENS - 11 + (sum(added) if at else 1 + sum(added) - 2)
     assert text(events, same) == engine._decode_text(whole.token_ids[at:])
 
 
