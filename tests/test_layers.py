@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "reflective"
 
-_GROUND = {"types", "errors"}
+_GROUND = {"types", "errors", "files"}
 _ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
 _SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "selection", "search"}
 _EVALUATE = {*_SEARCH, "render", "grading", "tasks", "models", "evaluate"}
@@ -18,6 +18,7 @@ _API = {*_EVALUATE, "api"}
 # layer -> the layers that it may import, its own included
 MAY_IMPORT = {
     "errors": set(),
+    "files": {"errors"},
     "types": {"errors", "render"},  # render draws what str() and a notebook show, when they are asked to
     "render": {"types"},
     "confidence": set(),
@@ -42,6 +43,7 @@ MAY_IMPORT = {
 
 WITHOUT_TORCH = (
     "errors.py",
+    "files.py",
     "types.py",
     "records",
     "confidence.py",

@@ -9,7 +9,6 @@ Letters: B rows, T positions, H hidden size, n steps of a trajectory, N of all.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from reflective.files import disk_errors, whole_file
 from reflective.judge.format import StepRule, step_positions
 from reflective.judge.logprobs import step_logprobs
 from reflective.records import Record
@@ -97,9 +97,8 @@ def read_features(
         rows = [sequences(record, rule) for record in part]
         tensors = _read(model, [row for group in rows for row in group], places)
         info = {record.key: [row.steps for row in group] for record, group in zip(part, rows, strict=True)}
-        temporary = folder / f".{path.name}.{os.getpid()}"
-        save_file(tensors, str(temporary), metadata={"steps": json.dumps(info, ensure_ascii=False)})
-        temporary.rename(path)
+        with disk_errors(path), whole_file(path) as temporary:
+            save_file(tensors, str(temporary), metadata={"steps": json.dumps(info, ensure_ascii=False)})
 
 
 def load_features(folder: Path, place: Place) -> dict[str, Steps]:

@@ -12,6 +12,7 @@ from findings import figure_of
 
 from reflective.errors import InputError
 from reflective.evaluate.report.plots import write_plots
+from reflective.files import disk_errors, write_text
 from reflective.records.manifest import versions
 
 PACKAGES = ("reflective", "torch", "transformers", "trl")
@@ -29,13 +30,8 @@ def write_page(path: Path, found: Mapping[str, Any]) -> None:
         drawn = [plot for plot in plots if any(y == y for series in plot.series for y in series.y)]
         images = write_plots(drawn, pictures)
         lines += _study(study, [(plot.title, images[plot.title], plot.caption) for plot in drawn])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("\n".join(lines).rstrip("\n") + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"can't write '{path}': {error.strerror or error}.") from error
+    with disk_errors(path, InputError):
+        write_text(path, "\n".join(lines).rstrip("\n") + "\n")
 
 
 def hardware() -> str:

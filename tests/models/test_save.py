@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from reflective import files
 from reflective.errors import CheckpointError
 from reflective.judge.heads.paper import SPRMHead
 from reflective.models import Checkpoint, SPRMConfig, load_checkpoint, save_checkpoint, save_head
@@ -180,14 +181,16 @@ def test_a_full_disk_leaves_the_old_head(folder: Path, other: Checkpoint, monkey
 SAVE_AND_DIE = """
 import os, signal, sys
 sys.path.insert(0, {src!r})
+from reflective import files
 from reflective.models import SPRMConfig, save
 from reflective.judge.heads.paper import SPRMHead
-original = getattr(save, {place!r})
+owner = save if hasattr(save, {place!r}) else files
+original = getattr(owner, {place!r})
 def die(*args):
     if {after!r}:
         original(*args)
     os.kill(os.getpid(), signal.SIGKILL)
-setattr(save, {place!r}, die)
+setattr(owner, {place!r}, die)
 config = SPRMConfig(hidden_size=64, step_token_ids=(257,), think_id=261, think_end_id=262, provenance={{"new": True}})
 save.save_head({folder!r}, SPRMHead(64), config)
 """
@@ -212,7 +215,7 @@ def test_a_killed_process_leaves_the_old_or_the_new_head(folder: Path, place: st
 def test_without_an_atomic_exchange_the_result_is_the_same(
     folder: Path, other: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(save_module, "_exchange", lambda a, b: False)
+    monkeypatch.setattr(files, "_exchange", lambda a, b: False)
     save_checkpoint(folder, other)
     assert load_checkpoint(folder, device="cpu").head is not None
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
@@ -231,6 +234,6 @@ def test_a_mount_point_is_refused_in_a_line(folder: Path, other: Checkpoint, mon
     def busy(a: Path, b: Path) -> bool:
         raise OSError(errno.EBUSY, "Device or resource busy")
 
-    monkeypatch.setattr(save_module, "_exchange", busy)
+    monkeypatch.setattr(files, "_exchange", busy)
     with pytest.raises(CheckpointError, match="mount point"):
         save_checkpoint(folder, other)

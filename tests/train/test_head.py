@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from reflective.errors import CheckpointError, InputError
+from reflective.files import folder_lock
 from reflective.judge.heads.paper import SPRMHead
 from reflective.models import load_checkpoint
 from reflective.train import head as head_module
 from reflective.train import rollouts as rollouts_module
 from reflective.train.head import EXPONENTS, HeadConfig, _sprm_config, fit_exponent, train_head
-from reflective.train.lock import held
 from reflective.train.rollouts import Rollouts, _Graded
 from reflective.types import Problem, Trajectory
 from tiny import tiny_checkpoint, tiny_folder
@@ -145,5 +145,5 @@ def test_bad_data_and_a_bad_output_are_told_before_a_model_is_loaded(tmp_path: P
 
 @pytest.mark.parametrize("place", ["out", "work"])
 def test_a_folder_that_another_run_writes_is_refused(tmp_path: Path, place: str) -> None:
-    with held(tmp_path / place), pytest.raises(InputError, match="another process"):
+    with folder_lock(tmp_path / place), pytest.raises(InputError, match="another process"):
         told(settings(tmp_path, work=str(tmp_path / "work")))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from reflective import files
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError
@@ -17,7 +18,6 @@ from reflective.models import Checkpoint
 from reflective.train import rollouts
 from reflective.train.rollout_settings import source_digest
 from reflective.train.rollouts import load_rollouts, sample_rollouts
-from reflective.train.sft import checkpoints
 from reflective.types import Problem
 from tiny import tiny_checkpoint
 
@@ -96,7 +96,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, monke
     def full(temporary: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "publish", full)
+    monkeypatch.setattr(files, "publish", full)
     with pytest.raises(CheckpointError, match="No space left"):
         sample(tmp_path, checkpoint())
     assert not list(tmp_path.iterdir())

@@ -64,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(path: Path, text: str) -> None:
     from reflective.errors import InputError
+    from reflective.files import disk_errors, write_text
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise InputError(f"can't write to '{path}': {error.strerror or error}.") from error
+    with disk_errors(path, InputError):
+        write_text(path, text)

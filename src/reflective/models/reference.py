@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from reflective.errors import CheckpointError
+from reflective.files import disk_errors, whole_folder
 from reflective.judge.config import SPRM_FOLDER, SPRMConfig
 from reflective.judge.format import RuleName
 from reflective.judge.fresh import check_fit, infer_config, new_head
 from reflective.judge.heads.paper import SPRMHead, from_reference
-from reflective.models.save import disk_errors, replacing, write_head
+from reflective.models.save import write_head
 from reflective.models.source import first_line, quiet, resolve_source
 
 if TYPE_CHECKING:
@@ -52,13 +53,13 @@ def import_reference(source: str | Path, out: str | Path | None = None, *, rule:
             raise CheckpointError(f"'{source}' can't be read as a model: {first_line(error)}") from None
     head, config = read_reference(folder, model_config, tokenizer, rule=rule)
     if out is None:
-        with disk_errors(folder), replacing(folder / SPRM_FOLDER) as temporary:
+        with disk_errors(folder), whole_folder(folder / SPRM_FOLDER) as temporary:
             write_head(temporary, head, config)
         return config
     target = Path(out).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"'{out}' exists and is not empty. Name a new folder.")
-    with disk_errors(target), replacing(target) as temporary:
+    with disk_errors(target), whole_folder(target) as temporary:
         shutil.copytree(folder, temporary, ignore=_leave_out, dirs_exist_ok=True)
         (temporary / SPRM_FOLDER).mkdir()
         write_head(temporary / SPRM_FOLDER, head, config)

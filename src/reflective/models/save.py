@@ -1,31 +1,23 @@
 """Saving: all of it or nothing.
 
-Everything is written to a temporary sibling, flushed to the disk, and then takes the old folder's place in one
-rename. A full disk or a killed process leaves the old folder as it was, and at most a hidden `.tmp` folder beside it.
+A full disk or a killed process leaves the old folder as it was (`reflective.files`).
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import fnmatch
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from reflective.errors import CheckpointError
+from reflective.files import disk_errors, whole_folder
 from reflective.judge.config import CONFIG_FILE, HEAD_FILE, SPRM_FOLDER, SPRMConfig
 from reflective.judge.heads.paper import SPRMHead
-from reflective.models.source import first_line, quiet
+from reflective.models.source import quiet
 
 if TYPE_CHECKING:
     from reflective.models.load import Checkpoint
@@ -68,7 +60,7 @@ def save_checkpoint(
     weights = {key: tensor for key, tensor in source.items() if not key.startswith(SUBMODULE_PREFIX)}
     if dtype is not None:
         weights = _converted(weights, dtype)
-    with disk_errors(target), replacing(target, keep=True) as temporary, quiet():
+    with disk_errors(target), whole_folder(target, MODEL_FILES) as temporary, quiet():
         checkpoint.model.save_pretrained(temporary, state_dict=weights, max_shard_size=MAX_SHARD)
         checkpoint.tokenizer.save_pretrained(temporary)
         if dtype is not None:
@@ -98,7 +90,7 @@ def save_head(folder: str | Path, head: SPRMHead, config: SPRMConfig) -> Path:
     target = Path(folder).expanduser()
     if not (target / "config.json").is_file():
         raise CheckpointError(f"'{folder}' is no model folder (no config.json); a head is saved beside its model.")
-    with disk_errors(target), replacing(target / SPRM_FOLDER) as temporary:
+    with disk_errors(target), whole_folder(target / SPRM_FOLDER) as temporary:
         write_head(temporary, head, config)
     return target / SPRM_FOLDER
 
@@ -116,112 +108,6 @@ def write_head(folder: Path, head: SPRMHead, config: SPRMConfig) -> None:
     save_file(state, str(folder / HEAD_FILE), metadata={"format": "pt"})
     text = json.dumps(config.to_json(), indent=2, ensure_ascii=False)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def replacing(target: Path, *, keep: bool = False) -> Iterator[Path]:
-    """A new empty folder beside `target`, which takes its place when the block ends without an error.
-
-    With `keep`, files of the old folder that are none of `MODEL_FILES` and were not written anew stay.
-    """
-    target = target.resolve()
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"'{target}' is a file; name a folder to save to.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir()
-    try:
-        yield temporary
-        if keep and target.is_dir():
-            _carry_over(target, temporary)
-        _flush(temporary)
-        _swap(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # half of the new, or the whole of the old
-
-
-@contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turns what the disk says into one line; the folder that was there is still whole."""
-    try:
-        yield
-    except SafetensorError as error:
-        full = "space" in str(error) or "os error 28" in str(error)
-        reason = os.strerror(errno.ENOSPC) if full else first_line(error)
-        raise CheckpointError(_not_saved(target, reason)) from error
-    except OSError as error:
-        if error.errno in (errno.EBUSY, errno.EXDEV):
-            reason = "it is a mount point, which can't be replaced; name a folder inside it"
-        else:
-            reason = error.strerror or first_line(error)
-        raise CheckpointError(_not_saved(target, reason)) from error
-
-
-def _not_saved(target: Path, reason: str) -> str:
-    return f"'{target}' was not saved: {reason}. What was there before is untouched; make room or name another folder."
-
-
-def _carry_over(old: Path, new: Path) -> None:
-    for entry in old.iterdir():
-        if (new / entry.name).exists() or any(fnmatch.fnmatch(entry.name, pattern) for pattern in MODEL_FILES):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
-        else:
-            _link(str(entry), str(new / entry.name))
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for the file, so that it costs no space and a process that appends to it goes on doing so."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target, follow_symlinks=False)
-
-
-def _flush(folder: Path) -> None:
-    """Wait until the folder and all in it is on the disk."""
-    for directory, _, names in os.walk(folder):
-        for path in [*(Path(directory) / name for name in names), Path(directory)]:
-            if path.is_symlink():
-                continue
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def _swap(new: Path, old: Path) -> None:
-    """Let `new` take the name of `old`. Afterwards `new` is gone or is the old folder."""
-    if not old.exists():
-        os.rename(new, old)
-    elif not _exchange(new, old):
-        # no atomic exchange on this system: for a moment nothing has the name, and both are there beside it
-        aside = new.with_suffix(".old.tmp")
-        os.rename(old, aside)
-        os.rename(new, old)
-        os.rename(aside, new)
-    descriptor = os.open(old.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Swap two names in one step, where the kernel and the file system can (Linux)."""
-    at_fdcwd, rename_exchange = -100, 2
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError, TypeError):
-        return False
-    if renameat2(at_fdcwd, os.fsencode(a), at_fdcwd, os.fsencode(b), rename_exchange) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EBUSY, errno.EXDEV):
-        raise OSError(code, os.strerror(code), str(b))
-    return False
 
 
 def _set_dtype(path: Path, dtype: torch.dtype) -> None:

@@ -3,7 +3,7 @@
 Tensors that belong to a record lie beside it in shards (`reflective.shards`).
 """
 
-from reflective.records.file import RecordWriter, hold, read_records, with_own_keys
+from reflective.records.file import RecordWriter, read_records, with_own_keys
 from reflective.records.record import RECORD_VERSION, Record, TrajectoryRecord, finite, key_of
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "RecordWriter",
     "TrajectoryRecord",
     "finite",
-    "hold",
     "key_of",
     "read_records",
     "with_own_keys",

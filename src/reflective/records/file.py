@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from reflective.errors import InputError, ReflectiveError
+from reflective.files import lock
 from reflective.records.record import Record, key_of
 from reflective.types import Problem
 
@@ -60,17 +61,6 @@ def _cut_off(path: str | os.PathLike[str], number: int) -> str:
     return f"{os.fspath(path)}:{number}: the last line was cut off and is left out"
 
 
-def hold(file: int | IO[str], name: Path) -> None:
-    """Lock an open file until it is closed; the system lets go of it when the process dies. Raises `InputError`, with
-    `name` in it, where another process holds it, and `OSError` on a file system without locks."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"'{name}' is being written by another process. Wait for it, or name another.") from error
-
-
 class RecordWriter:
     """Appends records to a file, a line each.
 
@@ -90,7 +80,7 @@ class RecordWriter:
         except OSError as error:
             raise InputError(f"can't write records to {self.path}: {error.strerror or error}.") from error
         try:
-            hold(self._file, self.path)
+            lock(self._file, self.path)
             if os.fstat(self._file).st_size and not resume:
                 raise InputError(f"{self.path} already holds records. Resume it, or name another file.")
             self._recover()

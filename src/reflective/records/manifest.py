@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reflective.errors import InputError
+from reflective.files import disk_errors, write_text
 from reflective.types import Problem
 
 MANIFEST, RECORDS = "manifest.json", "records.jsonl"
@@ -106,14 +107,9 @@ def claim(folder: Path, manifest: Manifest) -> None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Whole or not at all."""
-    temporary = folder / f".{MANIFEST}.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(manifest.to_json(), ensure_ascii=False, indent=2, default=str) + "\n"
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        temporary.rename(folder / MANIFEST)
-    except OSError as error:
-        raise InputError(f"can't write to '{folder}': {error.strerror or error}.") from error
+    text = json.dumps(manifest.to_json(), ensure_ascii=False, indent=2, default=str) + "\n"
+    with disk_errors(folder / MANIFEST, InputError):
+        write_text(folder / MANIFEST, text)
 
 
 def digest_of(problems: Iterable[Problem]) -> str:

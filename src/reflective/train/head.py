@@ -33,6 +33,7 @@ from torch import Tensor
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError, TrainingError
+from reflective.files import folder_lock
 from reflective.judge.aggregate import aggregate
 from reflective.judge.calibrate import fit_calibration
 from reflective.judge.fresh import infer_config
@@ -51,7 +52,6 @@ from reflective.models import (
 from reflective.selection import answer_groups, best_by_score
 from reflective.train.head_config import HeadConfig
 from reflective.train.head_data import read_data
-from reflective.train.lock import held
 from reflective.train.progress import Note, print_note, stop_on_signals
 from reflective.train.rollout_settings import check_settings, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
@@ -99,7 +99,7 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     )
     with ExitStack() as stack:
         for place in dict.fromkeys((folder.resolve(), work.resolve())):
-            stack.enter_context(held(place))
+            stack.enter_context(folder_lock(place))
         if not _sample(config, checkpoint, sprm, parts, note):
             note(f"stopped; start the same command again to go on from {work}.")
             return HeadResult(work, 0, None, None, {}, interrupted=True)

@@ -15,9 +15,9 @@ from typing import Any
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError
+from reflective.files import disk_errors, write_text
 from reflective.models import SPRMConfig
 from reflective.train.joint.setup import weights_digest
-from reflective.train.sft.checkpoints import write_file
 from reflective.types import Problem
 
 FORMAT = "2"  # 1 did not say which weights and which layer the features are of
@@ -55,9 +55,8 @@ def check_settings(
         return
     if any(folder.glob("shard-*")):
         raise CheckpointError(f"'{folder}' holds trajectories, and no settings.json that says of what. {WAY_OUT}")
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"format": FORMAT, "digest": digest}) + "\n"
-    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with disk_errors(path):
+        write_text(path, json.dumps({"format": FORMAT, "digest": digest}) + "\n")
 
 
 def _compare(path: Path, digest: str) -> None:

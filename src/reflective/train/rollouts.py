@@ -26,11 +26,11 @@ from torch import Tensor
 from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
+from reflective.files import disk_errors, whole_file
 from reflective.judge.logprobs import step_logprobs
 from reflective.judge.loss import OUTCOMES, RIGHT, UNGRADABLE
 from reflective.train.progress import Note, Stop, clock
 from reflective.train.rollout_settings import check_settings
-from reflective.train.sft.checkpoints import write_file
 from reflective.types import Problem, Trajectory
 from reflective.verify import extract_answer, grade
 
@@ -227,7 +227,8 @@ def _save_shard(
     }
     name = f"shard-{hashlib.sha256(repr(sorted(numbers)).encode()).hexdigest()[:12]}.safetensors"
     metadata = {"info": json.dumps(info, ensure_ascii=False), "done": json.dumps(list(numbers))}
-    write_file(folder / name, lambda temporary: save_file(tensors, str(temporary), metadata=metadata))
+    with disk_errors(folder / name), whole_file(folder / name) as temporary:
+        save_file(tensors, str(temporary), metadata=metadata)
 
 
 def load_rollouts(folder: Path) -> Rollouts:

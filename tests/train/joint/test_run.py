@@ -22,12 +22,12 @@ pytest.importorskip("trl")
 from safetensors.torch import load_file
 
 from reflective.errors import CheckpointError, InputError, TrainingError
+from reflective.files import folder_lock
 from reflective.models import load_checkpoint
 from reflective.train.joint.reporting import read_curves
 from reflective.train.joint.run import JointResult, prepare, train_joint
 from reflective.train.joint.setup import weights_digest
 from reflective.train.joint.trl.checkpoints import WRITING, check_settings, whole_checkpoints
-from reflective.train.lock import held
 from reflective.train.progress import Stop
 from tiny import tiny_folder, tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, problems, tiny_joint
@@ -264,7 +264,7 @@ def test_a_run_that_has_saved_nothing_may_have_other_settings(tmp_path: Path) ->
 
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    with held(tmp_path / "run"), pytest.raises(InputError, match="another process"):
+    with folder_lock(tmp_path / "run"), pytest.raises(InputError, match="another process"):
         trained(tmp_path, steps=1)
     assert trained(tmp_path, steps=1)[0].steps == 1
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reflective.errors import CheckpointError, InputError, TrainingError
+from reflective.files import folder_lock
 from reflective.train.config import SFTConfig, make_config, read_config
-from reflective.train.lock import held
 from reflective.train.progress import StepReport, stop_on_signals
 from reflective.train.sft import checkpoints
 from reflective.train.sft.batches import micro_batches
@@ -196,7 +196,7 @@ def test_an_older_model_is_replaced_where_a_kill_came_before(tmp_path: Path) -> 
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    with held(tmp_path / "run"), pytest.raises(InputError, match="another process"):
+    with folder_lock(tmp_path / "run"), pytest.raises(InputError, match="another process"):
         run(tiny_config(tmp_path))
 
 

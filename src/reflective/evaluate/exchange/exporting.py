@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from reflective.errors import InputError
+from reflective.files import disk_errors, whole_file
 from reflective.records import Record, TrajectoryRecord, read_records
 from reflective.records.manifest import RECORDS, read_manifest
 
@@ -26,8 +27,10 @@ def export_run(folder: Path, out: Path, format: str) -> int:
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}. Known: {', '.join(FORMATS)}.")
     read_manifest(folder)
-    try:
-        with out.open("x", encoding="utf-8", errors="backslashreplace") as file:
+    if out.is_file() or out.is_dir():
+        raise InputError(f"'{out}' is there already. Name another --output.")
+    with disk_errors(out, InputError), whole_file(out) as path:
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             count = 0
             for record in read_records(folder / RECORDS):
                 if not any(t.thinking or t.answer_text for t in record.trajectories) and record.trajectories:
@@ -35,11 +38,7 @@ def export_run(folder: Path, out: Path, format: str) -> int:
                 row = FORMATS[format](record, count)
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
                 count += 1
-            return count
-    except FileExistsError as error:
-        raise InputError(f"'{out}' is there already. Name another --output.") from error
-    except OSError as error:
-        raise InputError(f"can't write to '{out}': {error.strerror or error}.") from error
+        return count
 
 
 def response_of(t: TrajectoryRecord) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from reflective.errors import DependencyError, InputError
 from reflective.evaluate.report.figures import Figure, Series
+from reflective.files import disk_errors
 
 SIZE_INCHES = (7.2, 4.5)
 DPI = 144
@@ -35,7 +36,7 @@ def write_plots(figures: Sequence[Figure], folder: Path) -> dict[str, str]:
             'plots need matplotlib. Install it with: pip install "reflective[eval]", or leave --plots out.'
         ) from error
     matplotlib.use("Agg")
-    try:
+    with disk_errors(folder, InputError):
         folder.mkdir(parents=True, exist_ok=True)
         written = {}
         for figure in figures:
@@ -44,8 +45,6 @@ def write_plots(figures: Sequence[Figure], folder: Path) -> dict[str, str]:
             _draw(figure, folder / f"{name}.png")
             written[f"{figure.title} ({figure.run})" if figure.run else figure.title] = f"{folder.name}/{name}.png"
         return written
-    except OSError as error:
-        raise InputError(f"can't write to '{folder}': {error.strerror or error}.") from error
 
 
 def _file_name(figure: Figure) -> str:

@@ -20,10 +20,10 @@ import torch
 
 from reflective.engines.text import eos_ids_of, text_decoder
 from reflective.errors import InputError, TrainingError
+from reflective.files import folder_lock
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.trl import check_version
-from reflective.train.lock import held
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
 
 
@@ -141,7 +141,7 @@ class JointRun:
     def train(self) -> JointResult:
         """From the newest checkpoint, or from the start, to the end or to Ctrl-C."""
         with (
-            held(self.folder) if self.leads else nullcontext(),
+            folder_lock(self.folder) if self.leads else nullcontext(),
             _out_of_memory_told(lambda: f"in step {self.trainer.state.global_step + 1}"),
         ):
             return self._train()

@@ -1,16 +1,15 @@
 """Checkpoints that are whole or not there, and that hold all a run needs to go on as if it had never stopped.
 
 A checkpoint is a Hugging Face folder that any runtime loads (float32), plus a sub-folder `trainer/` with the tensors of
-the optimizers and the counters: safetensors and JSON, nothing pickled. It is written under another name, flushed to the
-disk and renamed. Random states are not in it: a step draws from a seed that is made of its number.
+the optimizers and the counters: safetensors and JSON, nothing pickled. Random states are not in it: a step draws from a
+seed that is made of its number.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from reflective.errors import CheckpointError, ReflectiveError
+from reflective.files import disk_errors, remove_leftovers, whole_folder
 from reflective.judge.config import SPRM_FOLDER
-from reflective.models.save import disk_errors, replacing
+from reflective.models.save import MODEL_FILES
 from reflective.models.source import quiet
 from reflective.train.progress import Note
 from reflective.train.sft.models import load_model, load_tokenizer
@@ -59,17 +59,12 @@ def save_checkpoint(
     target = folder / f"{PREFIX}{progress.step:08d}"
     with disk_errors(target):
         if not target.exists():
-            temporary = folder / f".{target.name}.{os.getpid()}"
-            shutil.rmtree(temporary, ignore_errors=True)
-            try:
-                (temporary / TRAINER).mkdir(parents=True)
+            with whole_folder(target) as temporary:
+                (temporary / TRAINER).mkdir()
                 write_model(temporary, model, tokenizer)
                 tensors = dict(_optimizer_tensors(model, optimizers))
                 save_file(tensors, temporary / TRAINER / "state.safetensors")
                 (temporary / TRAINER / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
-                publish(temporary, target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
         for old in checkpoints(folder)[:-keep]:
             old.rename(folder / f".{old.name}.old")  # half of one that is being removed would pass for whole
     clean(folder)
@@ -143,9 +138,8 @@ def publish_model(
         return
     if (target / SPRM_FOLDER).is_dir():
         note(f"the head in {target / SPRM_FOLDER} was fitted to other weights; it is removed")
-    for left_behind in (target.with_name(f".{target.name}"), *target.parent.glob(f".{target.name}.*.tmp")):
-        shutil.rmtree(left_behind, ignore_errors=True)  # by a run that was killed while it wrote
-    with disk_errors(target), replacing(target, keep=True) as temporary:
+    remove_leftovers(target)  # of a run that was killed while it wrote
+    with disk_errors(target), whole_folder(target, MODEL_FILES) as temporary:
         write_model(temporary, model, tokenizer)
 
 
@@ -161,34 +155,6 @@ def _holds(folder: Path, model: PreTrainedModel) -> bool:
         return False
     mine = model.state_dict()
     return mine.keys() == there.keys() and all(t.cpu().float().equal(there[name].float()) for name, t in mine.items())
-
-
-def publish(temporary: Path, target: Path) -> None:
-    """Makes a finished folder appear under its name, with all its bytes on the disk."""
-    for path in temporary.rglob("*"):
-        _flush(path)
-    _flush(temporary)
-    temporary.rename(target)
-    _flush(target.parent)
-
-
-def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """A file that is whole or not there: `write` is given another name. A full disk is told in one line."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with disk_errors(path):
-            write(temporary)
-            publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _optimizer_tensors(model: PreTrainedModel, optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, Tensor]]:

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 
 from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import TrainingError
+from reflective.files import folder_lock
 from reflective.models.source import first_line, resolve_device, resolve_source
 from reflective.train.config import SFTConfig
-from reflective.train.lock import held
 from reflective.train.progress import (
     Note,
     Report,
@@ -85,7 +85,7 @@ def train_sft(config: SFTConfig, *, report: Report = print_report, note: Note = 
     """
     resolve_device(config.device)  # what can be refused at once is, before a folder is made
     load_tokenizer(_tokenizer_folder(config))
-    with held(Path(config.output)) if leads() else nullcontext():
+    with folder_lock(Path(config.output)) if leads() else nullcontext():
         _caches(config, note)  # made before other processes look for them
         with stop_on_signals() as stop, peers(config.processes, _follow, config) as place:
             return _Run(config, place, report, note).train(stop)

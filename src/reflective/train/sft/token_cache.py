@@ -10,7 +10,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 import reflective.tasks
 from reflective.errors import InputError
-from reflective.models.save import disk_errors
+from reflective.files import disk_errors, whole_folder
 from reflective.train.config import DataConfig
 from reflective.train.sft.models import load_tokenizer
 from reflective.train.sft.samples import Encoder, Sample, file_samples, task_samples
@@ -181,19 +180,11 @@ def _save(folder: Path, portions: list[_Portion]) -> None:
         "lengths": np.concatenate([p.lengths for p in portions]),
         "family": np.array([number[family] for p in portions for family in p.families], np.int16),
     }
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
     index = {"format": FORMAT, "families": names, "left_out": sum(p.left_out for p in portions)}
-    try:
-        with disk_errors(folder):
-            temporary.mkdir(parents=True)
-            for name, array in arrays.items():
-                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            (temporary / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
-            if not folder.exists():  # else another process was faster
-                temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with disk_errors(folder), whole_folder(folder) as temporary:  # of two processes that make it, the last one stays
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        (temporary / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
 
 
 def _load(folder: Path) -> TokenCache:

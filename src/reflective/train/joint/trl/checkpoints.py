@@ -1,20 +1,18 @@
 """Checkpoints of a joint run: whole or not there, and with all that a run needs to go on as if it had never stopped.
 
-A checkpoint is written under another name, flushed to the disk, and renamed. It is the folder that the rest of the
+A checkpoint appears under its name when all of it is on the disk. It is the folder that the rest of the
 package loads (backbone and `sprm/`), with the trainer's state beside it: optimizer, scheduler, random states, and the
 trajectories that are still to be learnt from. Tensors are read back without unpickling anything else.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +25,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from reflective.errors import CheckpointError, InputError
+from reflective.files import disk_errors, publish, write_text
 from reflective.judge.config import HEAD_FILE, SPRM_FOLDER
 from reflective.judge.fresh import new_head
 from reflective.judge.heads.paper import SPRMHead
 from reflective.models import SPRMConfig
-from reflective.models.save import disk_errors, write_head
+from reflective.models.save import write_head
 from reflective.models.source import quiet
 from reflective.train.joint.scored_model import HEAD, base_model, is_head
-from reflective.train.sft.checkpoints import publish
 
 WRITING = ".writing"  # holds a checkpoint until it is whole
 REMOVING = ".removing"  # an old one, on its way out
@@ -64,7 +62,7 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
         if leads:
             shutil.rmtree(temporary, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        with disk_errors(run / name), _full_disk():
+        with disk_errors(run / name):
             self._writing_to: Path | None = temporary
             try:
                 super()._save_checkpoint(model, trial)
@@ -186,17 +184,6 @@ def whole_head(sprm: SPRMConfig, state: Mapping[str, Tensor]) -> SPRMHead:
     return head
 
 
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    """What torch says when it can't write, as the system says it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if any(words in str(error) for words in ("PytorchStreamWriter", "file write failed", "inline_container")):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
-
-
 def whole_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     found = [p for p in run.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if re.fullmatch(r".*-\d+", p.name) and p.is_dir()]
@@ -260,7 +247,4 @@ def check_settings(run: Path, digest: str) -> None:
                 "or remove it."
             )
         return
-    run.mkdir(parents=True, exist_ok=True)
-    temporary = run / f".settings.{os.getpid()}"
-    temporary.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
-    temporary.rename(path)
+    write_text(path, json.dumps({"digest": digest}) + "\n")
