@@ -24,7 +24,7 @@ _SIGNS = {
     **{"≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx "},
     **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "∖": r"\setminus "},
     **{"α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ", "λ": r"\lambda "},
-    **{"μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ", "′": "'", "’": "'", "“": '"', "”": '"'},
+    **{"μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ", "′": "'", "’": "'", "Ω": r"\Omega ", "“": '"', "”": '"'},
 }
 _SIGN_TABLE = str.maketrans(_SIGNS)
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
@@ -32,13 +32,19 @@ _ROOT_SIGN = re.compile(r"√\s*(\d+(?:\.\d+)?)")
 _SUPERSCRIPT_RUN = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _SUBSCRIPT_RUN = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 
+_TEXT = r"\\(?:mathrm|text)\s*\{([^{}]*)\}"
+
 _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\\(?:mathrm|text|textrm|rm)\s*\{\s*~+\s*", r"\\text{"),
+        (r"(?<=[^=]=)([^=]+?)\\q?quad\s*(?=[^=]+=)", r"\1, "),
         (r"(?<!\\)\\!\s*|\\(?:displaystyle|textstyle|limits|nolimits)(?![A-Za-z])", ""),
         (r"\\(?:left|right)\s*\.", ""),
         (r"\\(?:left|right|[bB]igg?[lrm]?|mleft|mright)(?![A-Za-z])\s*", ""),
-        (r"\\[lr]vert(?![A-Za-z])", "|"),
+        (r"\\[lr]?vert(?![A-Za-z])", "|"),
+        (r"\\langle(?![A-Za-z])|^<(?=[^<>]*,[^<>]*>$)", "("),
+        (r"\\rangle(?![A-Za-z])|(?<=\d)>$", ")"),
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|&nbsp;", " "),
@@ -53,16 +59,24 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\neq(?![A-Za-z])", r"\\ne"),
         (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset"),
         (r"\\(?:degree)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
+        (rf"\\frac\s*\{{\s*{_TEXT}\s*\}}\s*\{{\s*{_TEXT}\s*\}}", r"\\text{\1/\2}"),
+        (r"(?<=[\d}/])(\s*)\\(?:mathrm|operatorname)\s*\{\s*([A-DF-HJ-Za-df-hj-z])\s*\}", r"\1\\text{\2}"),
         (r"\\(?:mathrm|mathit|operatorname)\s*\{\s*([A-Za-z])\s*\}", r" \1 "),
         (r"\\operatorname\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "),
         (r"\\(?:mbox|textrm|textbf|textit|textnormal|textsf|mathrm|mathit|hbox)(?![A-Za-z])\s*", r"\\text"),
         (r"\{\\rm\s+", r"\\text{"),
         (r"\\(?:text|mathbf|boldsymbol)\s*\{([-\d.,/ ]+)\}", r"\1"),
+        (r"\\text\s*\{\s*([-+]?\d[\d.,]*)\s+([A-Za-z][A-Za-z ]*)\}", r"\1 \\text{\2}"),
+        (r"\\cis(?![A-Za-z])|\\text\s*\{\s*cis\s*\}", r"\\cis "),
+        (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"\\%", "%"),
         (r"\*\*", "^"),
         (r"\s+", " "),
     )
 )
+_INNER_DOLLARS = re.compile(r"(?<!\\)\$([^$]*[^$\\])\$")
+_SQUARE_METRES = re.compile(r"(?<=[\d\s.])([kcdm]?m)([²³])")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 
 
@@ -79,6 +93,8 @@ def strip_delimiters(text: str) -> str:
     while True:
         before = text
         text = text.strip().rstrip("。，；").strip()
+        if text.endswith("\\") and not text.endswith("\\\\"):
+            text = text[:-1]
         if text.endswith((".", ",", ";", ":")) and not text.endswith(("\\,", "\\;", "\\:", "..")):
             text = text[:-1].rstrip()
         for opening, closing in _DELIMITERS:
@@ -95,13 +111,14 @@ def to_latex(text: str) -> str:
     """`text` in one plain spelling of LaTeX; its value is what it was."""
     text = clean(text)
     if not text.isascii():
+        text = _SQUARE_METRES.sub(lambda m: rf"\text{{{m[1]}}}^{'2' if m[2] == '²' else '3'}", text)
         # before NFKC, which would turn x² into x2 and 1½ into 11⁄2
         text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + "".join(_SUPERSCRIPTS[c] for c in m[0]) + "}", text)
         text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + "".join(_SUBSCRIPTS[c] for c in m[0]) + "}", text)
         text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text)
         text = _VULGAR.sub(_vulgar_fraction, text)
         text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
-    text = strip_delimiters(text)
+    text = _INNER_DOLLARS.sub(r" \1 ", strip_delimiters(text))
     for pattern, replacement in _COSMETICS:
         text = pattern.sub(replacement, text)
     return strip_delimiters(text)

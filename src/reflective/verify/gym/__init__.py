@@ -18,9 +18,8 @@ from typing import Any
 from reflective.types import Problem, Verdict
 from reflective.verify.exact import grade_exact
 from reflective.verify.gym.families import FAMILIES, REVIEWED_VERSIONS, UNREVIEWED
-from reflective.verify.helpers import SHARED, HelperFailure, HelperTimeout
 from reflective.verify.math.grader import grade_math
-from reflective.verify.math.integral import grade_integral
+from reflective.verify.processes import SHARED, HelperFailure, HelperTimeout
 
 MAX_CHARS = 20_000
 PROBABILITY_TOLERANCE = Fraction(1, 10_000)  # the package's own
@@ -69,7 +68,8 @@ def installed_version() -> str:
 def _integral(problem: Problem, answer: str, time_limit_s: float) -> Verdict:
     """Any antiderivative, with or without its constant; the package hands the answer to sympy.parse_expr, which
     evaluates it."""
-    return grade_integral(problem.answer or "", answer, str(problem.metadata.get("variable", "x")))
+    variable = str(problem.metadata.get("variable", "x"))
+    return SHARED.verdict("antiderivatives", problem.answer or "", answer, variable, time_limit_s=time_limit_s)
 
 
 def _expanded(problem: Problem, answer: str, time_limit_s: float) -> Verdict:

@@ -1,4 +1,4 @@
-"""The package reasoning_gym's own scorers, called inside a helper process (`reflective.verify.helpers`) only.
+"""The package reasoning_gym's own scorers, called inside a helper process (`reflective.verify.processes`) only.
 
 The problem is drawn again from its family, seed and place, and its text compared with a hash, so that a scorer is given
 nothing that comes from a file. What a scorer raises over an answer means that it can't read it.

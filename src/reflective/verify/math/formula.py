@@ -163,7 +163,7 @@ class _Parser:
             if (sign := self.accept("*/")) is not None:
                 node = Call("mul" if sign == "*" else "div", (node, self.signed()))
             elif self.starts_factor():
-                if self.next.kind == "number":
+                if self.next.kind == "number" and not self.starts_power():
                     raise Malformed("two numbers beside each other")
                 node = Call("mul", (node, self.power()))
             else:
@@ -181,6 +181,12 @@ class _Parser:
         if token.kind == "sign":
             return token.text in "([{" or (token.text == "|" and self.open_bars == 0)
         return token.kind != "end"
+
+    def starts_power(self) -> bool:
+        """Whether a number is the base of a power behind something that does not end in a number: n 2^k, 2^6 3^5."""
+        before = self.tokens[max(self.position - 2, 0) : self.position]
+        follows_number = before[-1].kind == "number" and before[0].text != "^"
+        return self.next.spaced and self.tokens[self.position + 1].text == "^" and not follows_number
 
     # power := postfix [^ exponent]
     def power(self) -> Node:
@@ -283,7 +289,16 @@ class _Parser:
             primes += "'"
         if not subscript and not primes and name in ("e", "i"):
             return Call(name)
-        return Variable(name + subscript + primes)
+        return Variable(name + subscript + primes + self.function_argument_of(name))
+
+    def function_argument_of(self, name: str) -> str:
+        """The "(0)" of I(0) and the "(x)" of f(x), which are no products."""
+        ahead = [token.text for token in self.tokens[self.position : self.position + 3]]
+        if len(ahead) == 3 and ahead[0] == "(" and ahead[2] == ")" and not self.next.spaced:
+            if ahead[1].isdigit() or (name in "fghFGHP" and len(ahead[1]) == 1 and ahead[1].isalpha()):
+                self.position += 3
+                return "".join(ahead)
+        return ""
 
     def subscript(self) -> str:
         if not self.accept("_"):
@@ -315,6 +330,8 @@ class _Parser:
             return self.root()
         if name == "pi":
             return Call("pi")
+        if name == "cis":  # cos x + i sin x
+            return Call("exp", (Call("mul", (Call("i"), self.function_argument())),))
         if name in FUNCTIONS:
             return self.function(_ALIASES.get(name, name))
         if name in _GREEK or name == "infinity":

@@ -49,6 +49,12 @@ def grade_integral(gold: str, answer: str, variable: str) -> Verdict:
     return Verdict("ungradable", "too few points at which both antiderivatives have a real value")
 
 
+def antiderivatives(gold: str, answer: str, variable: str) -> tuple[str, str]:
+    """`grade_integral` for a helper process."""
+    verdict = grade_integral(gold, answer, variable)
+    return verdict.kind, verdict.reason
+
+
 def _read(text: str, variable: str) -> Node:
     """The formula, its constant of integration taken as 0."""
     if len(text) > MAX_ANSWER_CHARS:

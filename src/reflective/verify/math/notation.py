@@ -1,4 +1,4 @@
-"""What a final answer consists of: numbers, words, tuples, intervals, sets, lists, matrices, equations.
+"""What a final answer consists of: numbers, words, times of day, tuples, intervals, sets, lists, matrices, equations.
 
 `read` turns one plain string into one frozen value and says nothing about its meaning beyond its shape. Brackets
 belong to the answer: (1, 2), [1, 2], {1, 2} and the bare list 1, 2 are four different things. Leaves are kept as
@@ -56,7 +56,22 @@ class Relation:
     ops: tuple[str, ...]
 
 
-Value = Atom | Words | Group | Relation
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day, in seconds; on a clock of 24 hours where `certain`, else as it is written."""
+
+    seconds: int
+    certain: bool
+
+    def fits(self, other: Clock) -> bool:
+        """4:30 p.m. is 16:30, and 4:30 where the half of the day is left out."""
+        if self.certain == other.certain:
+            return self.seconds == other.seconds
+        known, written = (self, other) if self.certain else (other, self)
+        return written.seconds in (known.seconds, known.seconds % _HALF_DAY, known.seconds % _HALF_DAY + _NOON)
+
+
+Value = Atom | Words | Group | Relation | Clock
 
 _OPEN, _CLOSE = "([{", ")]}"
 _SEPARATOR = re.compile(
@@ -77,6 +92,26 @@ _WORDS = re.compile(r"[A-Za-z\u3400-\u9fff][A-Za-z\u3400-\u9fff' .-]*")
 _SHORT_WORDS = frozenset("yes no odd all any".split())
 _FORMULA_WORDS = frozenset("sqrt infinity infty sin cos tan log exp".split())
 _LETTER = re.compile(r"^\(?\s*([A-Za-z])\s*\)?$")
+_CLOCK = re.compile(r"^(\d{1,2})(?:\s*:\s*([0-5]\d))?(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s?m\.?)?$", re.IGNORECASE)
+_HALF_DAY = 12 * 3600
+_NOON = 12 * 3600  # 12:30 is written for half past noon and half past midnight
+_CONDITION = re.compile(  # x : x < 5
+    r"^(?:[A-Za-z]\w*|\\[a-z]+|\([A-Za-z, ]+\))(?:\s*\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\||:|\\mid(?![a-z]))(.+)$"
+)
+_POINT = re.compile(r"^([A-Z](?:_\d|')?)\s*(\(.*,.*\))$")
+_OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")  # ]0, 1[
+_RATIO = re.compile(r"^(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)(?: to (\d+(?:\.\d+)?))?$")
+_TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
+_PHRASES = tuple(
+    (re.compile(pattern, re.IGNORECASE), meaning)
+    for pattern, meaning in (
+        (r"(?:there (?:is|are) )?no (?:real |such )?(?:solutions?|roots?|answers?)(?: exists?)?", r"\emptyset"),
+        (r"(?:the )?empty set", r"\emptyset"),
+        (r"(?:the )?(?:set of )?(?:all )?(?:real numbers|reals)|all real (?:x|values(?: of x)?)", r"\mathbb{R}"),
+        (r"(?:there are )?infinitely many(?: solutions)?|infinite(?: number of)? solutions", "infinitely many"),
+        (r"dne|(?:the limit )?does not exist", "does not exist"),
+    )
+)
 
 
 @lru_cache(maxsize=4096)
@@ -84,13 +119,27 @@ def read(text: str) -> Value:
     """The value that `text` writes; raises Malformed or Unsupported where it writes none."""
     if len(text) > MAX_ANSWER_CHARS:
         raise Malformed(f"longer than {MAX_ANSWER_CHARS} characters")
-    text = to_latex(text)
+    text = plain(text)
     if not text:
         raise Malformed("empty")
     if "\ufffd" in text:
         raise Malformed("characters that can't be printed")
     _check_braces(text)
     return _list(text, 0)
+
+
+def plain(text: str) -> str:
+    """`text` in plain LaTeX, with the phrases that stand for a sign in its place."""
+    text = to_latex(text)
+    words = _TEXT.sub(lambda m: m[1], text).strip(" .")
+    for pattern, meaning in _PHRASES:
+        if pattern.fullmatch(words):
+            return meaning
+    if match := _RATIO.match(text):
+        return ":".join(part for part in match.groups() if part)
+    if match := _TEXT_LIST.match(text):
+        return ", ".join(rf"\text{{{part.strip()}}}" for part in match[1].split(","))
+    return text
 
 
 def _check_braces(text: str) -> None:
@@ -138,6 +187,11 @@ def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]
     return parts, found
 
 
+def _holds_all(text: str) -> bool:
+    """Whether one pair of plain braces holds all of `text`."""
+    return text.startswith("{") and text.endswith("}") and all(level > 0 for level in _levels(text)[1:-1])
+
+
 def _join_thousands(text: str) -> str:
     """12,345 outside brackets (and in LaTeX's own braces) is one number; in (1,234) the comma separates."""
     if "," not in text:
@@ -156,6 +210,8 @@ def _list(text: str, depth: int) -> Value:
     words = _words(text)
     if words is not None:
         return words
+    if _holds_all(text) and ("," in text or _CONDITION.match(text[1:-1].strip())):  # {1, 3} for \{1, 3\}
+        text = f"\\{{{text[1:-1]}\\}}"
     text = _join_thousands(text)
     parts, separators = _split(text, _SEPARATOR)
     if len(parts) > 1:
@@ -206,6 +262,8 @@ def _relation(text: str, depth: int) -> Value:
 
 
 def _union(text: str, depth: int) -> Value:
+    if (clock := _clock(text)) is not None:
+        return clock
     parts, cups = _split(text, _CUP)
     if cups:
         return Group("cup", tuple(_bracketed(part, depth) for part in parts))
@@ -213,6 +271,18 @@ def _union(text: str, depth: int) -> Value:
     if colons and all(parts):
         return Group(":", tuple(_bracketed(part, depth) for part in parts))
     return _bracketed(text, depth)
+
+
+def _clock(text: str) -> Clock | None:
+    match = _CLOCK.match(_TEXT.sub(lambda m: m[1], text).strip())
+    if match is None or not (match[2] or match[4]):
+        return None
+    hours, half = int(match[1]), (match[4] or "").lower()
+    if hours > (12 if half else 24):
+        return None
+    if half:
+        hours = hours % 12 + (12 if half == "p" else 0)
+    return Clock(hours * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0), bool(half) or hours > 12)
 
 
 def _outer_brackets(text: str) -> tuple[str, str] | None:
@@ -224,8 +294,6 @@ def _outer_brackets(text: str) -> tuple[str, str] | None:
         inside = levels[len(opening) : len(text) - len(closing)]
         if all(level > 0 for level in inside):
             return opening[-1] + closing[-1], text[len(opening) : len(text) - len(closing)].strip()
-    if match := re.match(r"^\\langle(.*)\\rangle$", text):
-        return "()", match[1].strip()
     return None
 
 
@@ -233,11 +301,18 @@ def _bracketed(text: str, depth: int) -> Value:
     text = strip_delimiters(text)
     if match := _MATRIX.match(text):
         return _matrix("vmatrix" if match["name"] in ("vmatrix", "Vmatrix") else "matrix", match["body"], depth)
+    if match := _POINT.match(text):  # P(2, 5)
+        point = _bracketed(match[2], depth + 1)
+        return Relation((Atom(match[1]), point), ("eq",)) if isinstance(point, Group) else point
+    if (match := _OUTWARD.match(text)) and (match[1] == "]" or match[3] == "["):
+        text = f"{match[1].replace(']', '(')}{match[2]}{match[3].replace('[', ')')}"
     outer = _outer_brackets(text)
     if outer is not None:
         kind, inside = outer
-        if kind in ("()", "[]") and inside.startswith(("\\begin{array}", "\\begin{matrix}")):
+        if kind in ("()", "[]") and _MATRIX.match(inside):
             return _bracketed(inside, depth + 1)
+        if kind == "{}" and (match := _CONDITION.match(inside)):  # {x : x < 5}
+            return _list(match[1].strip(), depth + 1)
         if kind == "{}" and not inside:
             return Atom("\\emptyset")
         parts, separators = _split(inside, re.compile(r"[,;]"))

@@ -1,17 +1,24 @@
-"""What equations and inequalities say: which are definitions, and which regions the inequalities bound."""
+"""What equations and inequalities say: which define a name, which are statements, which bound a region."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from reflective.verify.math import formula
+from reflective.verify.math import atoms, formula
 from reflective.verify.math.formula import Malformed, Unsupported
 from reflective.verify.math.notation import Atom, Group, Relation, Value, Words
 
+_Y = Atom("y")
+_OF_X = re.compile(r"^[A-Za-z]\s*\(\s*x\s*\)$")
 INFINITY, MINUS_INFINITY = Atom("\\infty"), Atom("-\\infty")
 
 _FUNCTION_NAME = re.compile(r"^[A-Za-z](?:'|\^\s*\{-1\}|_\{?\w+\}?)*\s*\([^()]*\)$")  # f(x), P(A), f^{-1}(x)
-_SEGMENT_NAME = re.compile(r"^(?:\\(?:angle|triangle|overline)\s*\{?\s*)?[A-Z]{1,4}\s*\}?$")  # AB, \angle ABC
+# AB, |AB|, \angle ABC
+_SEGMENT_NAME = re.compile(r"^\|?(?:m?\s*\\(?:angle|triangle|overline)\s*\{?\s*)?[A-Z]{1,4}\s*\}?\|?$")
+# dy/dx, \text{area of} ABC
+_OTHER_NAME = re.compile(r"^\\frac\s*\{d\^?\d?[a-z]\}\s*\{d[a-z]\^?\d?\}$|^\\text\s*\{[^{}\d]+\}")
+_INDEX = re.compile(r"_\s*(?:\{\s*\d+\s*\}|\d)$")
 _UPWARDS = {"gt": "lt", "ge": "le"}
 _DOWNWARDS = {"lt": "gt", "le": "ge"}
 
@@ -36,13 +43,59 @@ def is_name(value: Value) -> bool:
         return True
     if not isinstance(value, Atom) or value.unit is not None:
         return False
-    return is_variable(value) or any(p.match(value.text) is not None for p in (_FUNCTION_NAME, _SEGMENT_NAME))
+    names = (_FUNCTION_NAME, _SEGMENT_NAME, _OTHER_NAME)
+    return is_variable(value) or any(pattern.match(value.text) for pattern in names)
 
 
-def names_each(definitions: Group, bare: Group) -> bool:
-    """Whether one list defines different names (x = 1, y = 2) and the other is bare: then the order counts."""
-    names = {item.sides[0] for item in definitions.items if isinstance(item, Relation) and is_equation(item)}
-    return len(names) == len(definitions.items) > 1 and not any(isinstance(item, Relation) for item in bare.items)
+def is_label(value: Value) -> bool:
+    """Whether this names an answer: a name, or several of them as in (x, y) = (2, 5) and a:b = 3:4."""
+    return all(map(is_name, value.items)) if isinstance(value, Group) else is_name(value)
+
+
+def same_name(gold: Value, answer: Value) -> bool:
+    """Whether both sides name the same; f(x) may be called y."""
+    if gold == answer:
+        return True
+    if isinstance(gold, Words) or isinstance(answer, Words):
+        texts = [v.text.replace(" ", "").lower() for v in (gold, answer) if isinstance(v, Words | Atom)]
+        return len(texts) == 2 and texts[0] == texts[1]
+    return any(y == _Y and isinstance(f, Atom) and _OF_X.match(f.text) for f, y in ((gold, answer), (answer, gold)))
+
+
+def is_statement(relation: Relation) -> bool:
+    """Whether a relation is about numbers alone: true or false, and not a condition."""
+    return all(map(atoms.is_number, relation.sides))
+
+
+def contains_name(sides: Sequence[Value], name: Value) -> bool:
+    """Whether one of several sides holds the variable `name`, so that nothing is defined."""
+    if not is_variable(name) or len(sides) < 2:
+        return False
+    assert isinstance(name, Atom)
+    try:
+        variable = formula.variables(formula.parse(name.text))
+        return any(variable & formula.variables(atoms.tree(side)) for side in sides if isinstance(side, Atom))
+    except (Malformed, Unsupported):
+        return False
+
+
+def names_each(definitions: Group, bare: Group) -> tuple[list[Value], Sequence[Value]] | None:
+    """Where one list defines different names (x = 1, y = 2) and the other is bare: the values of the names in
+    alphabetical order, and the bare ones in theirs. Names that differ in their index only have no order."""
+    if bare.brackets not in ("", "()") or definitions.brackets or len(definitions.items) < 2:
+        return None
+    named: dict[str, Value] = {}
+    for item in definitions.items:
+        if not isinstance(item, Relation) or not is_equation(item) or not isinstance(item.sides[0], Atom):
+            return None
+        if not is_name(item.sides[0]) or len(item.sides) != 2:
+            return None
+        named[item.sides[0].text] = item.sides[1]
+    if len(named) < len(definitions.items) or any(isinstance(item, Relation) for item in bare.items):
+        return None
+    if len({_INDEX.sub("", name) for name in named}) == 1:
+        return None if bare.brackets == "" else (list(named.values()), bare.items)
+    return [named[name] for name in sorted(named)], bare.items
 
 
 def less(relation: Relation) -> Relation:

@@ -13,48 +13,56 @@ from reflective.verify.math.formula import FUNCTIONS
 
 _NAMES: dict[str, str] = {}
 for _canonical, _spellings in {
-    "mm": "millimeter millimetre",
-    "cm": "centimeter centimetre",
-    "m": "meter metre",
-    "km": "kilometer kilometre kms",
-    "in": "inch inches",
-    "ft": "foot feet",
+    "mm": "millimeter millimetre 毫米",
+    "cm": "centimeter centimetre 厘米 公分",
+    "m": "meter metre 米",
+    "km": "kilometer kilometre kms 千米 公里",
+    "in": "inch inches 英寸",
+    "ft": "foot feet 英尺",
     "yd": "yard",
-    "mi": "mile",
-    "mg": "milligram",
-    "g": "gram gm gms",
-    "kg": "kilogram kilo kgs",
-    "lb": "pound lbs",
+    "mi": "mile 英里",
+    "mg": "milligram 毫克",
+    "g": "gram gm gms 克",
+    "kg": "kilogram kilo kgs 千克 公斤",
+    "t": "ton tonne 吨",
+    "lb": "pound lbs 磅",
     "oz": "ounce",
-    "ml": "milliliter millilitre mL",
-    "l": "liter litre L",
+    "ml": "milliliter millilitre mL 毫升",
+    "l": "liter litre L 升",
     "gal": "gallon",
-    "s": "second sec secs",
-    "min": "minute mins",
-    "h": "hour hr hrs",
-    "d": "day",
-    "wk": "week",
-    "mo": "month",
-    "yr": "year yrs",
-    "deg": "degree",
-    "rad": "radian",
-    "dollar": "usd USD bucks buck",
-    "cent": "",
-    "euro": "eur EUR",
+    "s": "second sec secs 秒 秒钟",
+    "min": "minute mins 分钟",
+    "h": "hour hr hrs 小时",
+    "d": "day 天 日",
+    "wk": "week 周 星期",
+    "mo": "month 月 个月",
+    "yr": "year yrs 年 岁",
+    "deg": "degree 度",
+    "rad": "radian 弧度",
+    "dollar": "usd USD bucks buck 美元",
+    "cent": "¢ 美分",
+    "euro": "eur EUR 欧元",
+    "pound sterling": "gbp GBP 英镑",
     "rupee": "rs Rs INR",
-    "yuan": "RMB CNY 元",
+    "yuan": "RMB CNY 元 人民币 块 块钱",
     "N": "newton",
     "J": "joule",
     "W": "watt",
     "V": "volt",
+    "A": "ampere amp",
     "Hz": "hertz",
+    "Pa": "pascal",
+    "ohm": "Omega Ω",
     "mph": "",
-    "unit": "",
+    "unit": " ".join("个只条本支张人名位颗棵件种次枚辆朵头匹把根套双页题分步倍组项对片粒盒袋瓶"),  # measure words
 }.items():
     for _spelling in (_canonical, *_spellings.split()):
-        _NAMES[_spelling] = _canonical
+        _NAMES.setdefault(_spelling, _canonical)
 _COMPOUNDS = {"mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mps": "m/s", "cc": "cm^3"}
-_CURRENCIES = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yuan", "₹": "rupee"}
+_SIGNS = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yuan", "₹": "rupee", "¢": "cent"}
+_BEFORE = re.compile(
+    r"^([-+]?)\s*(?:(?:US|CA?|AU?|HK|NZ|S)?(\\?\$)|([€£¥₹])|(USD|EUR|GBP|CNY|RMB|INR|Rs)(?:\.\s*|\s+|(?=\d)))\s*"
+)
 MAGNITUDES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 # words that turn "5 ..." into something else than five of something
@@ -67,14 +75,24 @@ _NO_UNIT = frozenset(
 )
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp)(?![A-Za-z])")
 _POWER = r"(?:\s*\^\s*\{?\s*(?P<power>[23])\s*\}?)?"
-_TEXT_UNIT = re.compile(rf"\s*\\text\s*\{{(?P<words>[^{{}}]*)\}}{_POWER}$")
-_WORD_UNIT = re.compile(rf"(?<=[\d}})%\s])\s*(?P<words>[A-Za-z元][A-Za-z元./ ]*?){_POWER}$")
+_TEXT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\s*-?[1-4]\s*\}?)?"
+_TEXT_UNIT = re.compile(rf"\s*(?P<words>{_TEXT}(?:\s*(?:/|\\cdot(?![A-Za-z]))?\s*{_TEXT})*)$")
+_INVERSE_UNIT = re.compile(  # m s^{-1}
+    r"(?<=[\d}])\s+(?P<words>(?:[A-Za-z]{1,3}\s+)*[A-Za-z]{1,3}\s*\^\s*\{\s*-\s*[1-4]\s*\})$"
+)
+_WORD_UNIT = re.compile(rf"(?<=[\d}})%\s])\s*(?P<words>[A-Za-z][A-Za-z./ ]*?){_POWER}$")
+_LETTERS = re.compile(r"(?<=[\d}%])\s*(?P<words>(?:\\Omega|[^\W\d_a-zA-Z¢][^\x00-\x7f]*|¢))\s*$")  # 元, рублей
+_REMARK = re.compile(r"(?<=[\d}%])\s*\(\s*(?P<words>[A-Za-z]{2}[A-Za-z ]*)\)$")  # 9 (apples)
 _DEGREES = re.compile(r"\s*\^\\circ\s*(?:\\text\s*\{\s*)?(?P<scale>[CF]?)\s*\}?$")
+_PER = re.compile(r"\s*/\s*|\s+per\s+|每")
+_INVERSE = re.compile(r"\s*([A-Za-z]+)\s*\^\s*-\s*([1-4])$")
 _SQUARED = (
-    (re.compile(r"^(?:square|sq)\.?\s+(.+)$"), "2"),
-    (re.compile(r"^(?:cubic|cu)\.?\s+(.+)$"), "3"),
+    (re.compile(r"^(?:square|sq)\.?\s+(.+)$|^平方(.+)$"), "2"),
+    (re.compile(r"^(?:cubic|cu)\.?\s+(.+)$|^立方(.+)$"), "3"),
     (re.compile(r"^(.+)\s+squared$"), "2"),
     (re.compile(r"^(.+)\s+cubed$"), "3"),
+    (re.compile(r"^(.+?)\s*\^\s*2$"), "2"),
+    (re.compile(r"^(.+?)\s*\^\s*3$"), "3"),
 )
 
 
@@ -83,13 +101,14 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
     The unit is None where there is none, and the core is then the whole text.
     """
-    for sign, name in _CURRENCIES.items():
-        for prefix, rest in (("", text), ("-", text[1:].lstrip() if text.startswith("-") else "")):
-            if rest.startswith(sign):
-                core, unit = _split_trailing(rest[len(sign) :].strip())
-                if unit is None or unit == name or unit.startswith("/"):  # \$18 per day
-                    return prefix + core, name
-                return prefix + core, f"{unit} {name}" if unit in MAGNITUDES else f"{name} {unit}"
+    if match := _BEFORE.match(text):
+        sign = match[2] or match[3]
+        name = _SIGNS[sign] if sign else _NAMES[match[4]]
+        core, unit = _split_trailing(text[match.end() :].strip())
+        if core and (unit is None or unit == name or unit.startswith("/")):  # \$18 per day
+            return match[1] + core, name
+        return match[1] + core, f"{unit} {name}" if unit in MAGNITUDES else f"{name} {unit}"
+    for sign, name in _SIGNS.items():
         if text.endswith(sign):
             return text[: -len(sign)].strip(), name
     return _split_trailing(text)
@@ -100,14 +119,18 @@ def _split_trailing(text: str) -> tuple[str, str | None]:
         return text[:-1].rstrip("\\").strip(), "%"
     if (match := _DEGREES.search(text)) and match.start() and not _FUNCTION.search(text):
         return text[: match.start()].strip(), "deg" + match["scale"]
-    for pattern in (_TEXT_UNIT, _WORD_UNIT):
+    for pattern in (_TEXT_UNIT, _INVERSE_UNIT, _LETTERS, _REMARK, _WORD_UNIT):
         match = pattern.search(text)
         if match is None or not text[: match.start()].strip():
             continue
-        unit = canonical_unit(match["words"], bare=pattern is _WORD_UNIT)
+        words = match["words"]
+        if pattern in (_TEXT_UNIT, _INVERSE_UNIT):
+            words = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", words).replace("\\cdot", " ")
+            words = re.sub(r"\^\s*\{?\s*(-?[1-4])\s*\}?", r"^\1", words)
+        unit = canonical_unit(words, bare=pattern in (_WORD_UNIT, _REMARK))
         if unit is None:
             continue
-        if match["power"]:
+        if pattern is _WORD_UNIT and match["power"]:
             unit = f"{unit}^{match['power']}"
         return text[: match.start()].strip(), unit
     return text, None
@@ -118,23 +141,24 @@ def canonical_unit(words: str, *, bare: bool = False) -> str | None:
 
     `bare` words stand in the formula without `\\text`: there `m` is a variable and not a metre, `abc` is a product.
     """
-    words = " ".join(words.replace("-", " ").split()).strip(" .,")
+    words = " ".join(re.sub(r"(?<=[A-Za-z])-(?=[A-Za-z])", " ", words).split()).strip(" .,\\")
     if not words:
         return None if bare else ""
     if words.lower() in ("percent", "percentage", "pct", "per cent"):
         return "%"
+    words = _INVERSE.sub(lambda m: f"/{m[1]}" + (f"^{m[2]}" if m[2] != "1" else ""), words)  # m s^{-1}
     parts = re.split("[ /]", words)
     if len(parts) > 5 or any(part.lower() in _NO_UNIT or part in FUNCTIONS for part in parts):
         return None
     if bare and not any(len(part) > 3 or (len(part) > 1 and part in _NAMES) for part in parts):
         return None
-    return "/".join(_canonical_power(part.strip()) for part in re.split(r"/|\bper ", words))
+    return "/".join(_canonical_power(part.strip()) for part in _PER.split(words))
 
 
 def _canonical_power(words: str) -> str:
     for pattern, power in _SQUARED:
         if match := pattern.match(words.lower()):
-            return f"{_canonical_words(match[1])}^{power}"
+            return f"{_canonical_words(next(filter(None, match.groups())))}^{power}"
     return _canonical_words(words)
 
 

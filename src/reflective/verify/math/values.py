@@ -8,7 +8,6 @@ for elementary functions is as good as a proof and, unlike symbolic simplificati
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
@@ -31,18 +30,14 @@ class TooLarge(ArithmeticError):
     """A value that is too expensive to compute, such as 10^10^10."""
 
 
-_local = threading.local()
-
-
+@lru_cache(maxsize=4)
 def _context(digits: int) -> Any:
-    """A multi-precision context of this thread (mpmath's own is shared by all threads)."""
-    contexts: dict[int, Any] = _local.__dict__.setdefault("contexts", {})
-    if digits not in contexts:
-        from mpmath import MPContext  # type: ignore[import-untyped]
+    """A multi-precision context (mpmath's own is shared by all who use it)."""
+    from mpmath import MPContext  # type: ignore[import-untyped]
 
-        contexts[digits] = MPContext()
-        contexts[digits].dps = digits
-    return contexts[digits]
+    context = MPContext()
+    context.dps = digits
+    return context
 
 
 def equal(gold: Node, answer: Node) -> bool:

@@ -16,7 +16,7 @@ import pytest
 
 from reflective.types import Problem
 from reflective.verify import grade
-from reflective.verify.helpers import HelperFailure, Helpers, HelperTimeout
+from reflective.verify.processes import HelperFailure, Helpers, HelperTimeout
 
 INTEGRAL = "\\int_0^1 x \\, dx"
 ENDLESS = "\\sum_{k=1}^{10^{9}} k^{k}"
@@ -30,19 +30,19 @@ def helpers() -> Iterator[Helpers]:
 
 
 def test_a_call_returns_the_functions_result(helpers: Helpers) -> None:
-    assert helpers.call("equivalent", "\\frac12", INTEGRAL, time_limit_s=30.0) == "right"
-    assert helpers.call("equivalent", "\\frac13", INTEGRAL, time_limit_s=30.0) == "wrong"
-    assert helpers.call("readable", "\\frac{", time_limit_s=30.0) is False
+    assert helpers.call("compare", "\\frac12", INTEGRAL, [], time_limit_s=30.0)[0] == "right"
+    assert helpers.call("compare", "\\frac13", INTEGRAL, [], time_limit_s=30.0)[0] == "wrong"
+    assert "brace" in helpers.call("reading_fault", "\\frac{", time_limit_s=30.0)
 
 
 def test_the_time_limit_holds_in_a_thread_and_the_next_call_works(helpers: Helpers) -> None:
-    helpers.call("readable", "1", time_limit_s=30.0)  # started: what follows is the limit alone
+    helpers.call("reading_fault", "1", time_limit_s=30.0)  # started: what follows is the limit alone
     seen: list[object] = []
 
     def call() -> None:
         start = time.monotonic()
         try:
-            helpers.call("equivalent", "5", ENDLESS, time_limit_s=0.5)
+            helpers.call("compare", "5", ENDLESS, [], time_limit_s=0.5)
         except HelperTimeout:
             seen.append(time.monotonic() - start)
 
@@ -50,7 +50,7 @@ def test_the_time_limit_holds_in_a_thread_and_the_next_call_works(helpers: Helpe
     thread.start()
     thread.join(60.0)
     assert len(seen) == 1 and isinstance(seen[0], float) and 0.4 < seen[0] < 10.0
-    assert helpers.call("equivalent", "\\frac12", INTEGRAL, time_limit_s=30.0) == "right"
+    assert helpers.call("compare", "\\frac12", INTEGRAL, [], time_limit_s=30.0)[0] == "right"
 
 
 def test_an_exception_is_reported_and_the_helper_is_kept(helpers: Helpers) -> None:
@@ -58,23 +58,23 @@ def test_an_exception_is_reported_and_the_helper_is_kept(helpers: Helpers) -> No
         helpers.call("system", "exit 1", time_limit_s=30.0)
     helper = helpers._idle[-1]
     assert helper.alive
-    helpers.call("readable", "1", time_limit_s=30.0)
+    helpers.call("reading_fault", "1", time_limit_s=30.0)
     assert helpers._idle[-1] is helper
 
 
 def test_a_helper_that_dies_is_replaced(helpers: Helpers) -> None:
-    helpers.call("readable", "1", time_limit_s=30.0)
+    helpers.call("reading_fault", "1", time_limit_s=30.0)
     for helper in helpers._idle:
         helper.process.kill()
         helper.process.wait()
-    assert helpers.call("readable", "1", time_limit_s=30.0) is True
+    assert helpers.call("reading_fault", "1", time_limit_s=30.0) is None
 
 
 def test_many_threads_share_the_helpers(helpers: Helpers) -> None:
     pairs = [("\\frac12", "right"), ("\\frac13", "wrong")] * 20
     with ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(helpers.call, "equivalent", gold, INTEGRAL, time_limit_s=60.0) for gold, _ in pairs]
-        assert [call.result() for call in calls] == [expected for _, expected in pairs]
+        calls = [pool.submit(helpers.call, "compare", gold, INTEGRAL, [], time_limit_s=60.0) for gold, _ in pairs]
+        assert [call.result()[0] for call in calls] == [expected for _, expected in pairs]
     assert 1 <= len(helpers._idle) <= 2
 
 
@@ -112,8 +112,8 @@ assert right()
 def test_no_helper_outlives_its_caller() -> None:
     code = """
 import os
-from reflective.verify.helpers import SHARED
-SHARED.call("readable", "1", time_limit_s=30.0)
+from reflective.verify.processes import SHARED
+SHARED.call("reading_fault", "1", time_limit_s=30.0)
 print(SHARED._idle[0].process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """

@@ -1,27 +1,38 @@
-"""Two final answers, read and compared value by value, under one time limit."""
+"""Two final answers, read and compared value by value. Runs in a helper process, which is killed at the time limit.
+
+Every method of `Comparison` returns None where the two are equal, and in a few words what differs where they are not.
+"""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import TypeVar
 
-from reflective.verify.helpers import SHARED, HelperFailure, HelperTimeout
-from reflective.verify.math import atoms, values
+from reflective.verify.math import atoms, symbolic, values
 from reflective.verify.math.formula import Malformed, Unsupported, variables
-from reflective.verify.math.notation import Atom, Group, Relation, Value, Words, read
-from reflective.verify.math.relations import is_equation, is_name, less, names_each, region
+from reflective.verify.math.notation import Atom, Clock, Group, Relation, Value, Words, plain, read
+from reflective.verify.math.relations import (
+    contains_name,
+    is_equation,
+    is_label,
+    is_name,
+    is_statement,
+    less,
+    names_each,
+    region,
+    same_name,
+)
 from reflective.verify.math.units import canonical_unit
-from reflective.verify.text import to_latex
 
 T = TypeVar("T")
 V = TypeVar("V")
 
-_TRAILING_WORD = re.compile(r"^(.*[\d}])\s*([A-Za-z]+)$")
+_TRAILING_WORD = re.compile(r"^(.*[\d}])\s*\\?([A-Za-z]+)$")
 _SET_ALGEBRA = re.compile(r"\\(?:cup|cap|setminus|mathbb|ne|in|le|ge|infty)(?![A-Za-z])|[<>]")
+_COMBINATIONS = re.compile(r"(?<![A-Za-z\\])C\((\d+),\s*(\d+)\)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _ZERO = Atom("0")
 
@@ -30,32 +41,59 @@ class Undecided(Exception):
     """The comparison can't tell; the message says why."""
 
 
-class Comparison:
-    """Every method returns None where the two are equal, and in a few words what differs where they are not."""
+def compare(gold: str, answer: str, tolerances: Sequence[str]) -> tuple[str, str]:
+    """(kind, reason) of a verdict."""
+    try:
+        difference = Comparison([Fraction(tolerance) for tolerance in tolerances]).texts(gold, answer)
+    except Undecided as error:
+        return "ungradable", str(error)
+    return ("right", "equivalent") if difference is None else ("wrong", difference)
 
-    def __init__(self, time_limit_s: float, tolerances: Sequence[Fraction] = ()) -> None:
-        self.time_limit_s = time_limit_s
-        self.deadline = time.monotonic() + time_limit_s
-        self.tolerances = tolerances  # one for all values, or one for each of several
+
+def reading_fault(gold: str) -> str | None:
+    """Why only an answer that is identical to `gold` could be right; None where `gold` can be read."""
+    try:
+        for atom in _atoms(read(gold)):
+            try:
+                tree = atoms.tree(atom)
+                if not variables(tree):
+                    values.constant(tree)
+            except Unsupported as error:
+                if not symbolic.readable(atom.text):
+                    return str(error)
+            except Malformed as error:
+                if atoms.based_number(atom) is None:
+                    return str(error)
+    except (Malformed, Unsupported, ArithmeticError) as error:
+        return str(error)
+    return None
+
+
+class Comparison:
+    """A comparison, with one tolerance for all numbers, or one for each of several."""
+
+    def __init__(self, tolerances: Sequence[Fraction] = ()) -> None:
+        self.tolerances = tolerances
         self.tolerance: Fraction | None = tolerances[0] if len(tolerances) == 1 else None
 
     def texts(self, gold: str, answer: str) -> str | None:
+        gold, answer = plain(gold), plain(answer)
+        if "," not in gold:
+            answer = _COMBINATIONS.sub(r"\\binom{\1}{\2}", answer)
         try:
             gold_value = _gold(read, gold)
             answer_value = read(answer)
         except Malformed as error:
             return f"can't be read: {error}"
         except Unsupported:
-            return self.symbolic(to_latex(gold), to_latex(answer))
+            return self.symbolic(gold, answer)
         difference = self.value(gold_value, answer_value)
         if difference is not None and _may_be_one_set(gold_value, answer_value):
-            gold, answer = to_latex(gold), to_latex(answer)
             if _SET_ALGEBRA.search(gold) and _SET_ALGEBRA.search(answer):
                 return self.symbolic(gold, answer)
         return difference
 
     def value(self, gold: Value, answer: Value) -> str | None:
-        self.time_left()
         if isinstance(gold, Relation) or isinstance(answer, Relation):
             return self.relations(gold, answer)
         if isinstance(gold, Group) and isinstance(answer, Group):
@@ -66,16 +104,21 @@ class Comparison:
             return self.value(gold, answer.items[0]) if _is_singleton(answer) else "several values, not one"
         if isinstance(gold, Atom) and isinstance(answer, Atom):
             return self.atom(gold, answer)
+        if isinstance(gold, Clock) and isinstance(answer, Clock):
+            return None if gold.fits(answer) else "another time"
         return None if _letters(gold) == _letters(answer) else "other words"
 
     # several values
 
     def groups(self, gold: Group, answer: Group) -> str | None:
+        named, turned = names_each(gold, answer), names_each(answer, gold)
+        if pair := named or (turned and turned[::-1]):
+            return self.statements(*pair)
         if gold.brackets != answer.brackets and {gold.brackets, answer.brackets} != {"", "{}"}:
             return f"other brackets: {answer.brackets or 'none'}, not {gold.brackets or 'none'}"
         if len(gold.items) != len(answer.items):
             return f"{len(answer.items)} values, not {len(gold.items)}"
-        if gold.ordered or names_each(gold, answer) or names_each(answer, gold):
+        if gold.ordered:
             return self.pairwise(gold.items, answer.items)
         left = list(answer.items)
         for number, item in enumerate(gold.items):
@@ -87,7 +130,7 @@ class Comparison:
             left.remove(partner)
         return None
 
-    def pairwise(self, gold: tuple[Value, ...], answer: tuple[Value, ...]) -> str | None:
+    def pairwise(self, gold: Sequence[Value], answer: Sequence[Value]) -> str | None:
         differences = (self.value(g, a) for g, a in zip(gold, answer, strict=True))
         return next((difference for difference in differences if difference is not None), None)
 
@@ -104,8 +147,9 @@ class Comparison:
             bounded = region(answer)
             return "an inequality" if bounded is None else self.value(gold, bounded[1])
         assert isinstance(gold, Relation)
-        if is_equation(gold) and len(gold.sides) == 2 and is_name(gold.sides[0]):
-            return self.value(gold.sides[1], answer)
+        if is_equation(gold) and (is_label(gold.sides[0]) or is_statement(gold)):
+            differences = [self.value(side, answer) for side in gold.sides[1:]]
+            return None if None in differences else differences[-1]
         bounded = region(gold)
         return "not a relation" if bounded is None else self.value(bounded[1], answer)
 
@@ -116,6 +160,8 @@ class Comparison:
         if exact and isinstance(value, Atom) and isinstance(before, Atom) and atoms.is_number(before):
             if self.value(before, value) is not None:
                 return "a false equation"
+        if contains_name(answer.sides[1:], answer.sides[0]):  # x = 1, x = 2 without a comma
+            return "an equation, not a value"
         if value == _ZERO and not is_name(answer.sides[0]) and not atoms.is_number(answer.sides[0]):
             return "an equation, not a value"
         difference = self.value(gold, value)
@@ -126,8 +172,10 @@ class Comparison:
 
     def equations(self, gold: Relation, answer: Relation) -> str | None:
         exact = answer.ops.index("approx") if "approx" in answer.ops[1:] else -1
-        if is_name(gold.sides[0]) and _same_name(gold.sides[0], answer.sides[0]):
+        if is_label(gold.sides[0]) and same_name(gold.sides[0], answer.sides[0]):
             return self.value(gold.sides[-1], answer.sides[exact])
+        if is_statement(gold) and is_statement(answer):
+            return self.statements(gold.sides, answer.sides)
         return self.multiples((gold.sides[0], gold.sides[-1]), (answer.sides[0], answer.sides[exact]), positive=False)
 
     def inequalities(self, gold: Relation, answer: Relation) -> str | None:
@@ -139,10 +187,16 @@ class Comparison:
         gold, answer = less(gold), less(answer)
         if gold.ops != answer.ops:
             return "another relation"
+        if is_statement(gold) and is_statement(answer):
+            return self.statements(gold.sides, answer.sides)
         if len(gold.ops) > 1:
             return self.pairwise(gold.sides, answer.sides)
         positive = gold.ops[0] in ("lt", "le")
         return self.multiples((gold.sides[0], gold.sides[1]), (answer.sides[0], answer.sides[1]), positive=positive)
+
+    def statements(self, gold: Sequence[Value], answer: Sequence[Value]) -> str | None:
+        """Side by side: 1 < 2 is 1 < 2, and not every other truth."""
+        return self.pairwise(gold, answer) if len(gold) == len(answer) else f"{len(answer)} values, not {len(gold)}"
 
     def multiples(self, gold: tuple[Value, Value], answer: tuple[Value, Value], *, positive: bool) -> str | None:
         """2x = 4y and x = 2y are one equation; 2x < 4y and -x < -2y are not one inequality."""
@@ -166,9 +220,7 @@ class Comparison:
             return None if fits else "another number or base"
         if "%" in (gold.unit, answer.unit) and None in (gold.unit, answer.unit):
             return self.percentages(gold, answer)
-        if gold.unit and not answer.unit and (match := _TRAILING_WORD.match(answer.text)):
-            if canonical_unit(match[2]) == gold.unit:  # 5 m, where the gold answer says that m is a unit
-                answer = replace(answer, text=match[1], unit=gold.unit)
+        gold, answer = _with_unit_of(answer, gold), _with_unit_of(gold, answer)
         if not atoms.units_fit(gold.unit, answer.unit):
             return f"another unit: {answer.unit}, not {gold.unit}"
         if (gold.text, gold.factor) == (answer.text, answer.factor):
@@ -212,20 +264,14 @@ class Comparison:
 
     def symbolic(self, gold: str, answer: str) -> str | None:
         try:
-            result = SHARED.call("equivalent", gold, answer, time_limit_s=self.time_left())
-        except HelperTimeout as error:
-            raise Undecided(f"no verdict within {self.time_limit_s:g} s") from error
-        except HelperFailure as error:
-            raise Undecided(f"math-verify failed: {error}") from error
+            result = symbolic.equivalent(gold, answer)
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a library raises
+            raise Undecided(f"math-verify failed: {type(error).__name__}: {str(error)[:80]}") from error
         if result == "gold unreadable":
             raise Undecided("the gold answer can't be read")
         return {"right": None, "wrong": "not equivalent"}.get(result, "can't be read")
-
-    def time_left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise Undecided(f"no verdict within {self.time_limit_s:g} s")
-        return left
 
 
 def _gold(reader: Callable[[T], V], gold: T) -> V:
@@ -234,6 +280,14 @@ def _gold(reader: Callable[[T], V], gold: T) -> V:
         return reader(gold)
     except Malformed as error:
         raise Undecided(f"the gold answer can't be read: {error}") from error
+
+
+def _atoms(value: Value) -> Iterator[Atom]:
+    if isinstance(value, Atom):
+        yield value
+    elif isinstance(value, (Group, Relation)):
+        for part in value.items if isinstance(value, Group) else value.sides:
+            yield from _atoms(part)
 
 
 def _is_singleton(group: Group) -> bool:
@@ -250,11 +304,6 @@ def _letters(value: Value) -> str:
     return repr(value)
 
 
-def _same_name(gold: Value, answer: Value) -> bool:
-    words = isinstance(gold, Words) or isinstance(answer, Words)
-    return gold == answer or (words and _letters(gold) == _letters(answer))
-
-
 def _may_be_one_set(gold: Value, answer: Value) -> bool:
     """Whether the two may write one set differently: as a union, an inequality, a complement."""
     if any(isinstance(v, Group) and v.brackets == "cup" for v in (gold, answer)):
@@ -262,6 +311,14 @@ def _may_be_one_set(gold: Value, answer: Value) -> bool:
     if any(isinstance(v, Words) or (isinstance(v, Relation) and region(v) is not None) for v in (gold, answer)):
         return False
     return type(gold) is not type(answer)
+
+
+def _with_unit_of(other: Atom, atom: Atom) -> Atom:
+    """5 m is 5 metres, where the other says that m is a unit."""
+    if other.unit and not atom.unit and (match := _TRAILING_WORD.match(atom.text)):
+        if canonical_unit(match[2]) == other.unit:
+            return replace(atom, text=match[1], unit=other.unit)
+    return atom
 
 
 def _ratio(percent: Atom) -> Atom:

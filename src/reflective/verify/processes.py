@@ -19,9 +19,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from reflective.types import Verdict
+
 FUNCTIONS = {  # what a helper may be asked for
-    "equivalent": "reflective.verify.math.symbolic",
-    "readable": "reflective.verify.math.symbolic",
+    "compare": "reflective.verify.math.comparison",
+    "reading_fault": "reflective.verify.math.comparison",
+    "antiderivatives": "reflective.verify.math.integral",
     "draw": "reflective.verify.gym.scorers",
     "score": "reflective.verify.gym.scorers",
 }
@@ -29,7 +32,9 @@ MEMORY_LIMIT_BYTES = 3 * 2**30
 START_LIMIT_S = 60.0  # importing SymPy on a busy machine; does not count as the call's time
 GRACE_S = 2.0  # a helper whose caller is gone ends this long after its time limit
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from reflective.verify.helpers import serve; serve()"
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from reflective.verify import processes as p; p.serve()"
+)
 
 
 class HelperTimeout(Exception):
@@ -52,7 +57,7 @@ class Helpers:
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(self.helpers)
 
-    def call(self, function: str, *arguments: str, time_limit_s: float, prepare: Sequence[str] = ()) -> Any:
+    def call(self, function: str, *arguments: Any, time_limit_s: float, prepare: Sequence[str] = ()) -> Any:
         """The function's result; waiting for a free helper does not count as its time.
 
         `prepare` is a function with its arguments that the same helper is asked for before, in a time of its own.
@@ -85,6 +90,16 @@ class Helpers:
         with self._lock:
             self._idle.append(helper)
 
+    def verdict(self, function: str, *arguments: Any, time_limit_s: float) -> Verdict:
+        """The verdict of a function that returns (kind, reason); ungradable where it fails or takes too long."""
+        try:
+            kind, reason = self.call(function, *arguments, time_limit_s=time_limit_s)
+        except HelperTimeout as error:
+            return Verdict("ungradable", str(error))
+        except HelperFailure as error:
+            return Verdict("ungradable", f"the grader failed: {error}")
+        return Verdict(kind, reason)
+
     def close(self) -> None:
         """End the idle helpers; a later call starts new ones."""
         with self._lock:
@@ -115,7 +130,7 @@ class _Helper:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def call(self, function: str, arguments: tuple[str, ...], time_limit_s: float) -> Any:
+    def call(self, function: str, arguments: tuple[Any, ...], time_limit_s: float) -> Any:
         if not self.ready:
             self._exchange(b"", START_LIMIT_S)
             self.ready = True
