@@ -3,16 +3,18 @@
 Only the answer part counts, which is what stands behind `</think>`; unfinished thinking has none, whatever numbers
 are in it. In the answer part, the first of these that there is:
 
- 1. the last `\\boxed{}` (or `\\fbox{}`, or `\\boxed 5`); boxes with nothing but "and", "or" or a comma between them are
-    one list, so that offering two answers is not offering the right one. A box that the text ends in the middle of
-    is an answer that was cut off: there is none.
+ 1. the last `\\boxed{}` (or `\\fbox{}`, or `\\boxed 5`); boxes with nothing but "and", "or", a comma or space between
+    them are one list, so that offering two answers is not offering the right one. A box that the text ends in the
+    middle of is an answer that was cut off: there is none. Empty boxes and boxes that name themselves are no answers,
+    and for "choice" boxes without a letter.
  2. the last `<answer>X</answer>`, "#### X", "final answer is X", "answer: X", "答案是X", "答案：X", "选X".
- 3. what the kind allows: for "math" the whole text if it is one short formula, else the last $...$ or number; for
+ 3. what the kind allows: for "math" the whole text if it is one short formula, else the last formula or number; for
     "choice" the last letter in bold or in parentheses; for "expression" the last line that is arithmetic; for "gym"
     the text itself, or the last fenced block in it; for the others the text itself, if it is one line.
 
 What stands between <answer> and </answer> is taken whole, except for "math" and "choice", which look for it there.
-For these two, what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3.
+For these two, what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3. Where `</think>` comes again,
+the answer is looked for behind the last one first.
 
 A program (kind "code") is the last fenced block of Python (`fences.py`); none of the above applies to it.
 """
@@ -24,12 +26,12 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from reflective.verify import prose
 from reflective.verify.choice import stated_letters
 from reflective.verify.code.fences import fenced_blocks, stated_program
 from reflective.verify.text import strip_delimiters
 
 MAX_LINE_CHARS = 600  # of a line that is taken for an answer as it stands
-MAX_GAP_CHARS = 40  # between two boxes of one list
 MAX_CUES = 20  # from the end, of which one must be followed by an answer
 MAX_GYM_CHARS = 20_000  # of a text that is an answer as it stands, however many lines it has
 TAIL_CHARS = 4_000  # of the end of a text without a stated answer, in which one is looked for
@@ -38,17 +40,22 @@ _THINK_CLOSE = "</think>"
 _THINK_AGAIN = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 _BRACES = re.compile(r"(?P<box>\\+(?:boxed|fbox)\s*\{)|\\[^A-Za-z]|(?P<brace>[{}])")
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$\\]+|\\[A-Za-z]+(?:\{[^{}]*\})*)")
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?[\d.][^\s{}$\\]*|[A-Za-z](?![A-Za-z])|\\[A-Za-z]+(?:\{[^{}]*\})*)")
 _INNER_BOX = re.compile(r"\\+(?:boxed|fbox)\s*(?:\{([^{}]*)\})?")
-_BETWEEN_BOXES = re.compile(r"[\s$,;&\\()\[\]]*(?:(?:and|or|和|或|、|,)[\s$,;\\()\[\]]*)?")
+_OWN_NAME = re.compile(
+    r"(?:\\text\{)?\s*(?:(?:your|the|final|my)\s+)*(?:answer|ANSWER)?\s*\}?|\\?[lc]?dots|\.{3}|…|\?+"
+)
 
 _CUE = re.compile(
     r"<answer>(?P<tag>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>"
     r"|####[ \t]*"
     r"|(?:最终|正确)?答案(?:是|为|应为|应该是)?\s*[:：=]?\s*"
-    r"|(?:应选|故选|选择|选)\s*[:：]?\s*(?=[(（]?[A-J](?![A-Za-z]))"
+    r"|(?:应选|故选|选择|选|正确的?选项(?:是|为))\s*[:：]?\s*(?=[(（]?[A-J]{1,9}(?![A-Za-z]))"
+    r"|(?<![A-Za-z])(?:correct|right|best)\s+(?:options?|choices?)\s+(?:is|are)(?![A-Za-z])\s*[:：]?"
     r"|(?<![A-Za-z])(?:final\s+|correct\s+)?answers?(?:\s+to\s+(?:the|this)\s+(?:question|problem))?"
-    r"[*_]*\s*(?:(?:is|are)(?![A-Za-z])\s*[:=]?|[:=：])",
+    r"[*_]*\s*(?:(?:is|are|(?:should|must|would|will)\s+be)(?![A-Za-z])\s*[:=]?|[:=：])"
+    r"|(?<!\w)(?:r[ée]ponse|respuesta|resposta|risposta|antwort|ответ|jawaban|đáp án|답|정답|答え)"
+    r"(?:\s*(?:finale?|final))?\s*(?:[:：]|(?:est|es|è|é|ist|lautet|은|는|は)(?!\w))",
     re.IGNORECASE,
 )
 _FILLER = re.compile(
@@ -57,19 +64,18 @@ _FILLER = re.compile(
 _SENTENCE_END = re.compile(
     r"[.?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|[。！？；]|,?\s+(?:because|since|which|as|where|when|after|for|I hope)\b"
 )
-_MATH_SPAN = re.compile(
-    r"\$\$(.{1,500}?)\$\$|\$(?!\s)([^$\n]{1,500}?)(?<!\s)\$(?!\d)|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]", re.DOTALL
-)
-_MAGNITUDE = re.compile(r"\s*(?:(?:hundred|thousand|million|billion|trillion|dozen|percent)\b|\\?%)")
-_NUMBER = re.compile(r"(?<![\w.])(?:(?<![\d)\]}])-\s?)?(?:\\?\$)?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s?\\?%)?(?![A-Za-z_])")
+_VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals?|be|was|were)(?![A-Za-z])|[是为]")
 _DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)": named, but not as the answer
     r"(?:(?<![A-Za-z])not|n['’]t)[ \t]{1,3}(?!only)(?:[a-z]{1,20}[ \t]{1,3}){0,2}"
     r"(?:\$[^$\n]{1,100}\$|\\\([^\n]{1,100}?\\\)|-?\d[\d,]{0,40}(?:\.\d+)?(?![\w^/\\])|[(（]?[A-J][)）]?(?![A-Za-z]))"
 )
-_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().=×÷−·\[\]{}]|\\(?:times|cdot|div|frac|left|right))+")
-_BOLD_LETTER = re.compile(r"\*\*\s*[(（]?([A-J])[)）]?(?:[.:：、)][^*\n]{0,200})?\*\*")
-_BRACKETED_LETTER = re.compile(r"[(（]([A-J])[)）]")
+_LETTERS = (  # kind "choice", where nothing is stated: bold, a line of its own, "B is correct", in parentheses
+    re.compile(r"\*\*\s*[(（]?([A-J])[)）]?(?:[.:：、)][^*\n]{0,200})?\*\*"),
+    re.compile(r"^[(（]?([A-J])[)）]?[.。]?[ \t]*$", re.MULTILINE),
+    re.compile(r"(?<![A-Za-z])[(（]?([A-J])[)）]?\s+(?:is|are)\s+(?:the\s+)?(?:correct|right|best|true)(?![A-Za-z])"),
+    re.compile(r"[(（]([A-J])[)）]"),
+)
 
 
 def answer_part(response: str) -> str | None:
@@ -82,13 +88,19 @@ def extract_answer(answer_text: str, kind: str = "math") -> str | None:
     """The final answer stated in an answer part (see `answer_part`), or None."""
     if kind == "code":
         return stated_program(answer_text)
-    found, cut_off = _boxes(answer_text)
+    if _THINK_CLOSE in answer_text:
+        before, _, last = answer_text.rpartition(_THINK_CLOSE)
+        return extract_answer(last, kind) or extract_answer(before.replace(_THINK_CLOSE, "\n"), kind)
+    boxed, cut_off = _boxes(answer_text)
     if cut_off:
         return None
+    found = "" if kind == "choice" and stated_letters(boxed) is None else boxed
     if not found:
         if kind in ("math", "choice"):
             answer_text = _DENIED.sub(" ", answer_text)
-        found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or ""
+        if kind == "math":
+            answer_text = prose.without_emphasis(answer_text)
+        found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or boxed
     if kind == "choice":
         found = stated_letters(found) or found
     return found.strip() or None
@@ -120,19 +132,15 @@ def _boxes(text: str) -> tuple[str, bool]:
         before = bisect_right(starts, match.start()) - 1
         if before < 0 or closed[before][1] <= match.start():  # not inside another box
             closed.append((match.start(), match.end(), match[1].rstrip(".,;:!?)]")))
-    closed = sorted(box for box in closed if box[2].strip())
+    closed = sorted(box for box in closed if not _OWN_NAME.fullmatch(box[2].strip()))
     cut_off = any(box is not None and (not closed or box[0] > closed[-1][0]) for box in open_braces)
     if cut_off or not closed:
         return "", cut_off
     first = len(closed) - 1
-    while first and _are_one_list(text[closed[first - 1][1] : closed[first][0]]):
+    while first and prose.are_one_list(text[closed[first - 1][1] : closed[first][0]]):
         first -= 1
     contents = dict.fromkeys(_INNER_BOX.sub(r"\1", content).strip() for _, _, content in closed[first:])
     return ", ".join(contents), False
-
-
-def _are_one_list(between: str) -> bool:
-    return len(between) <= MAX_GAP_CHARS and _BETWEEN_BOXES.fullmatch(between) is not None
 
 
 def _cued(text: str, kind: str) -> str:
@@ -157,53 +165,59 @@ def _stated(text: str, kind: str) -> str:
     text = _FILLER.sub("", text.strip().strip("*_ ")).strip()
     if kind == "choice":
         return stated_letters(text) or ""
-    runs = _span_runs(text)
-    if runs and runs[0][0] == 0:
-        behind = _MAGNITUDE.match(text, runs[0][1])
-        return runs[0][2] + (behind[0] if behind else "")
+    found = prose.formulas(text)
+    if found and found[0].start == 0 and not (found[0].name and len(found) > 1):
+        return prose.with_magnitude(found[0], text)
     end = _SENTENCE_END.search(text)
     text = text[: end.start()] if end else text
-    number = _NUMBER.search(text)
-    if kind == "math" and number and _PROSE.search(text, 0, number.start()):
-        # prose with a number in it: its only formula or its only number; of several, none is the answer
-        runs = _span_runs(text)
-        if len(runs) == 1:
-            return runs[0][2]
-        return number[0].rstrip(",") if _NUMBER.search(text, number.end()) is None else ""
+    number = prose.NUMBER.search(text)
+    if kind == "math" and (number or found) and prose.PROSE.search(text, 0, number.start() if number else len(text)):
+        return _only_answer(text)
     return strip_delimiters(text)
 
 
-def _span_runs(text: str) -> list[tuple[int, int, str]]:
-    """The $...$ of `text` as (start, end, content); those with only "and", "or" or a comma between them are one."""
-    runs: list[tuple[int, int, str]] = []
-    for match in _MATH_SPAN.finditer(text):
-        content = match[match.lastindex or 0].strip()
-        if runs and _are_one_list(text[runs[-1][1] : match.start()]):
-            runs[-1] = (runs[-1][0], match.end(), f"{runs[-1][2]}, {content}")
-        else:
-            runs.append((match.start(), match.end(), content))
-    return runs
+def _only_answer(sentence: str) -> str:
+    """Prose with answers in it: the only formula or number, or the only one behind the last verb; else none."""
+    found = _answers(sentence)
+    for start in (0, *(match.end() for match in _VERB.finditer(sentence))):
+        behind = [one for one in found if one.start >= start]
+        if len(behind) == 1:
+            return prose.with_magnitude(behind[0], sentence)
+    return ""
+
+
+def _answers(text: str) -> list[prose.Found]:
+    """The formulas, and the numbers outside them, in order; variables only where there is nothing else."""
+    spans = prose.formulas(text)
+    inside = [(span.start, span.end) for span in spans]
+    loose = [n for n in prose.numbers(text) if not any(start < n.end and n.start < end for start, end in inside)]
+    found = sorted([*spans, *loose], key=lambda one: one.start)
+    return [one for one in found if not one.name] or found
 
 
 def _last_formula(text: str) -> str:
     """Kind "math": a short text without prose as it stands, else the last formula or number."""
     line = _single_line(text)
-    if line and (not _PROSE.search(line) or (len(line.split()) <= 3 and not any(map(str.isdigit, line)))):
+    if line and (not prose.PROSE.search(line) or (len(line.split()) <= 3 and not any(map(str.isdigit, line)))):
         return line
     tail = text[-TAIL_CHARS:]
-    runs, numbers = _span_runs(tail), list(_NUMBER.finditer(tail))
-    if runs and (not numbers or numbers[-1].start() < runs[-1][1]):
-        return runs[-1][2]
-    if len(numbers) > 1 and _are_one_list(tail[numbers[-2].end() : numbers[-1].start()]):
-        return f"{numbers[-2][0]}, {numbers[-1][0]}"  # "3 or 5" is two answers
-    return numbers[-1][0].rstrip(",") if numbers else ""
+    found = _answers(tail)
+    return prose.with_magnitude(found[-1], tail) if found else ""
 
 
 def _last_letter(text: str) -> str:
-    """Kind "choice": the text itself, else the last letter in bold, else the last in parentheses."""
+    """Kind "choice": the text itself, else the last letter (or list of them) that stands out."""
+    if stated := stated_letters(_single_line(text)):
+        return stated
     tail = text[-TAIL_CHARS:]
-    found = _BOLD_LETTER.findall(tail) or _BRACKETED_LETTER.findall(tail)
-    return stated_letters(_single_line(text)) or (found[-1] if found else "")
+    for pattern in _LETTERS:
+        found = list(pattern.finditer(tail))
+        if found:
+            first = len(found) - 1
+            while first and prose.are_one_list(tail[found[first - 1].end() : found[first].start()]):
+                first -= 1
+            return ", ".join(match[1] for match in found[first:])
+    return ""
 
 
 def _last_arithmetic(text: str) -> str:

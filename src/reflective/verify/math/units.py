@@ -58,6 +58,7 @@ for _canonical, _spellings in {
 }.items():
     for _spelling in (_canonical, *_spellings.split()):
         _NAMES.setdefault(_spelling, _canonical)
+UNIT_NAMES = frozenset(_NAMES)
 _COMPOUNDS = {"mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mps": "m/s", "cc": "cm^3"}
 _SIGNS = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yuan", "₹": "rupee", "¢": "cent"}
 _BEFORE = re.compile(
