@@ -19,8 +19,10 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, 
 
 from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
-from reflective.judge.format import StepRule
+from reflective.judge.config import JudgeConfig
+from reflective.judge.format import Format, between_marks
 from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.judge import Judge
 
 NANO: Mapping[str, Any] = {
     "model_type": "qwen3",
@@ -92,10 +94,10 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
 
 
-def rule(model: PreTrainedModel) -> StepRule:
+def rule(model: PreTrainedModel) -> Format:
     """A step ends at one token in `STEP_EVERY`."""
     size = int(model.config.vocab_size)
-    return StepRule(frozenset(range(FIRST_STEP_TOKEN, FIRST_STEP_TOKEN + size // STEP_EVERY)), THINK, THINK_END)
+    return between_marks(frozenset(range(FIRST_STEP_TOKEN, FIRST_STEP_TOKEN + size // STEP_EVERY)), THINK, THINK_END)
 
 
 def head(model: PreTrainedModel) -> SPRMHead:
@@ -112,7 +114,8 @@ def prompt_ids(setting: Setting) -> tuple[int, ...]:
 def engine(setting: Setting, model: PreTrainedModel, **options: Any) -> TorchEngine:
     """Our engine with a head, at its defaults unless `options` say otherwise."""
     names = tokenizer(int(model.config.vocab_size))
-    return TorchEngine(model, names, head(model), rule(model), max_rows=setting.rows, **options)
+    judge = Judge(JudgeConfig(int(model.config.hidden_size), rule(model)), head(model))
+    return TorchEngine(model, names, judge, max_rows=setting.rows, **options)
 
 
 def write(engine: TorchEngine, setting: Setting, *, rows: int | None = None, tokens: int | None = None) -> int:

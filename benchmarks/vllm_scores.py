@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,8 +64,9 @@ def environment(setting: Setting, **more: str) -> None:
 def folder_of(setting: Setting) -> Path:
     """A checkpoint of the shape: all but the weights of the backbone, which vLLM makes up."""
     from models import head, rule, settings_of, tokenizer
-    from reflective.judge.config import SPRMConfig
-    from reflective.models.save import write_head
+    from reflective.judge.config import JudgeConfig
+    from reflective.judge.judge import Judge
+    from reflective.judge.sidecar import write_judge
 
     folder = scratch() / "model"
     folder.mkdir()
@@ -75,9 +77,9 @@ def folder_of(setting: Setting) -> Path:
     sizes: Any = SimpleNamespace(config=SimpleNamespace(**values))  # all that head and rule ask a model for
     steps = rule(sizes)
     known = {i for i in steps.step_ids if i < values["vocab_size"] - SPARE}
-    config = SPRMConfig(values["hidden_size"], tuple(sorted(known)), steps.think_id, steps.think_end_id)
+    config = JudgeConfig(values["hidden_size"], replace(steps, step_ids=frozenset(known)))
     (folder / "sprm").mkdir()
-    write_head(folder / "sprm", head(sizes), config)
+    write_judge(folder / "sprm", Judge(config, head(sizes)))
     return folder
 
 
@@ -100,12 +102,12 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> tuple[Any, i
     from vllm import LLM, SamplingParams
 
     from models import prompt_ids
-    from reflective.engines.metadata import describe_model
     from reflective.engines.vllm.slots import read_logit
     from reflective.judge.format import step_positions
+    from reflective.models.metadata import read_metadata
 
     folder = folder_of(setting)
-    described = describe_model(folder)
+    described = read_metadata(folder)
     libraries = peak_memory()
     llm = LLM(
         model=str(folder),
@@ -131,7 +133,7 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> tuple[Any, i
         if scores:
             for one, ids in zip(out.outputs, rows, strict=True):
                 flat = one.logprobs
-                for position in step_positions(described.config.rule, ids, prompt):
+                for position in step_positions(described.judge.format, ids, prompt):
                     start = flat.start_indices[position]
                     read_logit(*flat.logprobs[start + 1 : start + 3])
         return rows

@@ -254,7 +254,8 @@ def test_every_benchmark_is_in_its_table():
 
 def test_keys_of_the_json_objects_are_all_told():
     from reflective import Reflective, Scripted, ScriptedEngine
-    from reflective.models import SPRMConfig
+    from reflective.judge.config import JudgeConfig
+    from reflective.judge.format import between_marks, whole_response
 
     solving = (REPOSITORY / "docs" / "solving.md").read_text(encoding="utf-8")
     engine = ScriptedEngine([Scripted("a.\n\n</think>\\boxed{4}", logits=[1.0])])
@@ -263,5 +264,6 @@ def test_keys_of_the_json_objects_are_all_told():
     assert {key for key in known if f"`{key}`" not in solving} == set()
 
     checkpoints = (REPOSITORY / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    config = SPRMConfig(hidden_size=8, step_token_ids=(1,), think_id=2, think_end_id=3).to_json()
-    assert {key for key in config if f"`{key}`" not in checkpoints} == set()
+    for format in (between_marks([1], 2, 3), whole_response([1], [2])):
+        config = JudgeConfig(8, format).to_json()
+        assert {key for key in {**config, **config["format"]} if f"`{key}`" not in checkpoints} == set()

@@ -14,7 +14,10 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from reflective.models import Checkpoint, init_head, save_checkpoint
+from reflective.judge.config import JudgeConfig
+from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.judge import Judge, init_judge
+from reflective.models import Checkpoint, save_checkpoint
 
 VOCABULARY = 300
 CONTEXT = 512
@@ -98,11 +101,23 @@ def tiny_model(family: str = "qwen2", *, seed: int = 0, **overrides: Any) -> Pre
     return model.eval()
 
 
+def init_head(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, think: str = "", think_end: str = "", **settings: Any
+) -> tuple[SPRMHead, JudgeConfig]:
+    """Head and config of a fresh judge. `rule`, `step_token_ids`, `think` and `think_end` say how steps are found."""
+    detection = {name: settings.pop(name) for name in ("rule", "step_token_ids") if name in settings}
+    if think:
+        detection["marks"] = (think, think_end)
+    judge = init_judge(model, tokenizer, detection=detection, **settings)
+    assert isinstance(judge.head, SPRMHead)
+    return judge.head, judge.config
+
+
 def tiny_checkpoint(family: str = "qwen2", *, seed: int = 0, name: str = "tiny", **head_settings: Any) -> Checkpoint:
     """A tiny model with a random head, in memory; `head_settings` go to `init_head`."""
     model, tokenizer = tiny_model(family, seed=seed), tiny_tokenizer()
     head, config = init_head(model, tokenizer, seed=seed, **head_settings)
-    return Checkpoint(model, tokenizer, head.eval(), config, name)
+    return Checkpoint(model, tokenizer, Judge(config, head.eval()), name)
 
 
 def tiny_folder(folder: Path, family: str = "qwen2", *, seed: int = 0, **head_settings: Any) -> Path:

@@ -32,7 +32,7 @@ from measures import (
 from reflective.evaluate.bootstrap import Bootstrap, Interval
 from reflective.evaluate.report.figures import Series
 from reflective.evaluate.table import Floats, Table
-from reflective.models import init_head
+from reflective.judge.judge import init_judge
 from reflective.tasks.base import Split
 from reflective.train.joint.reporting import read_curves
 
@@ -51,10 +51,8 @@ def collect(lab: Lab, folder: Path) -> None:
     look = Look(settings.test_problems, settings.trajectories)
     for seed in lab.settings.seeds:
         checkpoint = lab.checkpoint()
-        head, sprm = init_head(
-            checkpoint.model, checkpoint.tokenizer, step_token_ids=lab.sprm.step_token_ids, seed=seed
-        )
-        start = begin(lab, folder / f"start-{seed}" / "model", head, sprm)
+        fresh = init_judge(checkpoint.model, checkpoint.tokenizer, format=lab.sprm.format, seed=seed)
+        start = begin(lab, folder / f"start-{seed}" / "model", fresh)
         look_at(lab, start, look_folder(start.parent, 0), look)
         for variant, table in settings.variants.items():
             run = folder / f"{variant}-{seed}"

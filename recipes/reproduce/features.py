@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from reflective.files import disk_errors, whole_file
-from reflective.judge.format import StepRule, step_positions
+from reflective.judge.format import Format, step_positions
 from reflective.judge.logprobs import step_logprobs
 from reflective.records import Record
 from reflective.train.progress import Note
@@ -75,14 +75,14 @@ class Steps:
         return [len(places) for places in self.positions]
 
 
-def sequences(record: Record, rule: StepRule) -> list[Written]:
+def sequences(record: Record, format: Format) -> list[Written]:
     """The trajectories of a record that was sampled with `keep_ids`."""
     prompt = record.extra["prompt_ids"]
-    return [Written(prompt, ids, step_positions(rule, ids, prompt)) for ids in record.extra["token_ids"]]
+    return [Written(prompt, ids, step_positions(format, ids, prompt)) for ids in record.extra["token_ids"]]
 
 
 def read_features(
-    model: Any, rule: StepRule, records: Sequence[Record], places: Sequence[Place], folder: Path, note: Note
+    model: Any, format: Format, records: Sequence[Record], places: Sequence[Place], folder: Path, note: Note
 ) -> None:
     """Read all records at all places into shards of `folder`; shards that are there are not read again."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def read_features(
         if number % 20 == 0:
             note(f"  reading hidden states, shard {number + 1} of {len(shards)}")
         part = records[start : start + SHARD_PROBLEMS]
-        rows = [sequences(record, rule) for record in part]
+        rows = [sequences(record, format) for record in part]
         tensors = _read(model, [row for group in rows for row in group], places)
         info = {record.key: [row.steps for row in group] for record, group in zip(part, rows, strict=True)}
         with disk_errors(path), whole_file(path) as temporary:

@@ -14,9 +14,9 @@ from features import Steps
 from settings import Table, merged
 
 from reflective.judge.aggregate import aggregate
+from reflective.judge.config import JudgeConfig
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.loss import OUTCOMES
-from reflective.models import SPRMConfig
 from reflective.records import Record, RecordWriter
 from reflective.records.manifest import RECORDS
 from reflective.selection import best_closed
@@ -58,7 +58,7 @@ def head_config(model: str, seed: int, *tables: Table) -> HeadConfig:
     return make_config(HeadConfig, merged({"model": model, "tasks": ["all"], "seed": seed}, *tables))
 
 
-def fit(config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: SPRMConfig, note: Note) -> SPRMHead:
+def fit(config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: JudgeConfig, note: Note) -> SPRMHead:
     """A head fitted on `train`, as it was after its best epoch on `validation`; one beside log-probabilities with the
     exponent that is best there, as the shipped one.
 
@@ -72,7 +72,7 @@ def fit(config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: SPRMCon
     return head
 
 
-def adapted(sprm: SPRMConfig, config: HeadConfig) -> SPRMConfig:
+def adapted(sprm: JudgeConfig, config: HeadConfig) -> JudgeConfig:
     """The head's place in the model, with the kind of head that the settings ask for."""
     return replace(
         sprm,

@@ -7,6 +7,7 @@ Claim: policy and judge share a backbone and can be trained together without los
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import judges
@@ -18,7 +19,7 @@ from measures import amounts, cell, difference, difference_cell, table_of
 
 from reflective.evaluate.metrics.subsets import pass_at_k
 from reflective.judge.heads.paper import SPRMHead
-from reflective.models import init_head
+from reflective.judge.judge import Judge, init_judge
 from reflective.tasks.base import Split
 
 NAME = "joint"
@@ -47,8 +48,8 @@ def collect(lab: Lab, folder: Path) -> None:
 
 def _fresh(lab: Lab, folder: Path, seed: int) -> Path:
     checkpoint = lab.checkpoint()
-    head, sprm = init_head(checkpoint.model, checkpoint.tokenizer, step_token_ids=lab.sprm.step_token_ids, seed=seed)
-    return begin(lab, folder / f"fresh-{seed}", head, sprm)
+    fresh = init_judge(checkpoint.model, checkpoint.tokenizer, format=lab.sprm.format, seed=seed)
+    return begin(lab, folder / f"fresh-{seed}", fresh)
 
 
 def _fitted(lab: Lab, folder: Path, seed: int) -> Path:
@@ -64,7 +65,8 @@ def _fitted(lab: Lab, folder: Path, seed: int) -> Path:
     lab.note(f"head alone on {problems:,} problems × {settings.data.train_trajectories}, seed {seed}")
     train, validation = rollouts_of(*lab.steps("train", problems)), rollouts_of(*lab.steps("validation"))
     head: SPRMHead = fit(config, train, validation, lab.sprm, lab.note)
-    begin(lab, start, head, adapted(lab.sprm, config))
+    shape = replace(adapted(lab.sprm, config), probability_exponent=head.probability_exponent)
+    begin(lab, start, Judge(shape, head))
     judge_test(head, *lab.steps("test", study.test_problems), target, config.aggregation)
     return start
 

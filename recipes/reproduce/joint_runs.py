@@ -18,8 +18,8 @@ from settings import Table, merged
 
 from reflective.engines.torch import TorchEngine
 from reflective.errors import TrainingError
-from reflective.judge.heads.paper import SPRMHead
-from reflective.models import Checkpoint, SPRMConfig, load_checkpoint, save_checkpoint
+from reflective.judge.judge import Judge
+from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.records.manifest import RECORDS
 from reflective.tasks import TASKS
 from reflective.train.config import make_config
@@ -37,11 +37,11 @@ class Look:
     trajectories: int
 
 
-def begin(lab: Lab, folder: Path, head: SPRMHead, sprm: SPRMConfig) -> Path:
-    """A checkpoint of the model with this head, to start from; what is there stays."""
+def begin(lab: Lab, folder: Path, judge: Judge) -> Path:
+    """A checkpoint of the model with this judge, to start from; what is there stays."""
     if not folder.is_dir():
         checkpoint = lab.checkpoint()
-        whole = Checkpoint(checkpoint.model, checkpoint.tokenizer, head, sprm, folder.name)
+        whole = Checkpoint(checkpoint.model, checkpoint.tokenizer, judge, folder.name)
         save_checkpoint(folder, whole, dtype=torch.float32)
     return folder
 

@@ -26,7 +26,9 @@ from writing import hardware
 
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
-from reflective.models import Checkpoint, SPRMConfig, init_head, load_checkpoint
+from reflective.judge.config import JudgeConfig
+from reflective.judge.judge import Judge
+from reflective.models import Checkpoint, load_checkpoint
 from reflective.records import Record
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings as SearchSettings
@@ -56,10 +58,9 @@ class Lab:
         return load_checkpoint(self.settings.model, require_head=False)
 
     @cached_property
-    def sprm(self) -> SPRMConfig:
+    def sprm(self) -> JudgeConfig:
         """Where steps end and where the head reads."""
-        checkpoint = self.checkpoint()
-        return checkpoint.config or init_head(checkpoint.model, checkpoint.tokenizer)[1]
+        return self.checkpoint().judge.config
 
     @cached_property
     def weights(self) -> str:
@@ -107,7 +108,7 @@ class Lab:
         """The records of a split and the hidden states at their steps, where the shipped head reads."""
         if split not in self._loaded:
             folder, records = self.root / SHARED / split / "features", self.records(split)
-            read_features(self.reader, self.sprm.rule, records, [BEFORE], folder, self.note)
+            read_features(self.reader, self.sprm.format, records, [BEFORE], folder, self.note)
             self._loaded[split] = records, load_features(folder, BEFORE)
         records, steps = self._loaded[split]
         return records[:problems], steps
@@ -157,11 +158,11 @@ class Lab:
                 )
 
 
-def engine_of(checkpoint: Checkpoint, sprm: SPRMConfig, **options: Any) -> TorchEngine:
+def engine_of(checkpoint: Checkpoint, sprm: JudgeConfig, **options: Any) -> TorchEngine:
     """The engine of a model; one without a head knows from `sprm` where thinkings and steps end."""
     if checkpoint.head is not None:
         return TorchEngine.from_checkpoint(checkpoint, **options)
-    return TorchEngine(checkpoint.model, checkpoint.tokenizer, None, sprm.rule, name=checkpoint.name, **options)
+    return TorchEngine(checkpoint.model, checkpoint.tokenizer, Judge(sprm), name=checkpoint.name, **options)
 
 
 def is_done(root: Path, name: str) -> bool:

@@ -34,7 +34,7 @@ def collect(lab: Lab, folder: Path) -> None:
     counts = {"train": settings.reading.train_problems, "validation": None, "test": settings.reading.test_problems}
     records = {split: lab.records(split, counts[split]) for split in SPLITS}
     for split in SPLITS:
-        read_features(lab.reader, lab.sprm.rule, records[split], wanted, folder / "features" / split, lab.note)
+        read_features(lab.reader, lab.sprm.format, records[split], wanted, folder / "features" / split, lab.note)
     for place in wanted:
         steps = {split: load_features(folder / "features" / split, place) for split in SPLITS}
         train, validation = (rollouts_of(records[split], steps[split]) for split in ("train", "validation"))

@@ -46,7 +46,8 @@ from reflective.evaluate.report.labels import plain
 from reflective.evaluate.selectors import LABELS, order_keys
 from reflective.evaluate.summary import accuracy_by_problem
 from reflective.evaluate.table import Floats, Table
-from reflective.models import SPRMConfig, init_head, load_checkpoint
+from reflective.judge.config import JudgeConfig
+from reflective.models import load_checkpoint
 from reflective.records import Record
 from reflective.records.manifest import RECORDS
 from reflective.tasks import TASKS, mixture
@@ -89,11 +90,11 @@ def _one(lab: Lab, target: Path, size: str, seed: int) -> None:
         if train_sft(config, report=lambda report: None, note=lambda text: None).interrupted:
             raise KeyboardInterrupt
     reader = load_checkpoint(str(model), require_head=False)
-    _, sprm = init_head(reader.model, reader.tokenizer)
+    sprm = reader.judge.config
     records, steps = {}, {}
     for split in SPLITS:
         records[split] = _sampled(lab, model, sprm, target / split, split)
-        read_features(reader.model.eval(), sprm.rule, records[split], [BEFORE], target / split / "features", lab.note)
+        read_features(reader.model.eval(), sprm.format, records[split], [BEFORE], target / split / "features", lab.note)
         steps[split] = load_features(target / split / "features", BEFORE)
     train, validation = (rollouts_of(records[split], steps[split]) for split in ("train", "validation"))
     remarks: list[str] = []
@@ -138,7 +139,7 @@ def _families(lab: Lab) -> list[str]:
     return list(lab.settings.scaling.families or lab.settings.data.families or TASKS)
 
 
-def _sampled(lab: Lab, model: Path, sprm: SPRMConfig, folder: Path, split: Split) -> list[Record]:
+def _sampled(lab: Lab, model: Path, sprm: JudgeConfig, folder: Path, split: Split) -> list[Record]:
     """Trajectories of a trained model."""
     study, data = lab.settings.scaling, lab.settings.data
     count: int = getattr(study, f"{split}_problems")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from measures import Cell, cell, sentence, shared_amounts
 from reflective.engines.torch import TorchEngine
 from reflective.evaluate.bootstrap import Bootstrap
 from reflective.judge.heads.paper import SPRMHead
-from reflective.models import init_head
+from reflective.judge.judge import Judge, init_judge
 from reflective.records import Record
 from reflective.search import BestOfN, solve_many
 from reflective.search import Settings as SearchSettings
@@ -52,7 +53,7 @@ def collect(lab: Lab, folder: Path) -> None:
     train, steps = lab.steps("train", study.train_problems)
     held_out, held_steps = lab.steps("validation", study.validation_problems)
     test, test_steps = lab.steps("test", study.test_problems)
-    read_features(lab.reader, lab.sprm.rule, train, [reward_model.PLACE], folder / "features", lab.note)
+    read_features(lab.reader, lab.sprm.format, train, [reward_model.PLACE], folder / "features", lab.note)
     read = load_features(folder / "features", reward_model.PLACE)
     for seed in settings.seeds:
         config = head_config(settings.model, seed, settings.head)
@@ -75,13 +76,14 @@ def collect(lab: Lab, folder: Path) -> None:
 
 def _new(lab: Lab, seed: int) -> reward_model.RewardModel:
     checkpoint = lab.checkpoint()
-    head, _ = init_head(checkpoint.model, checkpoint.tokenizer, step_token_ids=lab.sprm.step_token_ids, seed=seed)
+    head = init_judge(checkpoint.model, checkpoint.tokenizer, format=lab.sprm.format, seed=seed).head
+    assert isinstance(head, SPRMHead)
     backbone = checkpoint.model.get_decoder().float()  # it is trained
     return reward_model.RewardModel(backbone, head)
 
 
 def _paired(lab: Lab, records: Sequence[Record]) -> list[tuple[Record, Sequence[Written]]]:
-    return [(record, sequences(record, lab.sprm.rule)) for record in records]
+    return [(record, sequences(record, lab.sprm.format)) for record in records]
 
 
 def _time(lab: Lab, folder: Path) -> None:
@@ -94,18 +96,19 @@ def _time(lab: Lab, folder: Path) -> None:
         return
     separate = _new(lab, lab.settings.seeds[0]).eval()
     shared = lab.checkpoint()
-    head = SPRMHead(lab.sprm.hidden_size)  # as those that are compared; what it says costs as much
+    plain = replace(lab.sprm, logprob_features=False, probability_exponent=0.0, calibration=None)
+    head = SPRMHead(plain.hidden_size)  # as those that are compared; what it says costs as much
     parameters = {"backbone": sum(p.numel() for p in shared.model.parameters())}
     parameters |= {"head": sum(p.numel() for p in head.parameters()), "separate": separate.parameter_count}
     (folder / COUNTS).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
     rows = lab.settings.data.rows
     engines = {
-        WITH: TorchEngine(shared.model, shared.tokenizer, head, lab.sprm.rule, max_rows=rows),
-        WITHOUT: TorchEngine(lab.checkpoint().model, shared.tokenizer, None, lab.sprm.rule, max_rows=rows),
+        WITH: TorchEngine(shared.model, shared.tokenizer, Judge(plain, head), max_rows=rows),
+        WITHOUT: TorchEngine(lab.checkpoint().model, shared.tokenizer, Judge(plain), max_rows=rows),
     }
     k = len(records[0].trajectories)
     for number, record in enumerate(records):
-        written = sequences(record, lab.sprm.rule)
+        written = sequences(record, lab.sprm.format)
         ways: dict[str, Callable[[], Any]] = {
             name: partial(_solve, engine, record.problem, k, settings) for name, engine in engines.items()
         }

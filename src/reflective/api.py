@@ -72,7 +72,7 @@ class Reflective:
 
     def __init__(self, engine: Engine, *, calibration: Calibrated | None = None) -> None:
         self.engine = engine
-        self.calibration = calibration if calibration is not None else engine.calibration
+        self.calibration = calibration if calibration is not None else engine.judge.calibration
 
     @classmethod
     def from_pretrained(
@@ -179,14 +179,14 @@ class Reflective:
             answer = list(engine.tokenizer.encode(_text("response", response), add_special_tokens=False, verbose=False))
         else:
             answer = _ids("response_ids", response_ids, engine)
-        opening = engine.rule.think_id
-        if messages is not None and answer[:1] == [opening]:  # the template has opened the thinking already
-            ids = ids[: len(ids) - 1 - ids[::-1].index(opening)]
-        steps = Driver.of(engine).call(lambda engine: engine.score(ids, answer))
+        format = engine.judge.format
+        if messages is not None:
+            ids = _once_opened(ids, answer, list(format.opening_ids))
+        steps = Driver.of(engine).call(lambda engine: engine.score(ids, format.completed(answer)))
         return ScoredResponse(
             step_positions=tuple(step.position for step in steps),
             step_scores=tuple(step.score for step in steps),
-            score=aggregate((step.logit for step in steps), engine.aggregation),
+            score=aggregate((step.logit for step in steps), engine.judge.aggregation),
         )
 
     # ---- life
@@ -250,6 +250,15 @@ def _ids(name: str, value: Any, engine: Any) -> list[int]:
         if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:
             raise InputError(f"{name} holds {token!r}; this model knows the token ids 0 to {size - 1}.")
     return list(value)
+
+
+def _once_opened(prompt: list[int], response: list[int], opening: list[int]) -> list[int]:
+    """The prompt without its last opening mark where the response begins with one."""
+    n = len(opening)
+    if not n or response[:n] != opening:
+        return prompt
+    last = max((i for i in range(len(prompt) - n + 1) if prompt[i : i + n] == opening), default=len(prompt))
+    return prompt[:last]
 
 
 def _encode_raw(tokenizer: Any, text: str) -> list[int]:

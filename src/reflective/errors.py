@@ -38,3 +38,9 @@ class DependencyError(ReflectiveError, ImportError):
 
 class TrainingError(ReflectiveError):
     """A training run can't start or can't go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].strip() if lines else type(error).__name__)[:200]

@@ -20,9 +20,10 @@ import torch
 
 from reflective.engines.base import Finished, Request
 from reflective.engines.vllm.slots import OFFSET, slots_of
-from reflective.models import Checkpoint, init_head, load_checkpoint, save_checkpoint
+from reflective.judge.judge import Judge
+from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.types import Trajectory
-from tiny import tiny_model, tiny_tokenizer
+from tiny import init_head, tiny_model, tiny_tokenizer
 
 STEP_IDS = tuple(range(0, 250, 3))  # random models seldom draw one given token
 SHAPE = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}  # sizes that vLLM has
@@ -50,7 +51,7 @@ def serving_folder(folder: Path, family: str = "qwen2", *, seed: int = 0, **sett
             head.logprob_weight.copy_(torch.tensor([0.3, -0.2]))
             head.probability_exponent = 0.02
             config = replace(config, probability_exponent=0.02)
-    return save_checkpoint(folder, Checkpoint(model, tokenizer, head.eval(), config, "tiny"))
+    return save_checkpoint(folder, Checkpoint(model, tokenizer, Judge(config, head.eval()), "tiny"))
 
 
 def write(engine: Any, requests: list[Request]) -> list[Trajectory]:

@@ -118,17 +118,17 @@ def step_logits(engine: Any, prompt: Sequence[int], output: Any) -> list[float]:
     from reflective.judge.format import step_positions
 
     slots = engine.model.slots
-    positions = step_positions(engine.rule, list(output.token_ids), list(prompt))
+    positions = step_positions(engine.judge.format, list(output.token_ids), list(prompt))
     rows = [output.logprobs[p] for p in positions]
     return [read_logit(row[slots.score].logprob, row[slots.reference].logprob) for row in rows]
 
 
 def features_of(source: Path | str, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
     """The same from Hugging Face."""
-    from reflective.engines.metadata import describe_model
     from reflective.engines.vllm.handshake import expected_logits
     from reflective.judge.format import step_positions
+    from reflective.models.metadata import read_metadata
 
-    model = describe_model(source)
+    model = read_metadata(source)
     expected = expected_logits(model, list(prompt), list(tokens))
-    return [expected[p] for p in step_positions(model.config.rule, list(tokens), list(prompt))]
+    return [expected[p] for p in step_positions(model.config.format, list(tokens), list(prompt))]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reflective.errors import CheckpointError, InputError
-from reflective.judge.format import StepRule, StepTracker, step_ids_by_rule, step_positions, think_end_index
+from reflective.judge.detection import step_ids_by_rule
+from reflective.judge.format import Format, Reader, between_marks, closing_span, step_positions
 
 A, B, STOP, STOP2, THINK, END, TURN = range(7)
-RULE = StepRule(frozenset({STOP, STOP2}), THINK, END, turn_ids=frozenset({TURN}))
-LAST = StepRule(frozenset({STOP, STOP2}), THINK, END, closes="last", turn_ids=frozenset({TURN}))
+RULE = between_marks(frozenset({STOP, STOP2}), THINK, END, turn_ids=frozenset({TURN}))
+LAST = between_marks(frozenset({STOP, STOP2}), THINK, END, closes="last", turn_ids=frozenset({TURN}))
 OPEN = (A, THINK)  # a prompt whose template opens the thinking
+
+
+def think_end_index(format: Format, response: list[int], prompt: Sequence[int] = ()) -> int | None:
+    """Where the mark that closes the reasoning stands."""
+    span = closing_span(format, response, prompt)
+    return span[0] if span is not None else None
+
 
 tokens = st.integers(A, TURN)
 responses = st.lists(tokens, max_size=24)
@@ -106,19 +116,19 @@ def test_nothing_at_all() -> None:
     assert think_end_index(RULE, []) is None
 
 
-def declared(rule: StepRule, response: list[int], prompt: list[int]) -> list[int]:
+def declared(rule: Format, response: list[int], prompt: list[int]) -> list[int]:
     """The definition again, by sets of positions and not by states."""
     text, start = [*prompt, *response], len(prompt)
-    border = max((i for i in range(start) if text[i] in rule.turn_ids or text[i] == rule.think_end_id), default=-1)
-    opens = [i for i in range(len(text)) if text[i] == rule.think_id and (i >= start or i > border)]
+    border = max((i for i in range(start) if text[i] in rule.turn_ids or text[i] == END), default=-1)
+    opens = [i for i in range(len(text)) if text[i] == THINK and (i >= start or i > border)]
     if not opens:
         return []
-    closes = [i for i in range(max(start, opens[0] + 1), len(text)) if text[i] == rule.think_end_id] or [len(text)]
+    closes = [i for i in range(max(start, opens[0] + 1), len(text)) if text[i] == END] or [len(text)]
     end = closes[0] if rule.closes == "first" else closes[-1]
     return [
         i - start
         for i in range(max(start, opens[0]), end)
-        if text[i] in rule.step_ids and text[i - 1] not in rule.step_ids and text[i - 1] != rule.think_id
+        if text[i] in rule.step_ids and text[i - 1] not in rule.step_ids and text[i - 1] != THINK
     ]
 
 
@@ -149,7 +159,7 @@ def test_the_reference_mask_agrees_where_the_template_opens_the_thinking(respons
 
 @given(response=responses, prompt=prompts, cut=st.integers(0, 24))
 def test_a_continuation_sees_the_steps_that_the_whole_has(response: list[int], prompt: list[int], cut: int) -> None:
-    tracker = StepTracker(RULE, prompt)
+    tracker = Reader(RULE, prompt)
     for token in response[:cut]:
         tracker.push(token)
     twin = tracker.copy()
@@ -162,16 +172,16 @@ def test_a_continuation_sees_the_steps_that_the_whole_has(response: list[int], p
 
 @given(response=responses, prompt=prompts)
 def test_the_last_thinking_token_is_the_one_before_think_end(response: list[int], prompt: list[int]) -> None:
-    end, tracker = think_end_index(RULE, response, prompt), StepTracker(RULE, prompt)
+    end, tracker = think_end_index(RULE, response, prompt), Reader(RULE, prompt)
     for token in response[:end]:
         tracker.push(token)
     if end is None:
-        assert tracker.thinking or THINK not in response
+        assert tracker.reasoning or THINK not in response
     else:
         assert response[end] == END
-        assert tracker.thinking
+        assert tracker.reasoning
         tracker.push(END)
-        assert not tracker.thinking
+        assert not tracker.reasoning
 
 
 VOCABULARY = {0: "a", 1: ".\n\n", 2: ").\n\n", 3: "\n", 4: "。", 5: "abc\n", 6: "。\n\n", 7: ".\n"}
@@ -211,4 +221,4 @@ def test_a_rule_that_finds_nothing_is_refused() -> None:
 )
 def test_impossible_rules_are_refused(steps: frozenset[int], think: int, end: int, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        StepRule(steps, think, end)
+        between_marks(steps, think, end)

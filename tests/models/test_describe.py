@@ -32,8 +32,8 @@ def test_what_is_told_is_plain_json_with_the_heads_place_and_tokens(
     told = describe(folder)
     json.dumps(told)
     head = told["head"]
-    assert head["step_tokens"] == [{"id": 257, "text": ".\n\n"}]
-    assert (head["think"]["text"], head["think_end"]["text"]) == ("<think>", "</think>")
+    assert told["format"]["step_tokens"] == [{"id": 257, "text": ".\n\n"}]
+    assert (told["format"]["opening"], told["format"]["closing"]) == ("<think>", "</think>")
     assert (head["layer"], head["input_of_layer"], head["format"]) == (-2, 2, "sprm")
     assert head["aggregation"] == "geometric_mean" and head["calibration"] is None
     assert told["context_length"] == 512 and told["dtype"] == "float32"

@@ -173,6 +173,12 @@ def set_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def set_format(folder: Path, **changes: object) -> None:
+    path = folder / "sprm" / "config.json"
+    config = json.loads(path.read_text())
+    set_config(folder, format={**config["format"], **changes})
+
+
 def test_malformed_head_config(folder: Path) -> None:
     (folder / "sprm" / "config.json").write_text("{not json")
     assert "is not JSON" in refusal(folder)
@@ -210,10 +216,10 @@ def test_a_head_that_reads_a_layer_the_model_has_not(folder: Path) -> None:
     assert "hidden_states[-7]" in refusal(folder)
 
 
-@pytest.mark.parametrize("key", ["step_token_ids", "think_id", "think_end_id"])
+@pytest.mark.parametrize("key", ["step_token_ids", "opening", "closing"])
 def test_step_tokens_outside_the_vocabulary(folder: Path, key: str) -> None:
     # 280 lies in the model's padded vocabulary, but the tokenizer never writes it
-    set_config(folder, **{key: [257, 280] if key == "step_token_ids" else 280})
+    set_format(folder, **{key: [257, 280] if key == "step_token_ids" else [[280]]})
     assert "outside the model's vocabulary of 263" in refusal(folder)
 
 

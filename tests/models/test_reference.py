@@ -44,7 +44,7 @@ def test_loading_reads_the_reference_directly(folder: Path) -> None:
     h = torch.randn(5, 64)
     assert loaded.head is not None and loaded.config is not None
     torch.testing.assert_close(loaded.head(h), module()(h).squeeze(-1))
-    assert loaded.tokenizer.decode(list(loaded.config.step_token_ids)) == ".\n\n"
+    assert loaded.tokenizer.decode(sorted(loaded.config.format.step_ids)) == ".\n\n"
     assert (loaded.config.layer, loaded.config.feature_position) == (-2, "before")
 
 
@@ -82,7 +82,7 @@ def test_import_of_what_is_none(folder: Path) -> None:
 
 
 def test_import_with_the_papers_rule(folder: Path) -> None:
-    assert import_reference(folder, rule="paper").step_token_ids == (257,)
+    assert import_reference(folder, rule="paper").format.step_ids == {257}
 
 
 def test_bfloat16_and_wrapped_weights(folder: Path) -> None:

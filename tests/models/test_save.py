@@ -21,9 +21,11 @@ from safetensors.torch import load_file
 
 from reflective import files
 from reflective.errors import CheckpointError
+from reflective.judge import sidecar
+from reflective.judge.config import JudgeConfig
 from reflective.judge.heads.paper import SPRMHead
-from reflective.models import Checkpoint, SPRMConfig, load_checkpoint, save_checkpoint, save_head
-from reflective.models import save as save_module
+from reflective.judge.judge import Judge
+from reflective.models import Checkpoint, load_checkpoint, save_checkpoint, save_judge
 from tiny import tiny_checkpoint
 
 
@@ -42,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def head_of(checkpoint: Checkpoint) -> tuple[SPRMHead, SPRMConfig]:
+def head_of(checkpoint: Checkpoint) -> tuple[SPRMHead, JudgeConfig]:
     assert checkpoint.head is not None and checkpoint.config is not None
     return checkpoint.head, checkpoint.config
 
@@ -74,7 +76,7 @@ def test_a_new_folder_is_made_with_its_parents(tmp_path: Path, other: Checkpoint
 
 
 def test_a_model_without_a_head_is_saved_without(tmp_path: Path, other: Checkpoint) -> None:
-    path = save_checkpoint(tmp_path / "plain", replace(other, head=None, config=None))
+    path = save_checkpoint(tmp_path / "plain", replace(other, judge=other.judge.without_head()))
     assert not (path / "sprm").exists()
 
 
@@ -114,7 +116,7 @@ def test_a_gathered_state_dict_is_saved_in_place_of_the_models(tmp_path: Path, o
 def test_the_head_alone_is_saved_beside_its_model(folder: Path, other: Checkpoint) -> None:
     before = contents(folder)
     head, config = head_of(other)
-    save_head(folder, head, replace(config, provenance={"task": "countdown"}))
+    save_judge(folder / "sprm", Judge(replace(config, provenance={"task": "countdown"}), head))
     after = contents(folder)
     assert {name for name in after if before.get(name) != after[name]} == {"sprm/config.json", "sprm/head.safetensors"}
     loaded = load_checkpoint(folder, device="cpu")
@@ -122,16 +124,27 @@ def test_the_head_alone_is_saved_beside_its_model(folder: Path, other: Checkpoin
     assert loaded.head is not None and torch.equal(loaded.head.hidden.weight, head.hidden.weight)
 
 
-def test_a_head_is_not_saved_where_no_model_is(tmp_path: Path, other: Checkpoint) -> None:
-    with pytest.raises(CheckpointError, match="no model folder"):
-        save_head(tmp_path, *head_of(other))
+def test_a_judge_has_a_folder_of_its_own_anywhere(tmp_path: Path, folder: Path, other: Checkpoint) -> None:
+    place = save_judge(tmp_path / "heads" / "mine", other.judge)
+    assert sorted(path.name for path in place.iterdir()) == ["config.json", "head.safetensors"]
+    shutil.rmtree(folder / "sprm")
+    loaded = load_checkpoint(folder, device="cpu", head=place)
+    assert loaded.head is not None and other.head is not None and loaded.judge.config == other.judge.config
+    assert all(torch.equal(loaded.head.state_dict()[name], t) for name, t in other.head.state_dict().items())
+
+
+def test_a_judge_is_not_saved_over_something_else(folder: Path, other: Checkpoint) -> None:
+    before = contents(folder)
+    with pytest.raises(CheckpointError, match="something else than a head.*sprm"):
+        save_judge(folder, other.judge)
+    assert contents(folder) == before
 
 
 def test_a_head_is_not_saved_with_a_config_of_another(folder: Path, other: Checkpoint) -> None:
     head, config = head_of(other)
     before = contents(folder)
     with pytest.raises(CheckpointError, match="is not that of its config"):
-        save_head(folder, head, replace(config, logprob_features=True))
+        save_judge(folder / "sprm", Judge(replace(config, logprob_features=True), head))
     assert contents(folder) == before
 
 
@@ -155,7 +168,7 @@ def test_a_full_disk_leaves_what_was_there(
     folder: Path, other: Checkpoint, monkeypatch: pytest.MonkeyPatch, place: str, failure: Callable[..., None]
 ) -> None:
     if place == "save_file":
-        monkeypatch.setattr(save_module, "save_file", failure)
+        monkeypatch.setattr(sidecar, "save_file", failure)
     elif place == "flush":
         monkeypatch.setattr(os, "fsync", failure)
     else:
@@ -173,7 +186,7 @@ def test_a_full_disk_leaves_the_old_head(folder: Path, other: Checkpoint, monkey
     before = contents(folder)
     monkeypatch.setattr(Path, "write_text", full_disk)  # the config, after the weights
     with pytest.raises(CheckpointError, match="No space left"):
-        save_head(folder, *head_of(other))
+        save_judge(folder / "sprm", other.judge)
     assert contents(folder) == before
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
 
@@ -182,7 +195,10 @@ SAVE_AND_DIE = """
 import os, signal, sys
 sys.path.insert(0, {src!r})
 from reflective import files
-from reflective.models import SPRMConfig, save
+from reflective.judge.config import JudgeConfig
+from reflective.judge.format import between_marks
+from reflective.judge.judge import Judge
+from reflective.models import save
 from reflective.judge.heads.paper import SPRMHead
 owner = save if hasattr(save, {place!r}) else files
 original = getattr(owner, {place!r})
@@ -191,13 +207,13 @@ def die(*args):
         original(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(owner, {place!r}, die)
-config = SPRMConfig(hidden_size=64, step_token_ids=(257,), think_id=261, think_end_id=262, provenance={{"new": True}})
-save.save_head({folder!r}, SPRMHead(64), config)
+config = JudgeConfig(64, between_marks([257], 261, 262), provenance={{"new": True}})
+save.save_judge({folder!r} + "/sprm", Judge(config, SPRMHead(64)))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "after"), [("write_head", True), ("_swap", False), ("_swap", True)])
+@pytest.mark.parametrize(("place", "after"), [("write_judge", True), ("_swap", False), ("_swap", True)])
 def test_a_killed_process_leaves_the_old_or_the_new_head(folder: Path, place: str, after: bool) -> None:
     before = contents(folder / "sprm")
     src = str(Path(__file__).parents[2] / "src")

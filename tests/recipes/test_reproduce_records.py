@@ -54,7 +54,7 @@ def places():
 @pytest.fixture(scope="module")
 def folder(checkpoint, records, places, tmp_path_factory):
     target = tmp_path_factory.mktemp("features")
-    features.read_features(checkpoint.model, checkpoint.config.rule, records, places, target, lambda text: None)
+    features.read_features(checkpoint.model, checkpoint.config.format, records, places, target, lambda text: None)
     return target
 
 
@@ -82,7 +82,7 @@ def test_states_read_in_batches_are_those_of_each_trajectory_alone(checkpoint, r
     found = {place: features.load_features(folder, place) for place in places}
     for record in records:
         start = 0
-        for written in features.sequences(record, checkpoint.config.rule):
+        for written in features.sequences(record, checkpoint.config.format):
             with torch.no_grad():
                 out = checkpoint.model(torch.tensor([written.ids]), output_hidden_states=True)
             end = start + len(written.steps)
@@ -104,7 +104,7 @@ def test_the_head_says_of_read_states_what_it_said_while_they_were_written(check
 
 
 def test_shards_that_are_there_are_not_read_again(checkpoint, records, places, folder):
-    features.read_features(None, checkpoint.config.rule, records, places, folder, lambda text: None)
+    features.read_features(None, checkpoint.config.format, records, places, folder, lambda text: None)
 
 
 def test_batches_hold_every_index_once_and_no_more_tokens_than_allowed():
@@ -138,7 +138,7 @@ def test_a_judges_records_hold_its_scores_and_its_choice(records, places, folder
 
 def test_a_separate_model_reads_behind_its_last_layer_and_no_further_than_it_must(checkpoint, records, tmp_path):
     model = reward_model.RewardModel(checkpoint.model.get_decoder(), checkpoint.head)
-    rule, place = checkpoint.config.rule, reward_model.PLACE
+    rule, place = checkpoint.config.format, reward_model.PLACE
     features.read_features(checkpoint.model, rule, records, [place], tmp_path, lambda text: None)
     wanted = heads.logits_of(checkpoint.head, records, features.load_features(tmp_path, place))
     groups = [features.sequences(record, rule) for record in records]
@@ -164,7 +164,7 @@ def test_a_separate_model_learns_and_moves_its_backbone(checkpoint, records):
     model = reward_model.RewardModel(backbone.model.get_decoder(), backbone.head)
     # right is what is written longer: something that can be learnt
     labelled = [_labelled(record) for record in records]
-    data = [(record, features.sequences(record, checkpoint.config.rule)) for record in labelled]
+    data = [(record, features.sequences(record, checkpoint.config.format)) for record in labelled]
     told = []
     study = settings.SeparateSettings(epochs=3, lr=1e-3, batch_problems=2)
     reward_model.train(model, data, data, study, 1, told.append)

@@ -121,7 +121,7 @@ def test_another_step_rule_than_that_of_the_head_is_refused(tmp_path: Path) -> N
 def test_the_step_rule_of_the_head_may_be_named(tmp_path: Path, by_chance: None) -> None:
     checkpoint = tiny_checkpoint()  # its steps are those of "reference"
     made = _sprm_config(settings(tmp_path, step_rule="reference"), checkpoint)
-    assert checkpoint.config is not None and made.step_token_ids == checkpoint.config.step_token_ids
+    assert checkpoint.config is not None and made.format.step_ids == checkpoint.config.format.step_ids
 
 
 def test_problems_that_cannot_be_graded_are_left_out_before_sampling(tmp_path: Path, by_chance: None) -> None:

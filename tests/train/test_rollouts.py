@@ -14,6 +14,7 @@ from reflective import files
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError
+from reflective.judge.judge import Judge
 from reflective.models import Checkpoint
 from reflective.train import rollouts
 from reflective.train.rollout_settings import source_digest
@@ -31,7 +32,7 @@ def checkpoint(seed: int = 0) -> Checkpoint:
 def sample(folder: Path, made: Checkpoint, problems: list[Problem] = PROBLEMS, layer: int = -2) -> bool:
     assert made.config is not None
     sprm = replace(made.config, layer=layer)
-    engine = TorchEngine(made.model, made.tokenizer, None, sprm.rule, layer=layer, catch_features=True)
+    engine = TorchEngine(made.model, made.tokenizer, Judge(sprm), catch_features=True)
     return sample_rollouts(
         engine,
         problems,
@@ -56,7 +57,8 @@ def test_trajectories_of_anything_else_are_refused(tmp_path: Path) -> None:
     made = checkpoint()
     sample(tmp_path, made)
     assert made.config is not None
-    other_steps = replace(made, config=replace(made.config, step_token_ids=(46,)))
+    other = replace(made.config, format=replace(made.config.format, step_ids=frozenset({46})))
+    other_steps = replace(made, judge=Judge(other))
     other_kind = [replace(PROBLEMS[0], kind="exact"), *PROBLEMS[1:]]
     other_metadata = [replace(PROBLEMS[0], metadata={"number": 9}), *PROBLEMS[1:]]
     for again in (

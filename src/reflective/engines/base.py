@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from reflective.errors import ContextError, EngineError, InputError
+from reflective.judge.judge import Judge
 from reflective.types import Step, Trajectory
 
 MAX_ROWS = 64  # trajectories written at once by default
@@ -112,10 +113,8 @@ class Engine(ABC):
     """Prompt and completion together, in tokens."""
     max_rows: int = MAX_ROWS
     """Trajectories written at once, at most; more may be submitted, and wait."""
-    aggregation: str = "geometric_mean"
-    """How step scores become a trajectory's score (see `reflective.judge.aggregate`)."""
-    calibration: Any = None
-    """What turns a strategy's evidence into a probability (`reflective.search.attempt.Calibrated`); None: nothing."""
+    judge: Judge
+    """What makes scores of a trajectory; without a head it knows where steps end, and there are none."""
     remark: str = ""
     """What a user should know before a search, such as why there are no scores; "" where there is nothing to say."""
     reads: bool = False

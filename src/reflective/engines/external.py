@@ -13,36 +13,31 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from reflective.engines.base import Event, Request
-from reflective.engines.metadata import Described
 from reflective.engines.sampled import Drawn
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.tokens import TokenEngine
-from reflective.engines.vllm.slots import read_logit, read_logprob
+from reflective.engines.vllm.slots import read_logit, read_logprob, slots_of
 from reflective.errors import EngineError, InputError
-from reflective.judge.aggregate import DEFAULT_AGGREGATION
+from reflective.models.metadata import Metadata
 from reflective.types import FinishReason
 
 HIGHEST_TEMPERATURE: Final = 2.0  # vLLM refuses more
 
 
-class ServedEngine(TokenEngine):
+class ExternalEngine(TokenEngine):
     """The contract over tokens that arrive; what sends requests is left to the engines."""
 
-    def __init__(self, model: Described, *, scored: bool, context_length: int | None = None) -> None:
-        config = model.config
+    def __init__(self, model: Metadata, *, context_length: int | None = None) -> None:
         super().__init__(
             model.name,
             model.tokenizer,
-            config.rule if config is not None else None,
-            scored=scored,
-            logprob_terms=model.logprob_terms,
-            aggregation=config.aggregation if config is not None else DEFAULT_AGGREGATION,
-            calibration=config.calibration if config is not None and scored else None,
+            model.judge.for_generation(model.name, knows_trajectories=False),
             context_length=context_length or model.context_length,
             vocabulary=model.vocabulary,
             eos_ids=model.eos_ids,
         )
         self.model = model
+        self.slots = slots_of(model.tokenizer, model.model_config.get_text_config()) if model.judge.scores else None
         self._running: dict[int, Running] = {}
 
     # ---- the contract
@@ -105,8 +100,8 @@ class ServedEngine(TokenEngine):
 
     def _stop_ids(self, sequence: Running) -> list[int]:
         stops = set(self._eos_ids)
-        if self.rule is not None and sequence.request.until == "think_end":
-            stops.add(self.rule.think_end_id)
+        if sequence.request.until == "think_end":
+            stops |= self.judge.format.closing_end_ids
         return sorted(stops)
 
     # ---- what arrives
@@ -119,7 +114,7 @@ class ServedEngine(TokenEngine):
         reason: FinishReason | None = None
         for one in drawn:
             self._append(sequence, one)
-            reason = sequence.finish_after(one.token, self._think_end_id, self._eos_ids)
+            reason = sequence.finish_after(one.token, self._eos_ids)
             if reason is not None:
                 break
         reason = reason or end
@@ -138,7 +133,7 @@ class ServedEngine(TokenEngine):
         logprob = read_logprob(one.value, *one.slots[1:]) if one.slots else min(one.value, 0.0)
         if logprob is not None and len(sequence.logprobs) == len(sequence.token_ids) - 1:
             sequence.logprobs.append(logprob)
-        if sequence.tracker is None or not sequence.tracker.push(one.token):
+        if not sequence.reader.push(one.token):
             return
         sequence.step_positions.append(len(sequence.token_ids) - 1)
         if self.scored:

@@ -19,13 +19,17 @@ from dataclasses import dataclass, field, replace
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
 from reflective.errors import InputError
 from reflective.judge.aggregate import aggregate
-from reflective.judge.format import STEP_TEXT, StepRule, StepTracker
+from reflective.judge.config import JudgeConfig
+from reflective.judge.detection import STEP_TEXT
+from reflective.judge.format import Format, Reader, between_marks, closing_span, whole_response
+from reflective.judge.judge import Judge
 from reflective.types import FinishReason, Step, Trajectory
 
 EOS_ID, STEP_ID, THINK_ID, THINK_END_ID = 0, 1, 2, 3
 FIRST_WORD_ID = 4
 FILLER = " hmm"  # what an endless script goes on with
-RULE = StepRule(step_ids=frozenset({STEP_ID}), think_id=THINK_ID, think_end_id=THINK_END_ID)
+BETWEEN_MARKS = between_marks({STEP_ID}, THINK_ID, THINK_END_ID)
+WHOLE_RESPONSE = whole_response({STEP_ID}, {EOS_ID})
 
 _SPECIAL = {STEP_TEXT: STEP_ID, "<think>": THINK_ID, "</think>": THINK_END_ID}
 _TOKEN = re.compile(r"</?think>|\.\n\n|\s*[^\s<.]+|\s*[<.]|\s+")
@@ -56,7 +60,7 @@ class _Row:
     id: int
     request: Request
     scripted: Scripted
-    tracker: StepTracker
+    reader: Reader
     limit: int
     pieces: list[str]
     written: list[str] = field(default_factory=list)
@@ -72,10 +76,10 @@ class _Row:
 class ScriptedEngine(Engine):
     """Writes the script's trajectories.
 
-    `script` is a list (a request's `index` chooses, round and round) or a function of problem text, index and seed.
-    `on_step` is called with the number of each step before anything is written, and may raise. `max_rows` bounds how
-    many are written at once. Counters: `steps`, `submitted`, `cancelled`, `tokens_written`, and `prefix_paid`, the
-    tokens of prompts and parents that a real engine would have had to read.
+    `format` is `BETWEEN_MARKS` or `WHOLE_RESPONSE`. `script` is a list (a request's `index` chooses, round and round)
+    or a function of problem text, index and seed. `on_step` is called with the number of each step before anything is
+    written, and may raise. `max_rows` bounds how many are written at once. Counters: `steps`, `submitted`, `cancelled`,
+    `tokens_written`, and `prefix_paid`, the tokens of prompts and parents that a real engine would have had to read.
     """
 
     def __init__(
@@ -83,12 +87,14 @@ class ScriptedEngine(Engine):
         script: Script,
         *,
         scored: bool = True,
+        format: Format = BETWEEN_MARKS,
         name: str = "scripted",
         context_length: int = 4096,
         max_rows: int = 64,
         on_step: Callable[[int], None] | None = None,
     ) -> None:
         self.script, self.scored, self.name = script, scored, name
+        self.judge = Judge(JudgeConfig(1, format))
         self.context_length, self.max_rows = context_length, max_rows
         self.steps = self.submitted = self.cancelled = self.tokens_written = self.prefix_paid = 0
         self.closed = False
@@ -111,8 +117,8 @@ class ScriptedEngine(Engine):
         return "".join(words.get(i, "") for i in ids)
 
     def encode_prompt(self, problem: str) -> tuple[int, ...]:
-        """The problem's words and `<think>`."""
-        return (*self.encode(problem), THINK_ID)
+        """The problem's words, and the mark that opens the reasoning where it lies between marks."""
+        return (*self.encode(problem), *self.judge.format.opening_ids)
 
     def _id(self, piece: str) -> int:
         if piece in _SPECIAL:
@@ -173,11 +179,12 @@ class ScriptedEngine(Engine):
             self.prefix_paid += len(request.prompt_ids)
         scripted = self._script_for(request)
         pieces = _TOKEN.findall(scripted.text)
-        return _Row(self.submitted, request, scripted, StepTracker(RULE, request.prompt_ids), 0, pieces)
+        return _Row(self.submitted, request, scripted, Reader(self.judge.format, request.prompt_ids), 0, pieces)
 
     def _script_for(self, request: Request) -> Scripted:
         if callable(self.script):
-            return self.script(self.decode(request.prompt_ids[:-1]), request.index, request.seed)
+            words = len(request.prompt_ids) - len(self.judge.format.opening)
+            return self.script(self.decode(request.prompt_ids[:words]), request.index, request.seed)
         return self.script[request.index % len(self.script)]
 
     def _branch(self, request: Request, parent_id: int) -> _Row:
@@ -191,13 +198,13 @@ class ScriptedEngine(Engine):
             raise InputError(f"trajectory {parent_id} has {len(parent.ids)} tokens; it can't be forked at {at}.")
         request = replace(request, prompt_ids=parent.request.prompt_ids)
         scripted = parent.scripted if request.at is None else self._script_for(request)
-        tracker = StepTracker(RULE, request.prompt_ids)
-        steps = sum(tracker.push(token) for token in parent.ids[:at])
+        reader = self.judge.format.open(request.prompt_ids)
+        steps = sum(reader.push(token) for token in parent.ids[:at])
         return _Row(
             self.submitted,
             request,
             scripted,
-            tracker,
+            reader,
             0,
             _TOKEN.findall(scripted.text),
             written=parent.written[:at],
@@ -223,7 +230,7 @@ class ScriptedEngine(Engine):
         self.tokens_written += 1
         if piece:
             events.append(Text(row.id, piece))
-        if row.tracker.push(token):
+        if row.reader.push(token):
             given = row.scripted.logits[len(row.positions) :][:1]
             row.positions.append(len(row.ids) - 1)
             row.logits.append(given[0] if given else 0.0)
@@ -237,14 +244,14 @@ class ScriptedEngine(Engine):
         return len(row.ids) >= row.limit and self._finish(row, "length", events)
 
     def _finish(self, row: _Row, reason: FinishReason, events: list[Event]) -> bool:
-        end = row.ids.index(THINK_END_ID) if THINK_END_ID in row.ids else len(row.ids)
+        start, stop = self._reasoning_end(row, reason)
         steps = self._steps(row) if self.scored else ()
         logprobs = [logprob for logprob in row.logprobs if logprob is not None]
         trajectory = Trajectory(
             index=row.request.index,
             token_ids=tuple(row.ids),
-            thinking="".join(row.written[:end]),
-            answer_text="".join(row.written[end + 1 :]).strip(),
+            thinking="".join(row.written[:start]),
+            answer_text="".join(row.written[stop:]).strip(),
             steps=steps,
             score=aggregate(step.logit for step in steps),
             finish_reason=reason,
@@ -256,6 +263,12 @@ class ScriptedEngine(Engine):
         self._finished[row.id] = row
         events.append(Finished(row.id, trajectory))
         return True
+
+    def _reasoning_end(self, row: _Row, reason: FinishReason) -> tuple[int, int]:
+        """Where the reasoning ends and where the answer begins; a whole response that was cut is reasoning."""
+        if self.judge.format.is_whole:
+            return (0, 0) if reason == "eos" else (len(row.ids), len(row.ids))
+        return closing_span(self.judge.format, row.ids) or (len(row.ids), len(row.ids))
 
     def _steps(self, row: _Row) -> tuple[Step, ...]:
         steps, start = [], 0

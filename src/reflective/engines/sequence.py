@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from reflective.engines.base import Request
-from reflective.judge.format import StepTracker
+from reflective.judge.format import Reader
 from reflective.judge.logprobs import step_logprobs
 from reflective.types import FinishReason, Step
 
@@ -30,7 +31,7 @@ class Running:
     id: int
     request: Request
     prompt_ids: tuple[int, ...]
-    tracker: StepTracker | None
+    reader: Reader
     limit: int
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Running:
     step_positions: list[int] = field(default_factory=list)
     step_logits: list[float] = field(default_factory=list)
     step_texts: list[str] = field(default_factory=list)
+    head_states: list[Any] = field(default_factory=list)  # after each step, where the head keeps one
     finish_reason: FinishReason | None = None
     emitted: int = 0  # tokens whose text has been sent
     emit_from: int = 0  # where this request's text begins
@@ -62,24 +64,24 @@ class Running:
         """Positions that the sequence may need at most."""
         return len(self.prompt_ids) + self.limit
 
-    def finish_after(self, token: int, think_end_id: int, eos_ids: frozenset[int]) -> FinishReason | None:
-        """Why the sequence ends with `token`, or None when it goes on."""
+    def finish_after(self, token: int, eos_ids: frozenset[int]) -> FinishReason | None:
+        """Why the sequence ends with `token`, which the reader has seen, or None when it goes on."""
         if token in eos_ids:
             return "eos"
-        if token == think_end_id and self.request.until == "think_end":
+        if self.request.until == "think_end" and self.reader.closed_at == len(self.token_ids) - 1:
             return "think_end"
         if len(self.token_ids) >= self.limit:
             return "length"
         return None
 
-    def branch(self, id: int, request: Request, at: int, tracker: StepTracker | None) -> Running:
-        """What begins with this trajectory's first `at` tokens, which `tracker` has read, with `request`'s budget."""
+    def branch(self, id: int, request: Request, at: int, reader: Reader) -> Running:
+        """What begins with this trajectory's first `at` tokens, which `reader` has read, with `request`'s budget."""
         steps = bisect_left(self.step_positions, at)
         return Running(
             id,
             request,
             self.prompt_ids,
-            tracker,
+            reader,
             at + request.max_tokens,
             token_ids=self.token_ids[:at],
             logprobs=self.logprobs[:at],
@@ -88,6 +90,7 @@ class Running:
             step_positions=self.step_positions[:steps],
             step_logits=self.step_logits[:steps],
             step_texts=self.step_texts[:steps],
+            head_states=self.head_states[:steps],
             emitted=at,
             emit_from=at,
             _pieces_from=at,

@@ -5,22 +5,33 @@ No torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from reflective.judge.format import StepRule, StepTracker
+from reflective.errors import InputError, first_line
+from reflective.judge.judge import Judge
 
 
-def encode_chat(tokenizer: Any, rule: StepRule | None, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-    """Token ids of a chat in the model's template; where it does not open the thinking, `<think>` is appended."""
+def encode_chat(tokenizer: Any, judge: Judge, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+    """Token ids of a chat in the model's template, with the reasoning opened where it lies between marks.
+
+    Raises `InputError` where the template refuses the messages.
+    """
     if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        kwargs = dict(judge.config.template_kwargs)
+        try:
+            text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **kwargs)
+        except Exception as error:  # a template is a program of the model's author, and raises what it likes
+            roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
+            raise InputError(
+                f"the model's chat template refuses these messages (roles {roles}): {first_line(error)}"
+            ) from error
     else:
         text = "\n\n".join(message["content"] for message in messages) + "\n"
     ids = list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
-    if rule is not None and not StepTracker(rule, ids).thinking:
-        ids.append(rule.think_id)
+    if not judge.format.open(ids).reasoning:
+        ids += judge.format.opening_ids
     return tuple(ids)
 
 
@@ -32,12 +43,3 @@ def text_decoder(tokenizer: Any) -> Callable[[list[int]], str]:
     if backend is not None and type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
         return partial(backend.decode, skip_special_tokens=False)
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def eos_ids_of(sources: Iterable[Any]) -> frozenset[int]:
-    """Every token that ends an answer, by any of the configurations and tokenizers that say so."""
-    found: set[int] = set()
-    for source in sources:
-        ids = getattr(source, "eos_token_id", None)
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return frozenset(found)

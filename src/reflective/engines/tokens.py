@@ -16,8 +16,8 @@ from reflective.engines.sequence import Running
 from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import EngineError, InputError
 from reflective.judge.aggregate import aggregate, sigmoid
-from reflective.judge.format import StepRule, StepTracker
-from reflective.judge.logprobs import LogprobTerms
+from reflective.judge.format import closing_span
+from reflective.judge.judge import Judge
 from reflective.types import FinishReason, Trajectory
 
 
@@ -28,22 +28,18 @@ class TokenEngine(Engine):
         self,
         name: str,
         tokenizer: Any,
-        rule: StepRule | None,
+        judge: Judge,
         *,
-        scored: bool,
-        logprob_terms: LogprobTerms | None,
-        aggregation: str,
-        calibration: Any,
         context_length: int,
         vocabulary: int,
         eos_ids: frozenset[int],
     ) -> None:
-        self.name, self.tokenizer, self.rule = name, tokenizer, rule
-        self.scored, self.aggregation, self.calibration = scored, aggregation, calibration
+        self.name, self.tokenizer, self.judge = name, tokenizer, judge
+        self.scored = judge.scores
         self.context_length = context_length
-        self._logprob_terms = logprob_terms
+        self._logprob_terms = judge.logprob_terms
         self.vocabulary, self._eos_ids = vocabulary, eos_ids
-        self._marks = rule.marks if rule is not None else frozenset()
+        self._watched = judge.format.watched
         self._decode = text_decoder(tokenizer)
         self._ids = itertools.count()
         self._finished: dict[int, Running] = {}
@@ -53,12 +49,12 @@ class TokenEngine(Engine):
     # ---- prompts
 
     def encode_prompt(self, problem: str) -> tuple[int, ...]:
-        """Chat template with the thinking opened; a template that does not open it gets `<think>` appended."""
+        """The problem in the chat template, with the reasoning opened (see `text.encode_chat`)."""
         return self.encode_messages([{"role": "user", "content": problem}])
 
     def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-        """Token ids of a chat in the model's template, with the thinking opened."""
-        return encode_chat(self.tokenizer, self.rule, messages)
+        """Token ids of a chat in the model's template, with the reasoning opened."""
+        return encode_chat(self.tokenizer, self.judge, messages)
 
     # ---- requests
 
@@ -79,8 +75,8 @@ class TokenEngine(Engine):
         return sequence
 
     def _start(self, request: Request) -> Running:
-        tracker = StepTracker(self.rule, request.prompt_ids) if self.rule is not None else None
-        return Running(next(self._ids), request, request.prompt_ids, tracker, request.max_tokens)
+        reader = self.judge.format.open(request.prompt_ids)
+        return Running(next(self._ids), request, request.prompt_ids, reader, request.max_tokens)
 
     def _branch(self, request: Request, parent_id: int) -> Running:
         """A continuation, or a fork."""
@@ -92,12 +88,12 @@ class TokenEngine(Engine):
         at = written if request.at is None else request.at
         if not 0 <= at <= written:
             raise InputError(f"trajectory {parent_id} has {written} tokens; it can't be forked at {at}.")
-        tracker = parent.tracker.copy() if parent.tracker is not None else None
-        if self.rule is not None and at < written:
-            tracker = StepTracker(self.rule, parent.prompt_ids)
+        reader = parent.reader.copy()
+        if at < written:
+            reader = self.judge.format.open(parent.prompt_ids)
             for token in parent.token_ids[:at]:
-                tracker.push(token)
-        return parent.branch(next(self._ids), request, at, tracker)
+                reader.push(token)
+        return parent.branch(next(self._ids), request, at, reader)
 
     def _held(self, id: int) -> Running | None:
         """The trajectory of that id, if it is finished and not forgotten, waits or runs."""
@@ -115,10 +111,6 @@ class TokenEngine(Engine):
             raise InputError(f"token id {bad} does not exist; this model knows 0 to {self.vocabulary - 1}.")
 
     # ---- steps and text
-
-    @property
-    def _think_end_id(self) -> int:
-        return self.rule.think_end_id if self.rule is not None else -1
 
     def _take_score(self, sequence: Running, logit: float) -> None:
         """The head's MLP(h) of the step that the last token ended: its score, after its text."""
@@ -157,11 +149,11 @@ class TokenEngine(Engine):
     def _trajectory(self, sequence: Running, reason: FinishReason) -> Trajectory:
         ids = sequence.token_ids
         thinking_stop, answer_start = len(ids), len(ids)
-        if self.rule is None:
-            thinking_stop, answer_start = 0, 0
-        elif self.rule.think_end_id in ids:
-            thinking_stop = ids.index(self.rule.think_end_id)
-            answer_start = thinking_stop + 1
+        if self.judge.format.is_whole:
+            if reason == "eos":  # a response that was cut is reasoning without an answer
+                thinking_stop, answer_start = 0, 0
+        elif (span := closing_span(self.judge.format, ids)) is not None:
+            thinking_stop, answer_start = span
         answer_stop = len(ids) - 1 if ids and ids[-1] in self._eos_ids else len(ids)
         return Trajectory(
             index=sequence.request.index,
@@ -169,7 +161,7 @@ class TokenEngine(Engine):
             thinking=self._decode_text(ids[: min(thinking_stop, answer_stop)]),
             answer_text=self._decode_text(ids[answer_start:answer_stop]).strip(),
             steps=sequence.steps() if self.scored else (),
-            score=aggregate(sequence.step_logits, self.aggregation),
+            score=aggregate(sequence.step_logits, self.judge.aggregation),
             finish_reason=reason,
             token_logprobs=tuple(sequence.logprobs) if len(sequence.logprobs) == len(ids) else None,
             token_certainties=tuple(sequence.certainties),

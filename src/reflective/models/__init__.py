@@ -6,26 +6,24 @@ read, too. Loading never runs code from a checkpoint, saving never leaves half a
 refused in a line that says what to do.
 """
 
-from reflective.judge.config import FORMAT_VERSION, SPRMConfig
-from reflective.judge.fresh import init_head
 from reflective.models.describe import describe
 from reflective.models.load import Checkpoint, load_checkpoint
+from reflective.models.metadata import Metadata, read_metadata
 from reflective.models.reference import import_reference
-from reflective.models.save import save_checkpoint, save_head
+from reflective.models.save import save_checkpoint, save_judge
 from reflective.models.source import NANO, resolve_device, resolve_dtype, resolve_source
 
 __all__ = [
-    "FORMAT_VERSION",
     "NANO",
     "Checkpoint",
-    "SPRMConfig",
+    "Metadata",
     "describe",
     "import_reference",
-    "init_head",
     "load_checkpoint",
+    "read_metadata",
     "resolve_device",
     "resolve_dtype",
     "resolve_source",
     "save_checkpoint",
-    "save_head",
+    "save_judge",
 ]

@@ -5,26 +5,30 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from reflective.errors import CheckpointError
-from reflective.judge.config import SPRM_FOLDER, SPRMConfig
-from reflective.models.load import read_head, read_plain
-from reflective.models.reference import REFERENCE_FILE
-from reflective.models.source import quiet, resolve_source
+from reflective.judge.config import BETWEEN, SPRM_FOLDER, WHOLE, JudgeConfig
+from reflective.judge.judge import Judge
+from reflective.judge.sidecar import REFERENCE_FILE
+from reflective.models.metadata import read_metadata
+from reflective.models.source import quiet
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
-def describe(source: str | Path) -> dict[str, Any]:
-    """A JSON object about "nano", a folder or a hub id. Of a hub model only the small files are downloaded."""
-    folder = resolve_source(source, weights=False)
+def describe(source: str | Path, **metadata: Any) -> dict[str, Any]:
+    """A JSON object about "nano", a folder or a hub id. Of a hub model only the small files are downloaded.
+
+    `metadata` are further arguments of `read_metadata`, such as `head`.
+    """
+    found = read_metadata(source, require_head=False, **metadata)
+    judge, model_config, folder = found.judge, found.model_config, found.folder
     with quiet():
-        model_config, tokenizer = read_plain(folder, source)
-        head, config = read_head(folder, model_config, tokenizer)
         backbone = _count_parameters(model_config, source)
     text_config = model_config.get_text_config()
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -34,7 +38,7 @@ def describe(source: str | Path) -> dict[str, Any]:
         "architecture": (model_config.architectures or [model_config.model_type])[0],
         "parameters": {
             "backbone": backbone,
-            "head": sum(p.numel() for p in head.parameters()) if head is not None else None,
+            "head": sum(p.numel() for p in judge.head.parameters()) if judge.head is not None else None,
         },
         "layers": text_config.num_hidden_layers,
         "hidden_size": text_config.hidden_size,
@@ -42,23 +46,39 @@ def describe(source: str | Path) -> dict[str, Any]:
         "context_length": getattr(text_config, "max_position_embeddings", None),
         "dtype": _stored_dtype(folder) or str(model_config.dtype or "float32").removeprefix("torch."),
         "size_bytes": sum(path.stat().st_size for path in files),
-        "head": _describe_head(config, folder, tokenizer, text_config.num_hidden_layers) if config else None,
+        "format": _describe_format(judge, found.tokenizer),
+        "head": _describe_head(judge.config, folder, text_config.num_hidden_layers) if judge.scores else None,
     }
 
 
-def _describe_head(config: SPRMConfig, folder: Path, tokenizer: Any, layers: int) -> dict[str, Any]:
-    def tokens(ids: tuple[int, ...]) -> list[dict[str, Any]]:
-        return [{"id": i, "text": str(tokenizer.decode([i]))} for i in ids]
+def _describe_format(judge: Judge, tokenizer: Any) -> dict[str, Any]:
+    """Where the reasoning lies and which tokens end a step."""
+    format = judge.format
 
+    def tokens(ids: Iterable[int]) -> list[dict[str, Any]]:
+        return [{"id": i, "text": str(tokenizer.decode([i]))} for i in sorted(ids)]
+
+    marks = (format.opening, format.closing)
+    opening, closing = (str(tokenizer.decode([min(ids) for ids in mark])) if mark else None for mark in marks)
+    return {
+        "reasoning": WHOLE if format.is_whole else BETWEEN,
+        "opening": opening,
+        "closing": closing,
+        "closes": format.closes,
+        "step_tokens": tokens(format.step_ids),
+        "blank_lines_of_newlines": bool(format.line_start_ids),
+        "ends": tokens(format.end_ids),
+        "template_kwargs": dict(judge.config.template_kwargs),
+    }
+
+
+def _describe_head(config: JudgeConfig, folder: Path, layers: int) -> dict[str, Any]:
     return {
         "format": SPRM_FOLDER if (folder / SPRM_FOLDER).is_dir() else REFERENCE_FILE,
+        "kind": config.kind,
         "layer": config.layer,
         "input_of_layer": config.layer_index(layers),
         "feature_position": config.feature_position,
-        "step_tokens": tokens(config.step_token_ids),
-        "think": tokens((config.think_id,))[0],
-        "think_end": tokens((config.think_end_id,))[0],
-        "think_closes": config.think_closes,
         "aggregation": config.aggregation,
         "logprob_features": config.logprob_features,
         "probability_exponent": config.probability_exponent,

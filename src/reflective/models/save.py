@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
-from safetensors.torch import save_file
 
 from reflective.errors import CheckpointError
 from reflective.files import disk_errors, whole_folder
-from reflective.judge.config import CONFIG_FILE, HEAD_FILE, SPRM_FOLDER, SPRMConfig
-from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.config import HEAD_FILE, SPRM_FOLDER
+from reflective.judge.judge import Judge
+from reflective.judge.sidecar import write_judge
 from reflective.models.source import quiet
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def save_checkpoint(
         checkpoint.tokenizer.save_pretrained(temporary)
         if dtype is not None:
             _set_dtype(temporary / "config.json", dtype)
-        if checkpoint.head is not None and checkpoint.config is not None:
+        if checkpoint.judge.scores:
             (temporary / SPRM_FOLDER).mkdir()
-            write_head(temporary / SPRM_FOLDER, checkpoint.head, checkpoint.config)
+            write_judge(temporary / SPRM_FOLDER, checkpoint.judge)
     return target
 
 
@@ -85,29 +85,18 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def save_head(folder: str | Path, head: SPRMHead, config: SPRMConfig) -> Path:
-    """Save the head into an existing model folder, head and config at once, and return the `sprm` folder."""
+def save_judge(folder: str | Path, judge: Judge) -> Path:
+    """Save a judge, head and config at once, as the folder `folder`, and return it.
+
+    A judge that is there already is replaced. Raises `CheckpointError` for a folder that holds anything else.
+    """
     target = Path(folder).expanduser()
-    if not (target / "config.json").is_file():
-        raise CheckpointError(f"'{folder}' is no model folder (no config.json); a head is saved beside its model.")
-    with disk_errors(target), whole_folder(target / SPRM_FOLDER) as temporary:
-        write_head(temporary, head, config)
-    return target / SPRM_FOLDER
-
-
-def write_head(folder: Path, head: SPRMHead, config: SPRMConfig) -> None:
-    """Write the head's two files into an existing folder."""
-    mine = (head.hidden_size, head.uses_logprobs, head.probability_exponent)
-    wanted = (config.hidden_size, config.logprob_features, config.probability_exponent)
-    if mine != wanted:
-        raise CheckpointError(
-            f"the head is not that of its config: width, logprob_features and probability_exponent are {mine} and "
-            f"{wanted}."
-        )
-    state = {key: t.detach().float().cpu().contiguous() for key, t in head.state_dict().items()}
-    save_file(state, str(folder / HEAD_FILE), metadata={"format": "pt"})
-    text = json.dumps(config.to_json(), indent=2, ensure_ascii=False)
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    if target.is_dir() and not (target / HEAD_FILE).is_file() and any(target.iterdir()):
+        hint = f" Save it as '{target / SPRM_FOLDER}'." if (target / "config.json").is_file() else ""
+        raise CheckpointError(f"'{folder}' holds something else than a head, which would be lost.{hint}")
+    with disk_errors(target), whole_folder(target) as temporary:
+        write_judge(temporary, judge)
+    return target
 
 
 def _set_dtype(path: Path, dtype: torch.dtype) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from reflective.errors import CheckpointError, InputError
+from reflective.errors import CheckpointError, InputError, first_line
 
 NANO: Final = "nano"
 SMALL_WEIGHTS: Final = 2**29  # bytes as stored: about 0.25B parameters in bfloat16
@@ -89,12 +89,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return (lines[0].strip() if lines else type(error).__name__)[:200]
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -36,18 +36,18 @@ from reflective.errors import InputError, TrainingError
 from reflective.files import folder_lock
 from reflective.judge.aggregate import aggregate
 from reflective.judge.calibrate import fit_calibration
-from reflective.judge.fresh import infer_config
+from reflective.judge.config import SPRM_FOLDER, JudgeConfig
+from reflective.judge.detection import detect_format
 from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.judge import Judge
 from reflective.judge.loss import UNGRADABLE, problem_balanced_weights, spr_loss
 from reflective.judge.metrics import auc, within_problem_auc
 from reflective.models import (
     Checkpoint,
-    SPRMConfig,
     describe,
-    init_head,
     load_checkpoint,
     save_checkpoint,
-    save_head,
+    save_judge,
 )
 from reflective.selection import answer_groups, best_by_score
 from reflective.train.head_config import HeadConfig
@@ -109,7 +109,7 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
 def _sample(
     config: HeadConfig,
     checkpoint: Checkpoint,
-    sprm: SPRMConfig,
+    sprm: JudgeConfig,
     parts: Sequence[tuple[Path, list[Problem], int]],
     note: Note,
 ) -> bool:
@@ -117,10 +117,8 @@ def _sample(
     engine = TorchEngine(
         checkpoint.model,
         checkpoint.tokenizer,
-        None,
-        sprm.rule,
+        Judge(sprm),
         name=checkpoint.name,
-        layer=sprm.layer,
         max_rows=config.max_rows,
         catch_features=True,
     )
@@ -142,7 +140,7 @@ def _sample(
 
 
 def _fit(
-    config: HeadConfig, checkpoint: Checkpoint, sprm: SPRMConfig, folder: Path, work: Path, note: Note
+    config: HeadConfig, checkpoint: Checkpoint, sprm: JudgeConfig, folder: Path, work: Path, note: Note
 ) -> HeadResult:
     """The head from what was sampled, with its exponent and calibration, saved."""
     held_out = load_rollouts(work / "validation")
@@ -176,10 +174,10 @@ def _fit(
     head = head.cpu().eval()
     if config.output is not None:
         stored = getattr(torch, str(describe(config.model)["dtype"]), None)  # what it was loaded to is another matter
-        whole_checkpoint = Checkpoint(checkpoint.model, checkpoint.tokenizer, head, final, checkpoint.name)
+        whole_checkpoint = Checkpoint(checkpoint.model, checkpoint.tokenizer, Judge(final, head), checkpoint.name)
         save_checkpoint(folder, whole_checkpoint, dtype=stored)
     else:
-        save_head(folder, head, final)
+        save_judge(folder / SPRM_FOLDER, Judge(final, head))
     note(f"saved: {folder}")
     return HeadResult(folder, epoch, within, overall, table)
 
@@ -202,19 +200,20 @@ def _output(config: HeadConfig) -> Path:
     return folder
 
 
-def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> SPRMConfig:
+def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> JudgeConfig:
     """Steps and layer as an existing head has them, or as the settings say."""
-    if checkpoint.config is not None:
-        base = replace(checkpoint.config, calibration=None)
-        if config.step_rule is not None:
-            asked = infer_config(checkpoint.tokenizer, base.hidden_size, rule=config.step_rule)
-            if asked.step_token_ids != base.step_token_ids:
-                raise InputError(
-                    f"--step-rule {config.step_rule} is for a model without a head; the head of {config.model!r} ends "
-                    "its steps at other tokens, which are kept. Leave --step-rule out, or remove that head."
-                )
-    else:
-        _, base = init_head(checkpoint.model, checkpoint.tokenizer, rule=config.step_rule or "reference")
+    own = checkpoint.judge
+    base = replace(own.config, calibration=None)
+    if config.step_rule is not None:
+        ends = own.format.end_ids
+        asked = detect_format(checkpoint.tokenizer, rule=config.step_rule, end_ids=ends)
+        if own.scores and asked.step_ids != own.format.step_ids:
+            raise InputError(
+                f"--step-rule {config.step_rule} is for a model without a head; the head of {config.model!r} ends its "
+                "steps at other tokens, which are kept. Leave --step-rule out, or remove that head."
+            )
+        if not own.scores:
+            base = replace(base, format=asked)
     return replace(
         base,
         layer=config.layer,
@@ -230,7 +229,7 @@ def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> SPRMConfig:
 
 
 def fit_head(
-    config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: SPRMConfig, note: Note = print_note
+    config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: JudgeConfig, note: Note = print_note
 ) -> tuple[SPRMHead, int]:
     """Fit a fresh head; returns the one of the epoch that ranked the validation trajectories best, and the epoch.
 

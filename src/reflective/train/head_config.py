@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reflective.errors import InputError
-from reflective.judge.format import RuleName
+from reflective.judge.detection import RuleName
 
 
 @dataclass(frozen=True)

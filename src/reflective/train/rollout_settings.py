@@ -16,7 +16,7 @@ from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError
 from reflective.files import disk_errors, write_text
-from reflective.models import SPRMConfig
+from reflective.judge.config import JudgeConfig, format_to_json
 from reflective.train.joint.setup import weights_digest
 from reflective.types import Problem
 
@@ -24,10 +24,9 @@ FORMAT = "2"  # 1 did not say which weights and which layer the features are of
 WAY_OUT = "Remove it, or name another --output or --work."
 
 
-def source_digest(model: Any, sprm: SPRMConfig) -> str:
+def source_digest(model: Any, config: JudgeConfig) -> str:
     """Of what features are read from: the weights, the layer, the position, and where steps end."""
-    rule = (sprm.step_token_ids, sprm.think_id, sprm.think_end_id, sprm.think_closes, sprm.turn_token_ids)
-    return repr((weights_digest(model), sprm.layer, sprm.feature_position, rule))
+    return repr((weights_digest(model), config.layer, config.feature_position, format_to_json(config.format)))
 
 
 def check_settings(

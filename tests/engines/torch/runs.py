@@ -14,15 +14,17 @@ import torch
 
 from reflective.engines.base import Event, Finished, Request, Sampling, StepScored, Text
 from reflective.engines.torch import TorchEngine
-from reflective.judge.format import StepRule
+from reflective.judge.config import JudgeConfig
+from reflective.judge.format import Format, between_marks
 from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.judge import Judge
 from reflective.types import Trajectory
 from tiny import tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 THINK, THINK_END, EOS = TOKENIZER.convert_tokens_to_ids(["<think>", "</think>", "<|im_end|>"])
 STEP_IDS = frozenset(range(0, 250, 3))
-RULE = StepRule(STEP_IDS, THINK, THINK_END)
+RULE = between_marks(STEP_IDS, THINK, THINK_END)
 GREEDY = Sampling(temperature=0.0)
 
 
@@ -49,7 +51,8 @@ def make_engine(
     *,
     config: dict[str, Any] | None = None,
     layer: int = -2,
-    rule: StepRule | None = RULE,
+    aggregation: str = "geometric_mean",
+    rule: Format | None = RULE,
     scored: bool = True,
     logprob_features: bool = False,
     eos: int | None = None,
@@ -60,7 +63,15 @@ def make_engine(
     head = make_head(model, layer, logprob_features=logprob_features) if scored else None
     if eos is not None:
         model.generation_config.eos_token_id = [EOS, eos]
-    return TorchEngine(model, tiny_tokenizer(), head, rule, name="tiny", layer=layer, **options)
+    judge = judge_of(head, rule, layer=layer, aggregation=aggregation) if rule is not None else None
+    return TorchEngine(model, tiny_tokenizer(), judge, name="tiny", **options)
+
+
+def judge_of(head: SPRMHead | None, format: Format = RULE, **settings: Any) -> Judge:
+    """The judge with this head; `settings` are further fields of its config."""
+    if head is not None:
+        settings |= {"logprob_features": head.uses_logprobs, "probability_exponent": head.probability_exponent}
+    return Judge(JudgeConfig(64, format, **settings), head)
 
 
 def count_calls(object: Any, method: str) -> list[tuple[Any, ...]]:

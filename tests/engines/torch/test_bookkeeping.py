@@ -21,7 +21,7 @@ from engines.torch.runs import (
 from reflective.engines.base import Finished, Request, Sampling, Text
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.judge.aggregate import aggregate
-from reflective.judge.format import StepRule, step_positions
+from reflective.judge.format import between_marks, step_positions
 
 (PROMPT,) = prompts(9, seed=4)
 
@@ -48,7 +48,7 @@ def middle(trajectory, start):
 
 def test_think_end_finishes_a_thinking_and_is_its_last_token(plain):
     token = middle(plain, 6)
-    engine = make_engine(rule=StepRule(STEP_IDS, THINK, token))
+    engine = make_engine(rule=between_marks(STEP_IDS, THINK, token))
     thinking = sample(engine, until="think_end")
     length = plain.token_ids.index(token) + 1
     assert thinking.finish_reason == "think_end" and thinking.finished
@@ -58,7 +58,7 @@ def test_think_end_finishes_a_thinking_and_is_its_last_token(plain):
 
 def test_until_eos_goes_on_beyond_think_end_and_scores_no_step_there(plain):
     token = middle(plain, 6)
-    rule = StepRule(STEP_IDS, THINK, token)
+    rule = between_marks(STEP_IDS, THINK, token)
     whole = sample(make_engine(rule=rule))
     at = plain.token_ids.index(token)
     assert whole.token_ids == plain.token_ids and whole.finish_reason == "length"
@@ -83,7 +83,7 @@ def test_eos_after_the_thinking_is_no_part_of_the_answer(plain):
     token = middle(plain, 6)
     end = middle(plain, plain.token_ids.index(token) + 2)
     ids = plain.token_ids
-    answered = sample(make_engine(rule=StepRule(STEP_IDS, THINK, token), eos=end))
+    answered = sample(make_engine(rule=between_marks(STEP_IDS, THINK, token), eos=end))
     assert answered.finish_reason == "eos"
     assert answered.answer_text == TOKENIZER.decode(ids[ids.index(token) + 1 : ids.index(end)]).strip()
 
@@ -91,7 +91,7 @@ def test_eos_after_the_thinking_is_no_part_of_the_answer(plain):
 def test_a_token_that_ends_and_uses_up_the_budget_ends(plain):
     token = middle(plain, 6)
     budget = plain.token_ids.index(token) + 1
-    engine = make_engine(rule=StepRule(STEP_IDS, THINK, token))
+    engine = make_engine(rule=between_marks(STEP_IDS, THINK, token))
     assert sample(engine, max_tokens=budget, until="think_end").finish_reason == "think_end"
     assert sample(make_engine(eos=token), max_tokens=budget).finish_reason == "eos"
 
@@ -312,7 +312,7 @@ def test_cancelling_twice_or_an_unknown_one_changes_nothing(undisturbed):
 
 
 def test_cancelling_a_finished_one_forgets_what_is_held_for_it():
-    engine = make_engine(rule=StepRule(STEP_IDS, THINK, THINK_END))
+    engine = make_engine(rule=between_marks(STEP_IDS, THINK, THINK_END))
     id = engine.submit(Request(PROMPT, seed=5, max_tokens=50))
     engine.step()
     engine.cancel(id)

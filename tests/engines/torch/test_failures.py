@@ -9,10 +9,11 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from engines.torch.runs import (
     EOS,
     GREEDY,
-    RULE,
+    STEP_IDS,
     TOKENIZER,
     finished,
     hf_greedy,
+    judge_of,
     make_engine,
     make_head,
     prompts,
@@ -26,6 +27,7 @@ from reflective.engines.torch import TorchEngine
 from reflective.engines.torch import engine as engine_module
 from reflective.engines.torch import kv_manager as room
 from reflective.engines.torch.backbones import base
+from reflective.judge.format import whole_response
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 (PROMPT,) = prompts(9)
@@ -298,22 +300,28 @@ def test_an_engine_without_a_head_writes_the_same_and_scores_nothing(undisturbed
     assert [t.thinking for t in done] == [t.thinking for t in undisturbed]
 
 
-def test_an_engine_without_a_step_rule_knows_no_thinking(undisturbed):
-    (trajectory,) = write(make_engine(scored=False, rule=None), REQUESTS[:1])
-    assert trajectory.token_ids == undisturbed[0].token_ids
-    assert (trajectory.thinking, trajectory.answer_text) == ("", TOKENIZER.decode(trajectory.token_ids).strip())
-
-
-def test_a_head_without_a_step_rule_is_refused():
-    with pytest.raises(CheckpointError, match="rule"):
-        make_engine(rule=None)
+def test_a_whole_response_is_an_answer_where_it_ended_and_reasoning_where_it_was_cut(undisturbed):
+    cut = undisturbed[0].token_ids
+    (trajectory,) = write(make_engine(scored=False, rule=whole_response(STEP_IDS, {EOS})), REQUESTS[:1])
+    assert trajectory.token_ids == cut and trajectory.finish_reason == "length"
+    assert (trajectory.thinking, trajectory.answer_text) == (TOKENIZER.decode(cut), "")
+    end = next(t for i, t in enumerate(cut) if i > 4 and t not in STEP_IDS and t not in cut[:i])
+    engine = make_engine(rule=whole_response(STEP_IDS, {end}), eos=end)
+    (ended,) = write(engine, REQUESTS[:1])
+    assert ended.token_ids == cut[: cut.index(end) + 1] and ended.finish_reason == "eos"
+    assert (ended.thinking, ended.answer_text) == ("", TOKENIZER.decode(ended.token_ids[:-1]).strip())
+    # the token that ends the response closes its last step, and is scored where it was drawn from
+    assert ended.steps[-1].position == len(ended.token_ids) - 1
+    assert [s.score for s in ended.steps] == pytest.approx(
+        [s.score for s in engine.score(PROMPT, ended.token_ids)], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("layer", [4, -5])
 def test_a_layer_that_does_not_exist_is_refused(layer):
     model = tiny_model()
     with pytest.raises(EngineError, match=f"layer {layer} does not exist: the model has 3"):
-        TorchEngine(model, tiny_tokenizer(), make_head(model), RULE, layer=layer)
+        TorchEngine(model, tiny_tokenizer(), judge_of(make_head(model), layer=layer))
 
 
 SMALL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -361,7 +369,7 @@ def test_a_checkpoint_brings_its_layer_rule_and_aggregation():
     checkpoint = tiny_checkpoint(layer=-1, aggregation="min", step_token_ids=[*range(0, 250, 3)])
     engine = TorchEngine.from_checkpoint(checkpoint, max_rows=3)
     (trajectory,) = write(engine, [Request(PROMPT, seed=0, max_tokens=12, until="eos")])
-    assert (engine.max_rows, engine.name, engine.rule) == (3, "tiny", checkpoint.config.rule)
+    assert (engine.max_rows, engine.name, engine.judge.format) == (3, "tiny", checkpoint.config.format)
     with torch.inference_mode():
         hidden = reference()(torch.tensor([[*PROMPT, *trajectory.token_ids]]), output_hidden_states=True)
         at = [len(PROMPT) + step.position - 1 for step in trajectory.steps]

@@ -5,9 +5,9 @@ import torch
 
 from engines.torch.runs import (
     GREEDY,
-    RULE,
     hf_greedy,
     hf_step_scores,
+    judge_of,
     make_engine,
     make_head,
     prompts,
@@ -75,7 +75,9 @@ def check_greedy(engine, model):
     steps = 0
     for prompt, trajectory in zip(batch, write(engine, requests), strict=True):
         assert trajectory.token_ids == hf_greedy(model, prompt, TOKENS)
-        assert [s.position for s in trajectory.steps] == step_positions(engine.rule, trajectory.token_ids, prompt)
+        assert [s.position for s in trajectory.steps] == step_positions(
+            engine.judge.format, trajectory.token_ids, prompt
+        )
         steps += check_scores(engine, model, prompt, trajectory)
     assert steps, "no step, nothing to tell"
 
@@ -112,7 +114,7 @@ def test_the_head_reads_the_layer_that_it_is_told(family, fuse, layer):
 def test_a_model_in_bfloat16_scores_as_its_full_forward_does(family):
     model, plain = tiny_model(family).bfloat16(), tiny_model(family).bfloat16()
     plain.set_attn_implementation("eager")
-    engine = TorchEngine(model, tiny_tokenizer(), make_head(plain), RULE)
+    engine = TorchEngine(model, tiny_tokenizer(), judge_of(make_head(plain)))
     pairs = [*zip(SAMPLED, write(engine, SAMPLED), strict=True)]
     assert sum(check_scores(engine, plain, r.prompt_ids, t, tolerance=0.1) for r, t in pairs) >= 3
 
@@ -141,7 +143,7 @@ def test_a_gpu_writes_what_the_cpu_writes(family):
     requests += [Request(p, Sampling(top_p=0.9, repetition_penalty=1.2), seed=3, max_tokens=12) for p in prompts(6, 6)]
     here = write(make_engine(family), requests)
     model = tiny_model(family).cuda()
-    there = write(TorchEngine(model, tiny_tokenizer(), make_head(tiny_model(family)).cuda(), RULE), requests)
+    there = write(TorchEngine(model, tiny_tokenizer(), judge_of(make_head(tiny_model(family)).cuda())), requests)
     assert [t.token_ids for t in here] == [t.token_ids for t in there]
     for a, b in zip(here, there, strict=True):
         assert [s.score for s in a.steps] == pytest.approx([s.score for s in b.steps], abs=1e-3)

@@ -11,7 +11,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engines.torch.runs import GREEDY, RULE, count_calls, hf_greedy, make_engine, make_head, prompts, reference, write
+from engines.torch.runs import (
+    GREEDY,
+    count_calls,
+    hf_greedy,
+    judge_of,
+    make_engine,
+    make_head,
+    prompts,
+    reference,
+    write,
+)
 from reflective.engines.base import Request, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.engines.torch.backbones import choose
@@ -278,7 +288,7 @@ def test_projections_that_adapters_wrap_are_named_with_what_helps():
     attention.q_proj = Adapter(attention.q_proj)
     found, remark = choose(model)
     assert type(found) is HFBackbone and "merge_and_unload" in remark
-    engine = TorchEngine(model, tiny_tokenizer(), rule=RULE, head=make_head(tiny_model("qwen3")))
+    engine = TorchEngine(model, tiny_tokenizer(), judge_of(make_head(tiny_model("qwen3"))))
     assert engine.remark == remark
     for ours, theirs in zip(write(engine, SAMPLED), write(make_engine("qwen3"), SAMPLED), strict=True):
         assert ours.token_ids == theirs.token_ids

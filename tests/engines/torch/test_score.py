@@ -7,7 +7,7 @@ from engines.torch.runs import RULE, STEP_IDS, THINK, THINK_END, count_calls, ma
 from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
 from reflective.engines.torch.backbones import hf
-from reflective.judge.format import StepRule
+from reflective.judge.format import between_marks
 from reflective.judge.logprobs import step_logprobs, times_probability
 
 (PROMPT,) = prompts(9)
@@ -86,7 +86,7 @@ def test_what_follows_the_last_step_changes_nothing(engine):
 
 
 def test_a_rule_that_closes_last_reads_finished_texts_to_their_last_think_end():
-    engine = make_engine(rule=StepRule(STEP_IDS, THINK, THINK_END, closes="last"))
+    engine = make_engine(rule=between_marks(STEP_IDS, THINK, THINK_END, closes="last"))
     response = [OTHER, STEP, THINK_END, OTHER, STEP, THINK_END, OTHER, STEP]
     assert [s.position for s in engine.score(PROMPT, response)] == [1, 4]
 

@@ -4,8 +4,8 @@ import pytest
 
 from engines.torch.runs import (
     EOS,
-    RULE,
     STEP_IDS,
+    THINK,
     count_calls,
     finished,
     make_engine,
@@ -16,7 +16,7 @@ from engines.torch.runs import (
 )
 from reflective import InputError
 from reflective.engines.base import Request, Sampling
-from reflective.judge.format import StepRule
+from reflective.judge.format import between_marks
 
 TOKENS = 20
 SETTINGS = (
@@ -95,7 +95,7 @@ def think_rule(prompt, sampling, seed, tokens=TOKENS):
     ids = write(make_engine(), [Request(prompt, sampling, seed, tokens, until="eos")])[0].token_ids
     at = next(i for i in range(6, len(ids)) if ids.index(ids[i]) == i and ids[i] not in STEP_IDS | {EOS})
     assert at < tokens - 4
-    return StepRule(STEP_IDS, RULE.think_id, ids[at]), at
+    return between_marks(STEP_IDS, THINK, ids[at]), at
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["plain", "penalized"])

@@ -12,8 +12,10 @@ import pytest
 pytest.importorskip("trl")
 
 from reflective.errors import InputError, TrainingError
-from reflective.judge.format import StepRule
-from reflective.judge.fresh import infer_config
+from reflective.judge.config import JudgeConfig
+from reflective.judge.detection import detect_format
+from reflective.judge.format import between_marks
+from reflective.judge.judge import Judge
 from reflective.train.config import read_config
 from reflective.train.joint.config import VERIFY, DataConfig, JointConfig, RewardConfig
 from reflective.train.joint.data import data_digest, numbered, read_data, rows
@@ -38,7 +40,7 @@ def read(
     tmp_path: Path, data: DataConfig, reward: str = VERIFY, notes: list[str] | None = None
 ) -> tuple[list[Problem], list[Problem]]:
     tokenizer = tiny_tokenizer()
-    encode = prompt_encoder(tokenizer, infer_config(tokenizer, 8))
+    encode = prompt_encoder(tokenizer, Judge(JudgeConfig(8, detect_format(tokenizer))))
     note = (lambda _: None) if notes is None else notes.append
     return read_data(config_with(tmp_path, data, reward), encode, 10_000, note)
 
@@ -210,7 +212,7 @@ def test_the_order_of_the_problems_is_part_of_a_run() -> None:
 
 def test_an_answer_counts_only_where_the_trajectory_ended() -> None:
     tokenizer = tiny_tokenizer()
-    rule = infer_config(tokenizer, 8).rule
+    rule = detect_format(tokenizer)
     end = tokenizer.eos_token_id
     problems = [Problem("6 * 7?", "42"), Problem("?", "x", kind="math"), Problem("free?", None)]
     verified = VerifiedAnswer(problems, rule, frozenset({end}), lambda ids: str(tokenizer.decode(ids)))
@@ -229,7 +231,7 @@ def test_a_program_is_rewarded_by_its_tests() -> None:
     metadata = {"mode": "stdin", "tests": [{"input": "1 2\n", "output": "3\n"}], "time_limit_s": 3}
     problem = Problem("Add two numbers.", None, kind="code", metadata=metadata)
     texts = [f"```python\nprint({what}(map(int, input().split())))\n```" for what in ("sum", "max")]
-    verified = VerifiedAnswer([problem], StepRule(frozenset({9}), 1, 2), frozenset({0}), lambda ids: texts[ids[0] - 3])
+    verified = VerifiedAnswer([problem], between_marks([9], 1, 2), frozenset({0}), lambda ids: texts[ids[0] - 3])
     assert verified(completion_ids=[[2, 3, 0], [2, 4, 0]], problem=[0, 0]) == [1.0, 0.0]
 
 

@@ -188,7 +188,7 @@ def test_the_result_is_a_checkpoint_with_its_trained_head(tmp_path: Path) -> Non
     result, notes = trained(tmp_path, save_dtype="bfloat16", **config)
     loaded = load_checkpoint(result.folder)
     assert loaded.head is not None and loaded.config is not None
-    assert loaded.config.step_token_ids == STEP_TOKENS and loaded.config.calibration is None
+    assert loaded.config.format.step_ids == set(STEP_TOKENS) and loaded.config.calibration is None
     assert loaded.model.config.use_cache  # though the trainer turns it off
     assert loaded.config.provenance["trained_with"]["model"] == "model-qwen3"
     assert str(tmp_path) not in json.dumps(loaded.config.to_json())

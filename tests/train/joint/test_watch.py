@@ -9,8 +9,9 @@ import torch
 
 pytest.importorskip("trl")
 
+from reflective.judge.config import JudgeConfig
+from reflective.judge.format import between_marks
 from reflective.judge.loss import spr_loss
-from reflective.models import SPRMConfig
 from reflective.train.joint.batch import NO_STEP, logprob_table, step_table
 from reflective.train.joint.metrics import Watch, held_out_figures
 from reflective.train.selection import Candidate
@@ -61,7 +62,7 @@ def test_the_gap_is_that_of_the_rollouts_where_they_are_scored() -> None:
 
 
 def test_a_step_lies_where_its_token_was_drawn_from() -> None:
-    sprm = SPRMConfig(hidden_size=4, step_token_ids=(7,), think_id=1, think_end_id=2)
+    sprm = JudgeConfig(4, between_marks([7], 1, 2))
     prompts, completions = [[5, 1], [9, 5, 1]], [[3, 7, 3, 3, 7], [3, 3]]
     table, places = step_table(sprm, prompts, completions, prompt_width=3)
     assert places == [[1, 4], []]

@@ -82,7 +82,7 @@ def check_steps(run: JointRun, batch: dict[str, Any]) -> None:
     width, found = batch["prompt_ids"].shape[1], 0
     for row, mask in enumerate(batch["completion_mask"].bool()):
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()].tolist()
-        places = step_positions(run.sprm.rule, batch["completion_ids"][row][mask].tolist(), prompt)
+        places = step_positions(run.judge.format, batch["completion_ids"][row][mask].tolist(), prompt)
         index = batch["step_index"][row]
         assert index[index != NO_STEP].tolist() == [width - 1 + place for place in places]
         found += len(places)

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.engines.base import Sampling
-from reflective.engines.external import ServedEngine, draw_seed
-from reflective.engines.metadata import Described, describe_model
+from reflective.engines.external import ExternalEngine, draw_seed
 from reflective.engines.remote.endpoints import SILENCE_S, TRIES, Arrived, Endpoint, Pool
 from reflective.engines.remote.protocol import Chunk, base_url, completion_request, refusal, said, shown
 from reflective.engines.sampled import Drawn
@@ -25,6 +24,7 @@ from reflective.engines.sequence import Running
 from reflective.engines.vllm.handshake import PROBLEM, TOKENS, compare, scores_are_right, scores_arrive
 from reflective.engines.vllm.slots import Slots
 from reflective.errors import EngineError, InputError
+from reflective.models.metadata import Metadata, read_metadata
 from reflective.types import FinishReason
 
 API_KEY: Final = "REFLECTIVE_API_KEY"  # environment variable
@@ -35,7 +35,7 @@ ROWS_A_TOKEN: Final = 8  # trajectories in flight at an endpoint that make chunk
 ENDS: Final[dict[str, FinishReason]] = {"stop": "eos", "length": "length", "repetition": "length"}
 
 
-class OpenAIEngine(ServedEngine):
+class OpenAIEngine(ExternalEngine):
     """Writes scored trajectories with vLLM servers.
 
     `urls` are the endpoints, of the same model. `served_name` is the model's name there, where it has several.
@@ -45,7 +45,7 @@ class OpenAIEngine(ServedEngine):
 
     def __init__(
         self,
-        model: Described,
+        model: Metadata,
         urls: Sequence[str],
         *,
         allow_unscored: bool = False,
@@ -63,7 +63,8 @@ class OpenAIEngine(ServedEngine):
         self.remark = ""
         self._pool = Pool([base_url(url) for url in urls], api_key=_api_key(), tries=tries, silence_s=silence_s)
         try:
-            super().__init__(model, scored=False)
+            super().__init__(model)
+            self.scored = False  # until the handshake has shown that scores arrive
             context = [self._meet(endpoint, served_name) for endpoint in self._pool.endpoints]
             self.context_length = min([self.context_length or context[0], *context])
             self._shake_hands(allow_unscored)
@@ -76,7 +77,7 @@ class OpenAIEngine(ServedEngine):
         cls, source: str | Path, urls: Sequence[str], *, require_head: bool = True, **options: Any
     ) -> OpenAIEngine:
         """An engine for the model "nano", a folder or a hub id, of which only the small files are read here."""
-        model = describe_model(source, require_head=require_head)
+        model = read_metadata(source, require_head=require_head)
         return cls(model, urls, allow_unscored=not require_head, **options)
 
     def close(self) -> None:
@@ -94,7 +95,7 @@ class OpenAIEngine(ServedEngine):
 
     def _send(self, sequence: Running) -> None:
         request, here = sequence.request, list(sequence.token_ids)
-        slots = self.model.slots if self.scored else None
+        slots = self.slots if self.scored else None
 
         def body(written: Sequence[Drawn], model: str) -> dict[str, Any]:
             tokens = [*here, *(one.token for one in written)]
@@ -170,7 +171,7 @@ class OpenAIEngine(ServedEngine):
     def _shake_hands(self, allow_unscored: bool) -> None:
         first: list[float] | None = None
         for endpoint in self._pool.endpoints:
-            if self.model.slots is None:
+            if self.slots is None:
                 self._probe(endpoint, scored=False)
                 self.remark = f"{self.name!r} has no SPRM head: no scores"
                 continue
@@ -187,8 +188,6 @@ class OpenAIEngine(ServedEngine):
                 compare(logits, first, where=endpoint.where, other=self._pool.endpoints[0].where)
             first = first or logits
         self.scored = first is not None and not self.remark
-        if self.scored and self.model.config is not None:
-            self.calibration = self.model.config.calibration
 
     def _probe(self, endpoint: Endpoint, *, scored: bool) -> tuple[tuple[int, ...], list[Drawn]]:
         """Continue the handshake's prompt greedily, and see that the server reads it as we do."""
@@ -218,7 +217,7 @@ class OpenAIEngine(ServedEngine):
                 f"{endpoint.where} reads a prompt as other tokens than {self.name!r} (it has {len(theirs)}, here are "
                 f"{len(ours)}): it serves another model or tokenizer."
             )
-        chunks = read(prompt, TOKENS, self.model.slots if scored else None)
+        chunks = read(prompt, TOKENS, self.slots if scored else None)
         _ended(chunks, endpoint.where)
         return prompt, [one for chunk in chunks for one in chunk.drawn]
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from reflective.engines.base import MAX_ROWS, Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
-from reflective.engines.text import eos_ids_of
 from reflective.engines.tokens import TokenEngine
 from reflective.engines.torch.backbones import choose
 from reflective.engines.torch.backbones.base import DecodePlan
@@ -29,9 +28,10 @@ from reflective.engines.torch.memory import is_out_of_memory
 from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
-from reflective.judge.format import StepRule, step_positions
-from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.format import step_positions
+from reflective.judge.judge import Judge, headless_judge
 from reflective.judge.logprobs import step_logprobs
+from reflective.models.metadata import eos_ids_of
 from reflective.types import FinishReason, Step
 
 
@@ -47,7 +47,8 @@ class DrawnRows(NamedTuple):
 class TorchEngine(TokenEngine):
     """Writes scored trajectories with a Hugging Face causal LM and an SPRM head.
 
-    `model` and `head` are taken as they are; without a head and a rule, trajectories carry no steps. The model's
+    `model` and the judge's head are taken as they are; without a judge, the format is found from the tokenizer, and
+    trajectories carry no scores. The model's
     projections may be re-laid (values unchanged), so make the engine before an optimizer; when weights have changed in
     place, call `refresh`.
 
@@ -62,38 +63,30 @@ class TorchEngine(TokenEngine):
         self,
         model: Any,
         tokenizer: Any,
-        head: SPRMHead | None = None,
-        rule: StepRule | None = None,
+        judge: Judge | None = None,
         *,
         name: str = "model",
-        layer: int = -2,
-        aggregation: str = "geometric_mean",
-        calibration: Any = None,
         max_rows: int = MAX_ROWS,
         catch_features: bool = False,
         keep_confidences: bool = False,
         fuse: bool = True,
         compiled: bool = True,
     ) -> None:
-        if head is not None and rule is None:
-            raise CheckpointError("a head without a step rule can't score: pass rule=StepRule(...).")
         if max_rows < 1:
             raise InputError(f"max_rows is {max_rows}; it must be 1 or more.")
+        eos_ids = eos_ids_of((getattr(model, "generation_config", None), model.config, tokenizer))
+        judge = judge or headless_judge(model.config, tokenizer, end_ids=eos_ids)
         super().__init__(
             name,
             tokenizer,
-            rule,
-            scored=head is not None,
-            logprob_terms=head.logprob_terms if head is not None else None,
-            aggregation=aggregation,
-            calibration=calibration,
+            judge.for_generation(name),
             context_length=_context_length(model),
             vocabulary=int(model.get_output_embeddings().weight.shape[0]),
-            eos_ids=eos_ids_of((getattr(model, "generation_config", None), model.config, tokenizer)),
+            eos_ids=eos_ids,
         )
         self.model = model
-        self.head = head.eval() if head is not None else None
-        self._backbone, self.remark = choose(model, layer, fuse=fuse, compiled=compiled)
+        self.head = judge.head.eval() if judge.head is not None else None
+        self._backbone, self.remark = choose(model, judge.config.layer, fuse=fuse, compiled=compiled)
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self.vocabulary, self._device)
@@ -104,25 +97,7 @@ class TorchEngine(TokenEngine):
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
         """An engine on a loaded `reflective.models.Checkpoint`."""
-        config = checkpoint.config
-        if config is None:
-            return cls(checkpoint.model, checkpoint.tokenizer, name=checkpoint.name, **options)
-        if config.feature_position != "before":
-            raise CheckpointError(
-                f"the head of {checkpoint.name!r} reads {config.feature_position!r} the step token; generation scores "
-                "a step from the position before it. Train the head with feature_position 'before'."
-            )
-        return cls(
-            checkpoint.model,
-            checkpoint.tokenizer,
-            checkpoint.head,
-            config.rule,
-            name=checkpoint.name,
-            layer=config.layer,
-            aggregation=config.aggregation,
-            calibration=config.calibration,
-            **options,
-        )
+        return cls(checkpoint.model, checkpoint.tokenizer, checkpoint.judge, name=checkpoint.name, **options)
 
     # ---- the contract
 
@@ -196,16 +171,16 @@ class TorchEngine(TokenEngine):
 
         Raises `ContextError` when both are longer than the context.
         """
-        if self.head is None or self.rule is None:
+        if self.head is None:
             raise CheckpointError(f"{self.name!r} has no SPRM head, so nothing can be scored.")
         ids = (*prompt_ids, *response_ids)
         self._check_ids(ids)
         if len(ids) > self.context_length:
             raise ContextError(f"prompt and response have {len(ids):,} tokens; the context is {self.context_length:,}.")
-        positions = step_positions(self.rule, response_ids, prompt_ids)
+        positions = step_positions(self.judge.format, response_ids, prompt_ids)
         if not positions:
             return ()
-        begin, wanted = len(prompt_ids), self.head.uses_logprobs
+        begin, wanted = len(prompt_ids), self.head.logprob_terms is not None
         ids = ids[: begin + positions[-1] + wanted]  # the last step token is read for its log-probability alone
         try:
             kv = KVMemory(self._backbone.shape, 1, len(ids))
@@ -219,8 +194,7 @@ class TorchEngine(TokenEngine):
             first = 0 if begin else 1  # without a prompt, nothing stands before the response's first token
             rows = step_logprobs(logprobs[begin + first - 1 :], [p - first for p in positions])
             extra = torch.tensor(rows, dtype=torch.float32, device=self._device)
-        logits = self.head(features, extra).tolist()
-        return self._steps(response_ids, positions, logits)
+        return self._steps(response_ids, positions, self.head.read(features, extra).tolist())
 
     def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
         steps, start = [], 0
@@ -349,15 +323,15 @@ class TorchEngine(TokenEngine):
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
         telling: list[int] = []  # indices of the rows whose text is due
-        think_end, marks = self._think_end_id, self._marks
+        watched, eos_ids = self._watched, self._eos_ids
         for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
-            if token in marks and sequence.tracker is not None and sequence.tracker.push_at(len(ids) - 1, token):
+            if token in watched and sequence.reader.push_at(len(ids) - 1, token):
                 sequence.step_positions.append(len(ids) - 1)
                 scored.append(i)
-            if reason := sequence.finish_after(token, think_end, self._eos_ids):
+            if reason := sequence.finish_after(token, eos_ids):
                 ended.append((i, reason))
             elif len(ids) - sequence.emitted >= TEXT_INTERVAL:
                 telling.append(i)
@@ -380,8 +354,20 @@ class TorchEngine(TokenEngine):
                 self._features.setdefault(running[i].id, []).append(row)
         if self.head is None:
             return
-        for i, logit in zip(scored, self._backbone.score(self.head, features, scored), strict=True):
+        for i, logit in zip(scored, self._head_logits(scored, running, features), strict=True):
             self._take_score(running[i], logit)
+
+    def _head_logits(self, scored: list[int], running: list[Running], features: Tensor) -> list[float]:
+        """The head's logits for all rows that ended a step, at once."""
+        assert self.head is not None
+        if not self.head.keeps_state:
+            return self._backbone.score(self.head, features, scored)
+        before = [running[i].head_states[-1] if running[i].head_states else None for i in scored]
+        logits, states = self.head.step_logits(features[scored], before)
+        for i, state in zip(scored, states, strict=True):
+            running[i].head_states.append(state)
+        found: list[float] = logits.tolist()
+        return found
 
     # ---- memory
 

@@ -18,13 +18,13 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Final
 
-from reflective.engines.external import ServedEngine, draw_seed
-from reflective.engines.metadata import Described, describe_model
+from reflective.engines.external import ExternalEngine, draw_seed
 from reflective.engines.sampled import Drawn
 from reflective.engines.sequence import Running
 from reflective.engines.vllm.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
 from reflective.engines.vllm.plan import make_plan
 from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
+from reflective.models.metadata import Metadata, read_metadata
 from reflective.types import FinishReason
 
 PLUGIN: Final = "reflective.engines.vllm.plugin"
@@ -41,20 +41,20 @@ ENVIRONMENT: Final = {
 }
 
 
-class VLLMEngine(ServedEngine):
+class VLLMEngine(ExternalEngine):
     """Writes scored trajectories with vLLM.
 
     `options` are vLLM's engine arguments, such as `tensor_parallel_size`, `enforce_eager`, `gpu_memory_utilization`.
     Not given, `logprobs_mode` is raw_logits for a model with a head: the cheaper one, since nothing is normalised.
     """
 
-    def __init__(self, model: Described, *, dtype: str = "auto", max_rows: int = MAX_ROWS, **options: Any) -> None:
+    def __init__(self, model: Metadata, *, dtype: str = "auto", max_rows: int = MAX_ROWS, **options: Any) -> None:
         if max_rows < 1:
             raise InputError(f"max_rows is {max_rows}; it must be 1 or more.")
         self._broken = ""
         self._engine = _start(model, dtype, max_rows, options)
         config = self._engine.vllm_config.model_config
-        super().__init__(model, scored=model.head is not None, context_length=int(config.max_model_len))
+        super().__init__(model, context_length=int(config.max_model_len))
         self.logprobs_mode = str(config.logprobs_mode)
         self.max_rows = max_rows
         try:
@@ -67,7 +67,7 @@ class VLLMEngine(ServedEngine):
     @classmethod
     def from_source(cls, source: str | Path, *, require_head: bool = True, **options: Any) -> VLLMEngine:
         """An engine on "nano", a folder or a hub id."""
-        return cls(describe_model(source, require_head=require_head), **options)
+        return cls(read_metadata(source, require_head=require_head), **options)
 
     def close(self) -> None:
         """Stop vLLM's processes and free its memory."""
@@ -99,7 +99,7 @@ class VLLMEngine(ServedEngine):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        slots = self.model.slots
+        slots = self.slots
         wanted = {"logprob_token_ids": list(slots.ids)} if slots is not None else {"logprobs": 0}
         params = SamplingParams(
             output_kind=RequestOutputKind.DELTA, detokenize=False, flat_logprobs=True, **wanted, **sampling
@@ -136,7 +136,7 @@ class VLLMEngine(ServedEngine):
                 end = ENDS.get(one.finish_reason)
                 if end is None:
                     raise EngineError(f"vLLM ended a trajectory with {one.finish_reason!r}. See its messages above.")
-            found.append((output.request_id, _drawn(one, self.model.slots is not None), end))
+            found.append((output.request_id, _drawn(one, self.slots is not None), end))
         return found
 
     # ---- the handshake
@@ -169,7 +169,7 @@ def _drawn(output: Any, with_slots: bool) -> list[Drawn]:
     return found
 
 
-def _start(model: Described, dtype: str, max_rows: int, options: Mapping[str, Any]) -> Any:
+def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any]) -> Any:
     """vLLM's engine with the model loaded."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -191,7 +191,7 @@ def _start(model: Described, dtype: str, max_rows: int, options: Mapping[str, An
         "model": str(model.folder),
         "dtype": dtype,
         "max_num_seqs": max_rows,
-        "logprobs_mode": "raw_logits" if model.head is not None else "raw_logprobs",
+        "logprobs_mode": "raw_logits" if model.judge.scores else "raw_logprobs",
         "generation_config": "vllm",
         "disable_log_stats": True,
     }
@@ -202,7 +202,7 @@ def _start(model: Described, dtype: str, max_rows: int, options: Mapping[str, An
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_GIB)
     args = EngineArgs(**(settings | dict(options)))
     try:
-        if model.head is not None:
+        if model.judge.scores:
             _check(args)
         with _ctrl_c_for_us_alone():
             return LLMEngine.from_engine_args(args)

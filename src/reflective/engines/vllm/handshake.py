@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from reflective.engines.metadata import Described
 from reflective.engines.sampled import Drawn
 from reflective.engines.vllm.slots import read_logit
 from reflective.errors import EngineError
+from reflective.models.metadata import Metadata
 
 PROBLEM: Final = "What is 12 * 17 + 5?"
 TOKENS: Final = 12  # of the continuation
@@ -26,7 +26,7 @@ LARGEST_COMPARED: Final = 256 * 2**20  # bytes of weights that are loaded for a 
 TOLERANCE: Final = 0.25  # between medians of logits: bf16 noise is some hundredths, another model's some tenths
 
 
-def scores_arrive(model: Described, drawn: Sequence[Drawn], *, where: str) -> list[float]:
+def scores_arrive(model: Metadata, drawn: Sequence[Drawn], *, where: str) -> list[float]:
     """The head's logits at the n tokens. Raises `EngineError` where they are missing or can't be right."""
     if not drawn:
         raise EngineError(f"{where} wrote nothing in answer to the handshake.")
@@ -45,7 +45,7 @@ def scores_arrive(model: Described, drawn: Sequence[Drawn], *, where: str) -> li
 
 
 def scores_are_right(
-    model: Described, prompt_ids: Sequence[int], drawn: Sequence[Drawn], logits: Sequence[float], *, where: str
+    model: Metadata, prompt_ids: Sequence[int], drawn: Sequence[Drawn], logits: Sequence[float], *, where: str
 ) -> bool:
     """Compare with the logits that the checkpoint gives; False where it is too large to tell.
 
@@ -69,21 +69,20 @@ def compare(logits: Sequence[float], expected: Sequence[float], *, where: str, o
         )
 
 
-def expected_logits(model: Described, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> list[float]:
+def expected_logits(model: Metadata, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> list[float]:
     """MLP(h) at the positions that the tokens were drawn from, by one float32 forward of Hugging Face."""
     import torch
 
     from reflective.models import load_checkpoint
 
-    checkpoint = load_checkpoint(model.folder, device="cpu", dtype="float32")
-    head, config = checkpoint.head, checkpoint.config
-    assert head is not None and config is not None  # scores were asked for because there is a head
+    checkpoint = load_checkpoint(model.folder, device="cpu", dtype="float32", require_head=False)
+    head, layer = model.judge.head, model.judge.config.layer
+    assert head is not None  # scores were asked for because there is a head
     ids = torch.tensor([[*prompt_ids, *token_ids]])  # (1, T)
     with torch.inference_mode():
-        states = checkpoint.model(ids, output_hidden_states=True).hidden_states[config.layer][0]  # (T, H)
+        states = checkpoint.model(ids, output_hidden_states=True).hidden_states[layer][0]  # (T, H)
         features = states[len(prompt_ids) - 1 : -1]  # (n, H)
-        extra = features.new_zeros((len(features), 2)) if head.uses_logprobs else None
-        logits: list[float] = head(features, extra).tolist()
+        logits: list[float] = head.mlp(features).tolist()
     return logits
 
 

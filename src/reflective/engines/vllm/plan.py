@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.engines.vllm.slots import LARGEST_NORMALISER, LOGIT_LIMIT, OFFSET, Slots, slots_of
-from reflective.errors import CheckpointError, EngineError, ReflectiveError
+from reflective.errors import EngineError, ReflectiveError
+from reflective.judge.judge import Judge
+from reflective.judge.sidecar import has_head, read_judge
+from reflective.models.metadata import read_plain
 
 OLDEST_VLLM: Final = (0, 32)  # EAGLE-3's hook with pipeline stages, and logprob_token_ids
 OURS: Final = "reflective"  # our part of vLLM's `additional_config`
@@ -28,12 +31,13 @@ class Plan:
     folder: Path
     slots: Slots
     layer: int | None
-    head: Any
+    judge: Judge
     normalise: bool
 
     def state(self) -> dict[str, Any]:
         """The head's weights, on the CPU in float32."""
-        return dict(self.head.state_dict())
+        assert self.judge.head is not None  # there is no plan without one
+        return dict(self.judge.head.state_dict())
 
     def write(self, logits: Any, s: Any) -> Any:
         """Logits (R, V) in float32 with the slots filled from s (R,), in place."""
@@ -53,8 +57,6 @@ def make_plan(vllm_config: Any, stock: Any) -> Plan | None:
 
     Refuses what can't be right.
     """
-    from reflective.models.load import has_head, read_head, read_plain
-
     model_config = vllm_config.model_config
     if _unwanted(vllm_config):
         return None
@@ -63,20 +65,16 @@ def make_plan(vllm_config: Any, stock: Any) -> Plan | None:
         return None
     _refuse(vllm_config, stock, folder)
     config, tokenizer = read_plain(folder, folder)
-    head, sprm = read_head(folder, config, tokenizer)
-    if head is None or sprm is None:
+    judge = read_judge(folder, config, tokenizer)
+    if judge is None or judge.head is None:
         return None
-    if sprm.feature_position != "before":
-        raise CheckpointError(
-            f"the head of '{folder}' reads {sprm.feature_position!r} the step token; generation scores a step from the "
-            "position before it. Train the head with feature_position 'before'."
-        )
+    judge.for_generation(str(folder), knows_trajectories=False)
     text = config.get_text_config()
-    layer: int | None = sprm.layer_index(text.num_hidden_layers)
+    layer: int | None = judge.config.layer_index(text.num_hidden_layers)
     if layer == text.num_hidden_layers:
         layer = None
-    normalise = head.uses_logprobs and model_config.logprobs_mode == "raw_logits"
-    return Plan(folder, slots_of(tokenizer, text), layer, head, normalise)
+    normalise = judge.head.logprob_terms is not None and model_config.logprobs_mode == "raw_logits"
+    return Plan(folder, slots_of(tokenizer, text), layer, judge, normalise)
 
 
 def _unwanted(vllm_config: Any) -> bool:

@@ -207,9 +207,9 @@ def _mark(vllm_config: Any, plan: Plan) -> None:
 
 def _empty_head(plan: Plan) -> Any:
     """A head with the plan's shapes, where and as vLLM makes its modules; weights come with `load_weights`."""
-    from reflective.judge.heads.paper import SPRMHead
+    from reflective.judge.heads import new_head
 
-    return SPRMHead(plan.head.hidden_size, 0.0, plan.head.uses_logprobs).eval()
+    return new_head(plan.judge.config).eval()
 
 
 def _divert(weights: Iterable[tuple[str, Any]], head: dict[str, Any]) -> Iterable[tuple[str, Any]]:

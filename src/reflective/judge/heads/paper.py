@@ -13,12 +13,16 @@ Departures from the reference:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
 
+from reflective.judge.heads import StepHead, head_kind
 from reflective.judge.logprobs import LogprobTerms
+
+if TYPE_CHECKING:
+    from reflective.judge.config import JudgeConfig
 
 BACKBONE_GRADIENT_SCALE: Final = 1e-4  # share of the head's gradient that reaches the backbone; reference, dp_actor.py
 DROPOUT: Final = 0.5  # reference, fsdp_workers.py
@@ -34,7 +38,8 @@ REFERENCE_KEYS: Final[Mapping[str, str]] = {
 LOGPROB_KEY: Final = "logprob_weight"
 
 
-class SPRMHead(nn.Module):
+@head_kind("paper")
+class SPRMHead(StepHead):
     """s = W2 · dropout(relu(W1 · h + b1)) + b2, plus w · c where log-probability features are on; there, the step's
     score is σ(s) · p^v, and the logit that of this product."""
 
@@ -56,13 +61,18 @@ class SPRMHead(nn.Module):
         self.probability_exponent = probability_exponent
         self.float()  # also where torch's default type is another
 
+    @classmethod
+    def from_config(cls, config: JudgeConfig) -> SPRMHead:
+        """A head of the config's shapes, with weights that torch draws."""
+        return cls(config.hidden_size, config.dropout, config.logprob_features, config.probability_exponent)
+
     @property
     def uses_logprobs(self) -> bool:
         """Whether `forward` wants the log-probability features c."""
         return self.logprob_weight is not None
 
     @property
-    def logprob_terms(self) -> LogprobTerms | None:
+    def logprob_terms(self) -> LogprobTerms | None:  # type: ignore[override]  # computed here, so that it follows w
         """w and v as numbers, for engines that add them to MLP(h) themselves; None for a plain head."""
         if self.logprob_weight is None:
             return None

@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reflective.judge.config import JudgeConfig
 from reflective.judge.format import step_positions
 from reflective.judge.logprobs import step_logprobs
-from reflective.models import SPRMConfig
 
 NO_STEP = -1
 
 
 def step_table(
-    sprm: SPRMConfig, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], prompt_width: int
+    config: JudgeConfig, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], prompt_width: int
 ) -> tuple[Tensor, list[list[int]]]:
     """Positions (B, n) of the steps' features in the padded batch, and the step tokens' places in each completion.
 
     A row without so many steps is filled up with `NO_STEP`. n is at least 1, since a head that is fed nothing on one
     rank only would hang the others.
     """
-    places = [step_positions(sprm.rule, c, p) for p, c in zip(prompts, completions, strict=True)]
+    places = [step_positions(config.format, c, p) for p, c in zip(prompts, completions, strict=True)]
     table = torch.full((len(places), max([1, *map(len, places)])), NO_STEP)
-    offset = prompt_width - (sprm.feature_position == "before")
+    offset = prompt_width - (config.feature_position == "before")
     for row, found in enumerate(places):
         table[row, : len(found)] = torch.tensor(found, dtype=torch.long) + offset
     return table, places

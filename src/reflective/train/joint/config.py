@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from reflective.errors import InputError
-from reflective.judge.format import RuleName
+from reflective.judge.detection import RuleName
 from reflective.train.config import at_least, settings_digest
 
 PolicyLoss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]

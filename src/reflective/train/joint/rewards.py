@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.errors import InputError, TrainingError
-from reflective.judge.format import StepRule, think_end_index
+from reflective.judge.format import Format, closing_span
 from reflective.train.joint.config import VERIFY
 from reflective.train.progress import Note
 from reflective.types import Problem
@@ -35,9 +35,9 @@ class VerifiedAnswer:
     __name__ = VERIFY
 
     def __init__(
-        self, problems: Sequence[Problem], rule: StepRule, eos_ids: frozenset[int], decode: Callable[[list[int]], str]
+        self, problems: Sequence[Problem], format: Format, eos_ids: frozenset[int], decode: Callable[[list[int]], str]
     ) -> None:
-        self._problems, self._rule, self._eos_ids, self._decode = problems, rule, eos_ids, decode
+        self._problems, self._format, self._eos_ids, self._decode = problems, format, eos_ids, decode
 
     def __call__(
         self, *, completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any
@@ -49,12 +49,16 @@ class VerifiedAnswer:
         return None if right is None else float(right)
 
     def answer(self, problem: Problem, ids: Sequence[int]) -> str | None:
-        """The final answer behind `</think>` of a completion that ended by itself."""
-        # the prompt has opened the thinking
-        end = think_end_index(self._rule, ids, (self._rule.think_id,))
-        if end is None or not ids or ids[-1] not in self._eos_ids:
+        """The final answer of a completion that ended by itself: behind the closing mark, or in the whole response."""
+        if not ids or ids[-1] not in self._eos_ids:
             return None
-        return extract_answer(self._decode(list(ids[end + 1 : -1])).strip(), problem.kind)
+        start = 0
+        if not self._format.is_whole:
+            span = closing_span(self._format, ids, self._format.opening_ids)  # the prompt has opened the reasoning
+            if span is None:
+                return None
+            start = span[1]
+        return extract_answer(self._decode(list(ids[start:-1])).strip(), problem.kind)
 
 
 class Guarded:

@@ -20,8 +20,7 @@ import torch
 from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.engines.torch.backbones.hf import ATTENTION
-from reflective.judge.heads.paper import SPRMHead
-from reflective.models import SPRMConfig
+from reflective.judge.judge import Judge
 from reflective.train.joint.config import RolloutConfig
 from reflective.types import Trajectory
 
@@ -35,20 +34,9 @@ class EngineRollouts:
     Make it before the model's optimizer, since the engine may lay the model's matrices side by side.
     """
 
-    def __init__(
-        self, model: Any, tokenizer: Any, head: SPRMHead, sprm: SPRMConfig, config: RolloutConfig, seed: int, name: str
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, judge: Judge, config: RolloutConfig, seed: int, name: str) -> None:
         self._attention = model.config._attn_implementation  # what training uses; the engine has its own
-        self.engine = TorchEngine(
-            model,
-            tokenizer,
-            head,
-            sprm.rule,
-            name=name,
-            layer=sprm.layer,
-            aggregation=sprm.aggregation,
-            max_rows=config.rows,
-        )
+        self.engine = TorchEngine(model, tokenizer, judge, name=name, max_rows=config.rows)
         model.set_attn_implementation(self._attention)
         self._config, self._seed = config, seed
         self._written, self._seconds = 0, 0.0

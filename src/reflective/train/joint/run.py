@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 
-from reflective.engines.text import eos_ids_of, text_decoder
+from reflective.engines.text import text_decoder
 from reflective.errors import InputError, TrainingError
 from reflective.files import folder_lock
+from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
+from reflective.models.metadata import eos_ids_of
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.trl import check_version
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
@@ -70,8 +72,8 @@ class JointRun:
         from reflective.train.joint.setup import (
             check_choice,
             check_engine,
-            head_of,
             in_pieces,
+            judge_of,
             prompt_encoder,
             weights_digest,
             with_adapters,
@@ -96,31 +98,31 @@ class JointRun:
         config.batches(state.num_processes)  # refused before a model is loaded, as are rewards that aren't there
         check_rewards(config.rewards.functions)
         checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
-        head, self.sprm = head_of(config, checkpoint, self.note)
+        self.judge = judge_of(config, checkpoint, self.note)
         self.tokenizer = checkpoint.tokenizer
-        check_choice(config, self.sprm)
+        check_choice(config, self.judge.config)
         model: Any = checkpoint.model
         self._use_cache = model.config.get_text_config().use_cache  # the trainer turns it off
         context = int(model.config.get_text_config().max_position_embeddings)
-        encode = prompt_encoder(self.tokenizer, self.sprm)
+        encode = prompt_encoder(self.tokenizer, self.judge)
         train, held_out = read_data(config, encode, context, self.note)
         problems, train_rows, held_out_rows = numbered(train, held_out)
         self.folder = Path(config.output)
-        self._digest = config.digest(data_digest(problems) + weights_digest(model, head))
+        self._digest = config.digest(data_digest(problems) + weights_digest(model, self.judge.head))
         config = _with_trackers(config, self.note)
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
         ends = eos_ids_of((model.generation_config, model.config, self.tokenizer))
-        verified = VerifiedAnswer(problems, self.sprm.rule, ends, text_decoder(self.tokenizer))
+        verified = VerifiedAnswer(problems, self.judge.format, ends, text_decoder(self.tokenizer))
         model = with_adapters(model, config)
         rollouts = None
         if config.rollouts.engine == "torch":
             rollouts = EngineRollouts(
-                base_model(model), self.tokenizer, head, self.sprm, config.rollouts, config.seed, checkpoint.name
+                base_model(model), self.tokenizer, self.judge, config.rollouts, config.seed, checkpoint.name
             )
         with vllm_set_up(config, device):
             self.trainer = JointTrainer(
                 model,
-                HeadPart(head, self.sprm, config.head, config.rewards.functions.index(config.rewards.outcome)),
+                HeadPart(self.judge, config.head, config.rewards.functions.index(config.rewards.outcome)),
                 encode,
                 reward_funcs=reward_functions(config.rewards.functions, verified, said_by_each),
                 args=arguments,
@@ -212,13 +214,13 @@ class JointRun:
             state = model.state_dict()
         if not self.leads:
             return target
-        head = whole_head(self.sprm, {k.rpartition(f"{HEAD}.")[2]: t for k, t in state.items() if is_head(k)})
+        head = whole_head(self.judge.config, {k.rpartition(f"{HEAD}.")[2]: t for k, t in state.items() if is_head(k)})
         rest = {k: t for k, t in state.items() if not is_head(k)}
-        provenance = {**self.sprm.provenance, "trained_with": _settings(self.config)}
-        sprm = replace(self.sprm, calibration=None, provenance=provenance)  # the old one was for other scores
+        provenance = {**self.judge.config.provenance, "trained_with": _settings(self.config)}
+        config = replace(self.judge.config, calibration=None, provenance=provenance)  # the old one was for other scores
         dtype = getattr(torch, self.config.save_dtype)
         model.config.get_text_config().use_cache = self._use_cache
-        whole = Checkpoint(model, self.tokenizer, head, sprm, str(target))
+        whole = Checkpoint(model, self.tokenizer, Judge(config, head), str(target))
         return save_checkpoint(target, whole, dtype=dtype, state_dict=rest)
 
 

@@ -17,7 +17,8 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor
 
-from reflective.judge.heads.paper import SPRMHead, scale_backbone_gradient
+from reflective.judge.heads import StepHead
+from reflective.judge.heads.paper import scale_backbone_gradient
 
 HEAD: Final = "sprm"  # the submodule's name (checkpoint.save.SUBMODULE_PREFIX)
 
@@ -32,10 +33,10 @@ def is_head(name: str) -> bool:
     return f".{HEAD}." in f".{name}"
 
 
-def attach_head(model: Any, head: SPRMHead, layer: int, gradient_scale: float) -> None:
+def attach_head(model: Any, head: StepHead, layer: int, gradient_scale: float) -> None:
     """Let the model's forward take `step_index` (B, n) and give `step_logits` (B, n) back.
 
-    `layer` is a place in `hidden_states`, from 0 (`SPRMConfig.layer_index`). `gradient_scale` is the share of the
+    `layer` is a place in `hidden_states`, from 0 (`JudgeConfig.layer_index`). `gradient_scale` is the share of the
     head's gradient that reaches the backbone. Call it when whatever else patches the forward has done so. Without
     `step_index`, the forward is what it was. Places below 0 are read at position 0: the caller masks them out.
     """

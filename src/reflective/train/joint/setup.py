@@ -13,50 +13,52 @@ from torch import nn
 
 from reflective.engines.text import encode_chat
 from reflective.errors import InputError
-from reflective.judge.heads.paper import DROPOUT, SPRMHead
-from reflective.models import Checkpoint, SPRMConfig, init_head
+from reflective.judge.config import JudgeConfig
+from reflective.judge.heads import new_head
+from reflective.judge.heads.paper import DROPOUT
+from reflective.judge.judge import Judge, init_judge
+from reflective.models import Checkpoint
 from reflective.train.joint.config import JointConfig
 from reflective.train.progress import Note
 
 FILTERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})  # settings of TRL's
 
 
-def head_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> tuple[SPRMHead, SPRMConfig]:
-    """The model's own head, or a fresh one where it has none or another is asked for."""
-    settings = config.head
-    if checkpoint.head is not None and checkpoint.config is not None and not settings.fresh:
-        head, sprm = checkpoint.head, replace(checkpoint.config, calibration=None)
-        _check_kept(config, sprm)
+def judge_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> Judge:
+    """The model's own judge, or one with a fresh head where it has none or another is asked for."""
+    settings, own = config.head, checkpoint.judge
+    if own.head is not None and not settings.fresh:
+        _check_kept(config, own.config)
+        kept = replace(own.config, calibration=None, probability_exponent=0.0)  # `train head` finds them anew
         if settings.dropout is not None:
-            head.dropout.p = settings.dropout
-            sprm = replace(sprm, dropout=settings.dropout)
-        head.probability_exponent = 0.0  # as a head is trained; `train head` finds it anew
-        return head, replace(sprm, probability_exponent=0.0)
-    ids: tuple[int, ...] | None = settings.step_tokens or None
-    if ids is None and settings.step_rule is None and checkpoint.config is not None:
-        ids = checkpoint.config.step_token_ids
-    head, sprm = init_head(
+            kept = replace(kept, dropout=settings.dropout)
+        head = new_head(kept)
+        head.load_state_dict(own.head.state_dict())
+        return Judge(kept, head.to(checkpoint.model.device))
+    detection: dict[str, Any] = {"rule": settings.step_rule, "step_token_ids": settings.step_tokens or None}
+    asked = settings.step_tokens or settings.step_rule
+    judge = init_judge(
         checkpoint.model,
         checkpoint.tokenizer,
-        rule=settings.step_rule or "reference",
-        step_token_ids=ids,
+        format=None if asked else own.format,
+        detection=detection,
         layer=-2 if settings.layer is None else settings.layer,
         logprob_features=bool(settings.logprob_features),
         seed=config.seed,
         dropout=DROPOUT if settings.dropout is None else settings.dropout,
     )
     note("the head is new")
-    return head, sprm
+    return judge
 
 
-def _check_kept(config: JointConfig, sprm: SPRMConfig) -> None:
+def _check_kept(config: JointConfig, kept: JudgeConfig) -> None:
     """Refuse what can't be asked of a head that is there already."""
     asked = config.head
     for name, wanted, found in (
-        ("layer", asked.layer, sprm.layer),
-        ("step_tokens", asked.step_tokens or None, sprm.step_token_ids),
+        ("layer", asked.layer, kept.layer),
+        ("step_tokens", frozenset(asked.step_tokens) or None, kept.format.step_ids),
         ("step_rule", asked.step_rule, None),
-        ("logprob_features", asked.logprob_features, sprm.logprob_features),
+        ("logprob_features", asked.logprob_features, kept.logprob_features),
     ):
         if wanted is not None and wanted != found:
             raise InputError(
@@ -65,22 +67,22 @@ def _check_kept(config: JointConfig, sprm: SPRMConfig) -> None:
             )
 
 
-def prompt_encoder(tokenizer: Any, sprm: SPRMConfig) -> Callable[[str], list[int]]:
-    """From a question to tokens: the chat template, with the thinking opened."""
+def prompt_encoder(tokenizer: Any, judge: Judge) -> Callable[[str], list[int]]:
+    """From a question to tokens: the chat template, with the reasoning opened."""
 
-    return lambda text: list(encode_chat(tokenizer, sprm.rule, [{"role": "user", "content": text}]))
+    return lambda text: list(encode_chat(tokenizer, judge, [{"role": "user", "content": text}]))
 
 
-def check_choice(config: JointConfig, sprm: SPRMConfig) -> None:
+def check_choice(config: JointConfig, judge: JudgeConfig) -> None:
     """Settings that can't go together, known once the head is."""
     engine, settings = config.rollouts.engine, config.rollouts
     distorted = settings.temperature != 1.0 or not FILTERS.isdisjoint(config.trl)
-    if sprm.logprob_features and (engine == "trl" or (engine != "torch" and distorted)):
+    if judge.logprob_features and (engine == "trl" or (engine != "torch" and distorted)):
         raise InputError(
             "the head reads log-probabilities at temperature 1, without filters, which these rollouts don't bring. Use "
             '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
         )
-    if engine == "torch" and sprm.feature_position != "before":
+    if engine == "torch" and judge.feature_position != "before":
         raise InputError(
             "the head reads at the step token, and the embedded engine scores from before it. Use another engine."
         )

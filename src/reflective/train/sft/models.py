@@ -20,8 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from reflective.errors import CheckpointError, InputError
-from reflective.models.source import first_line
+from reflective.errors import CheckpointError, InputError, first_line
 from reflective.train.sft.tokenizer import padded_vocab_size
 
 # Linear layers whose output is added to the residual stream, by their names in the common architectures.

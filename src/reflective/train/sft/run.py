@@ -21,9 +21,9 @@ import torch
 from transformers import PreTrainedModel
 
 from reflective.engines.torch.memory import is_out_of_memory
-from reflective.errors import TrainingError
+from reflective.errors import TrainingError, first_line
 from reflective.files import folder_lock
-from reflective.models.source import first_line, resolve_device, resolve_source
+from reflective.models.source import resolve_device, resolve_source
 from reflective.train.config import SFTConfig
 from reflective.train.progress import (
     Note,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reflective.engines.torch.kv import KVMemory, KVShape
 from reflective.engines.torch.sampling import SamplingRows, drawn
-from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.heads import StepHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Backbone(Protocol):
         until the next pass.
         """
 
-    def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
+    def score(self, head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
         """MLP(h) of the chosen rows of the features (B, H), without what a head adds of log-probabilities."""
 
     def refresh(self) -> None:
@@ -103,7 +103,7 @@ def draw_next(
     return drawn(logits, settings, numbers, seen)
 
 
-def head_logits(head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
+def head_logits(head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
     """`Backbone.score` by the framework's operators."""
     logits: list[float] = head.mlp(features[rows]).tolist()
     return logits

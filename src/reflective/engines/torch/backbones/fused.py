@@ -18,7 +18,7 @@ from reflective.engines.torch.backbones.decoder import Decoder, LayerWeights
 from reflective.engines.torch.backbones.hf import HFBackbone
 from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.sampling import SamplingRows
-from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.heads import StepHead
 
 
 class FusedBackbone:
@@ -40,7 +40,7 @@ class FusedBackbone:
         logits, features = self.decode(plan, kv)
         return *draw_next(logits, plan, settings, uniform, seen), features
 
-    def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
+    def score(self, head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
         """See `Backbone.score`."""
         return head_logits(head, features, rows)
 

@@ -21,7 +21,7 @@ from reflective.engines.torch.backbones.base import DecodePlan, PlanTensors, dra
 from reflective.engines.torch.kv import KVMemory, KVShape
 from reflective.engines.torch.sampling import SamplingRows
 from reflective.errors import EngineError
-from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.heads import StepHead
 
 ATTENTION = "reflective"
 PREFILL_CHUNK = 512  # positions a forward; bounds the memory that a long prompt takes
@@ -244,6 +244,6 @@ class HFBackbone:
         logits, features = self.decode(plan, kv)
         return *draw_next(logits, plan, settings, uniform, seen), features
 
-    def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
+    def score(self, head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
         """See `Backbone.score`."""
         return head_logits(head, features, rows)

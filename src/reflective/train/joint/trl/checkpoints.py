@@ -26,11 +26,10 @@ from trl import GRPOTrainer
 
 from reflective.errors import CheckpointError, InputError
 from reflective.files import disk_errors, publish, write_text
-from reflective.judge.config import HEAD_FILE, SPRM_FOLDER
-from reflective.judge.fresh import new_head
-from reflective.judge.heads.paper import SPRMHead
-from reflective.models import SPRMConfig
-from reflective.models.save import write_head
+from reflective.judge.config import HEAD_FILE, SPRM_FOLDER, JudgeConfig
+from reflective.judge.heads import StepHead, new_head
+from reflective.judge.judge import Judge
+from reflective.judge.sidecar import write_judge
 from reflective.models.source import quiet
 from reflective.train.joint.scored_model import HEAD, base_model, is_head
 
@@ -92,7 +91,8 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
             self.processing_class.save_pretrained(folder)
         if self.args.should_save and head:
             (folder / SPRM_FOLDER).mkdir(exist_ok=True)
-            write_head(folder / SPRM_FOLDER, whole_head(self.part.sprm, head), self.part.sprm)
+            config = self.part.judge.config
+            write_judge(folder / SPRM_FOLDER, Judge(config, whole_head(config, head)))
 
     def _save_pending(self, folder: Path) -> None:
         """The rest of a generation, where a checkpoint falls between two."""
@@ -175,11 +175,11 @@ class EpochOrder(Sampler[int]):
         return len(self._sampler)
 
 
-def whole_head(sprm: SPRMConfig, state: Mapping[str, Tensor]) -> SPRMHead:
+def whole_head(config: JudgeConfig, state: Mapping[str, Tensor]) -> StepHead:
     """A head with these weights (the one in the model may be in pieces). Saving draws no random number, or a run that
     was saved would go on otherwise than one that was not."""
     with torch.random.fork_rng(devices=[]):
-        head = new_head(sprm)
+        head = new_head(config)
     head.load_state_dict(state)
     return head
 

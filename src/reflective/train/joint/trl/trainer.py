@@ -30,9 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from reflective.errors import TrainingError
-from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.heads import StepHead
+from reflective.judge.judge import Judge
 from reflective.judge.loss import RIGHT, UNGRADABLE, WRONG, SPRLoss, problem_balanced_weights, spr_loss
-from reflective.models import SPRMConfig
 from reflective.train.joint.batch import NO_STEP, logprob_table, step_table, trimmed, unpadded
 from reflective.train.joint.config import HeadLossConfig
 from reflective.train.joint.metrics import Watch
@@ -49,10 +49,16 @@ TRAJECTORY_MEANS = ("grpo", "dr_grpo", "sapo", "luspo")  # losses that TRL divid
 class HeadPart:
     """What the trainer needs to know of the head. `outcome` is the index of the reward that says right or wrong."""
 
-    head: SPRMHead
-    sprm: SPRMConfig
+    judge: Judge
     loss: HeadLossConfig
     outcome: int = 0
+
+    @property
+    def head(self) -> StepHead:
+        """The judge's head, which is trained."""
+        if self.judge.head is None:
+            raise TrainingError("joint training needs a judge with a head; make one with init_judge.")
+        return self.judge.head
 
 
 class JointTrainer(WholeCheckpoints):
@@ -68,10 +74,11 @@ class JointTrainer(WholeCheckpoints):
         # last: TRL's own patch of the forward is in place, its `disable_dropout` has passed, and adapters are wrapped
         # around the model without one for the head
         lm = base_model(self.model)
-        layer = part.sprm.layer_index(lm.config.get_text_config().num_hidden_layers)
-        attach_head(lm, part.head.to(lm.device), layer, part.loss.backbone_gradient_scale)
-        part.head.requires_grad_(True)
-        self.watch = Watch(part.sprm.aggregation)
+        layer = part.judge.config.layer_index(lm.config.get_text_config().num_hidden_layers)
+        head = part.head
+        attach_head(lm, head.to(lm.device), layer, part.loss.backbone_gradient_scale)
+        head.requires_grad_(True)
+        self.watch = Watch(part.judge.aggregation)
         generation = getattr(self, "vllm_generation", None)
         if generation is not None:
             keep_head_out(generation)
@@ -130,9 +137,9 @@ class JointTrainer(WholeCheckpoints):
         device = batch["completion_ids"].device
         prompts = unpadded(batch["prompt_ids"], batch["prompt_mask"])
         completions = unpadded(batch["completion_ids"], batch["completion_mask"])
-        table, places = step_table(self.part.sprm, prompts, completions, batch["prompt_ids"].shape[1])
+        table, places = step_table(self.part.judge.config, prompts, completions, batch["prompt_ids"].shape[1])
         batch["step_index"] = table.to(device)
-        if self.part.head.uses_logprobs:
+        if self.part.judge.logprob_terms is not None:
             logprobs: Any = [row.get(LOGPROBS) for row in inputs]
             if logprobs[0] is None:  # vLLM: TRL has them as a tensor
                 logprobs = batch["sampling_per_token_logps"].tolist()

@@ -39,6 +39,7 @@ from reflective.engines.torch.backbones.native.binding import (
 from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.matrix import Matrix
 from reflective.engines.torch.sampling import SamplingRows
+from reflective.judge.heads import StepHead
 from reflective.judge.heads.paper import SPRMHead
 
 if TYPE_CHECKING:
@@ -218,9 +219,11 @@ class NativeBackbone:
         self._run(_columns(tokens, rows, positions, *common), draw)
         return list(drawn), list(logprobs), self._caught(count)
 
-    def score(self, head: SPRMHead, features: Tensor, rows: Sequence[int]) -> list[float]:
+    def score(self, head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
         """See `Backbone.score`."""
         if self._head_of is not head:
+            if not isinstance(head, SPRMHead):
+                return head_logits(head, features, rows)
             weights = (head.hidden.weight, head.hidden.bias, head.output.weight, head.output.bias)
             if any(w.dtype != torch.float32 or w.device.type != "cpu" or not w.is_contiguous() for w in weights):
                 return head_logits(head, features, rows)
