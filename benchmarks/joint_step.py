@@ -52,7 +52,7 @@ def main() -> None:
         trainer.create_optimizer()
         steps = alternate(
             {
-                "joint": lambda: {"seconds": timed(lambda: step(trainer, batch, trainer._compute_loss))},
+                "joint": lambda: {"seconds": timed(lambda: step(trainer, batch, trainer.compute_loss))},
                 "grpo": lambda: {"seconds": timed(lambda: step(trainer, batch, grpo_alone(trainer)))},
             },
             setting.repeats,

@@ -19,7 +19,7 @@ pytest.importorskip("trl")
 from safetensors.torch import load_file
 
 from reflective.models import load_checkpoint
-from reflective.train.joint.trl.checkpoints import whole_checkpoints
+from reflective.train.joint.checkpoints import whole_checkpoints
 from train.joint.fakes import tiny_joint
 
 TESTS = Path(__file__).parents[2]
@@ -35,14 +35,14 @@ folder, steps = Path(sys.argv[1]), int(sys.argv[2])
 run = prepare(tiny_joint(folder, micro_batch=2, steps=steps, rollouts={"max_tokens": 6},
                          log={"save_every": 1, "evaluate_every": 2, "evaluate_group": 2}))
 trainer = run.trainer
-compute = trainer._compute_loss
+compute = trainer.compute_loss
 
-def without_steps(model, inputs):
+def without_steps(model, inputs, **_):
     if trainer.accelerator.process_index == 1:  # nothing for the head on this rank
         inputs = {**inputs, "step_index": inputs["step_index"].clamp(max=NO_STEP)}
     return compute(model, inputs)
 
-trainer._compute_loss = without_steps
+trainer.compute_loss = without_steps
 print(run.train())
 """
 

@@ -24,10 +24,10 @@ from safetensors.torch import load_file
 from reflective.errors import CheckpointError, InputError, TrainingError
 from reflective.files import folder_lock
 from reflective.models import load_checkpoint
+from reflective.train.joint.checkpoints import WRITING, check_settings, whole_checkpoints
 from reflective.train.joint.reporting import read_curves
 from reflective.train.joint.run import JointResult, prepare, train_joint
 from reflective.train.joint.setup import weights_digest
-from reflective.train.joint.trl.checkpoints import WRITING, check_settings, whole_checkpoints
 from reflective.train.progress import Stop
 from tiny import tiny_folder, tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, problems, tiny_joint
@@ -437,7 +437,7 @@ def test_a_full_gpu_ends_the_run_with_what_to_do(tmp_path: Path, monkeypatch: py
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    monkeypatch.setattr(run.trainer, "_compute_loss", full)
+    monkeypatch.setattr(run.trainer, "compute_loss", full)
     with pytest.raises(TrainingError, match=r"out of memory in step 1: .* 2 GiB\. Lower micro_batch") as found:
         run.train()
     assert "\n" not in str(found.value)

@@ -6,6 +6,7 @@ Letters: B trajectories, n steps, T positions.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ pytest.importorskip("trl")
 
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from reflective.judge.loss import UNGRADABLE, spr_loss
+from reflective.judge.loss import UNGRADABLE, SPRLoss, spr_loss
 from reflective.models import load_checkpoint
 from reflective.train.joint.batch import NO_STEP, step_table, trimmed
 from reflective.train.joint.run import JointRun, prepare
+from reflective.train.joint.step import JointLoss
 from tiny import tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, tiny_joint
 
@@ -57,7 +59,19 @@ def batch_of(run: JointRun, outcomes: list[int], seed: int = 0, step_every: int 
     }
     batch["step_index"], _ = step_table(run.sprm, prompts, completions, p)
     batch["old_per_token_logps"] = -3.0 - torch.rand(count, c, generator=rng)
-    return run.trainer._without_ungradable(batch)
+    return run.trainer._count_tokens(batch)
+
+
+def spr_of(run: JointRun, batch: dict[str, Any], step_logits: torch.Tensor) -> SPRLoss:
+    """The trainer's SPR loss of a model that gives these step logits."""
+    found: list[JointLoss] = []
+    watched = run.trainer.figures.losses
+    run.trainer.figures.losses = lambda mode, loss: found.append(loss)
+    width = batch["prompt_ids"].shape[1] + batch["completion_ids"].shape[1]
+    zeros = torch.zeros(len(batch["outcomes"]), width)
+    run.trainer.compute_loss(lambda **_: SimpleNamespace(log_probs=zeros, entropy=zeros, step_logits=step_logits), batch)
+    run.trainer.figures.losses = watched
+    return found[0].spr
 
 
 def plain_statement(model: Any, head: Any, run: JointRun, batch: dict[str, Any]) -> torch.Tensor:
@@ -120,7 +134,7 @@ def test_loss_and_gradients_equal_a_plain_statement(
         batch["ref_per_token_logps"] = batch["old_per_token_logps"] - 6.0  # near those of random weights
     if head.get("problem_balanced"):
         batch["step_weights"] = torch.tensor([0.5, 2.0, 0.0, 1.0, 0.25, 1.5])
-    loss = run.trainer._compute_loss(run.trainer.model, batch)
+    loss = run.trainer.compute_loss(run.trainer.model, batch)
     loss.backward()
     plain = load_checkpoint(run.config.model, dtype="float32", device="cpu")
     assert plain.head is not None
@@ -136,7 +150,7 @@ def test_loss_and_gradients_equal_a_plain_statement(
 
 def gradients(run: JointRun, batch: dict[str, Any], **changes: Any) -> dict[str, torch.Tensor]:
     run.trainer.model.zero_grad(set_to_none=True)
-    run.trainer._compute_loss(run.trainer.model, {**batch, **changes}).backward()
+    run.trainer.compute_loss(run.trainer.model, {**batch, **changes}).backward()
     return {n: p.grad.clone() for n, p in run.trainer.model.named_parameters() if p.grad is not None}
 
 
@@ -184,7 +198,7 @@ def test_ungradable_trajectories_teach_nobody(tmp_path: Path) -> None:
     first = gradients(run, kept)
     doubled = {k: torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.dim() else v for k, v in kept.items()}
     doubled["outcomes"] = torch.tensor([1, 0, 1, UNGRADABLE, UNGRADABLE, UNGRADABLE])
-    second = gradients(run, run.trainer._without_ungradable(doubled))
+    second = gradients(run, run.trainer._count_tokens(doubled))
     assert first.keys() == second.keys()
     for name in first:
         torch.testing.assert_close(second[name], first[name], atol=1e-6, rtol=1e-5, msg=name)
@@ -205,7 +219,7 @@ def test_padding_that_a_micro_batch_does_not_need_changes_nothing(tmp_path: Path
     wide = dict(batch)
     for name in ("prompt_ids", "prompt_mask"):
         wide[name] = torch.cat([torch.zeros_like(batch[name][:, :3]), batch[name]], 1)
-    for name in ("completion_ids", "completion_mask", "tool_mask", "old_per_token_logps"):
+    for name in ("completion_ids", "completion_mask", "old_per_token_logps"):
         wide[name] = torch.cat([batch[name], torch.zeros_like(batch[name][:, :5])], 1)
     wide["step_index"] = torch.where(batch["step_index"] == NO_STEP, NO_STEP, batch["step_index"] + 3)
     narrow = trimmed(wide)
@@ -215,9 +229,9 @@ def test_padding_that_a_micro_batch_does_not_need_changes_nothing(tmp_path: Path
 def test_accumulation_divides_both_losses(tmp_path: Path) -> None:
     run = made(tmp_path)
     batch = batch_of(run, [1, 0, 1])
-    whole = run.trainer._compute_loss(run.trainer.model, batch)
+    whole = run.trainer.compute_loss(run.trainer.model, batch)
     run.trainer.current_gradient_accumulation_steps = 4
-    quarter = run.trainer._compute_loss(run.trainer.model, batch)
+    quarter = run.trainer.compute_loss(run.trainer.model, batch)
     assert float(quarter) == pytest.approx(float(whole) / 4, abs=1e-7)
 
 
@@ -233,7 +247,7 @@ def test_the_class_weights_are_those_of_all_ranks(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(run.trainer.accelerator, "reduce", reduce)
     logits = torch.randn(batch["step_index"].shape, generator=torch.Generator().manual_seed(0))
-    found = run.trainer._spr_loss(logits, batch).loss
+    found = spr_of(run, batch, logits).loss
     mask = batch["step_index"] != NO_STEP
     expected = spr_loss(logits, batch["outcomes"], mask, filter="none", reduce_counts=lambda c: c + elsewhere).loss
     alone = spr_loss(logits, batch["outcomes"], mask, filter="none").loss
@@ -258,7 +272,7 @@ def test_bfloat16_leaves_the_head_in_float32(tmp_path: Path) -> None:
     batch = batch_of(run, [1, 0, 1])
     seen: list[torch.dtype] = []
     run.trainer.model.sprm.output.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
-    loss = run.trainer._compute_loss(run.trainer.model_wrapped, batch)
+    loss = run.trainer.compute_loss(run.trainer.model_wrapped, batch)
     assert seen == [torch.float32] and bool(loss.isfinite())
 
 
@@ -298,7 +312,7 @@ def test_a_plain_start_precedes_the_filter(tmp_path: Path) -> None:
 
     def kept() -> int:
         logits = torch.linspace(-1, 1, batch["step_index"].numel()).view_as(batch["step_index"])
-        loss = run.trainer._spr_loss(logits, batch)
+        loss = spr_of(run, batch, logits)
         return loss.kept_right + loss.kept_wrong
 
     assert kept() == steps
@@ -309,8 +323,8 @@ def test_a_plain_start_precedes_the_filter(tmp_path: Path) -> None:
 def test_log_probability_features_are_those_of_the_rollout(tmp_path: Path) -> None:
     run = made(tmp_path, head={"fresh": True, "logprob_features": True, "step_tokens": list(STEP_TOKENS)}, steps=1)
     caught = {}
-    compute = run.trainer._spr_loss
-    run.trainer._spr_loss = lambda logits, inputs: caught.update(inputs) or compute(logits, inputs)
+    compute = run.trainer.compute_loss
+    run.trainer.compute_loss = lambda model, inputs, **_: caught.update(trimmed(inputs)) or compute(model, inputs)
     run.trainer.train()
     row = int((caught["step_index"] != NO_STEP).sum(1).argmax())
     width = caught["prompt_ids"].shape[1]

@@ -17,10 +17,9 @@ GRPO = {
     "_generate_and_score_completions": (
         "(self, inputs: list[dict[str, torch.Tensor | typing.Any]]) -> dict[str, torch.Tensor | typing.Any]"
     ),
-    "_compute_loss": "(self, model, inputs)",
+    "compute_loss": "(self, model, inputs, return_outputs=False, num_items_in_batch=None)",
     "log": "(self, logs: dict[str, float], start_time: float | None = None) -> None",
     "_save_checkpoint": "(self, model, trial)",
-    "_load_optimizer_and_scheduler": "(self, checkpoint)",
     "_send_telemetry": "(self)",
 }
 TRAINER = {
@@ -30,16 +29,11 @@ TRAINER = {
     ),
     "create_optimizer": "(self, model=None) -> torch.optim.optimizer.Optimizer",
     "_clip_grad_norm": "(self, model)",
-    "_get_output_dir": "(self, trial: 'optuna.Trial | dict[str, Any] | None') -> str",
     "_run_epoch": (
         "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
         "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch)"
     ),
     "_save": "(self, output_dir: str | None = None, state_dict: dict | None = None) -> None",
-    "_load_from_checkpoint": (
-        "(self, resume_from_checkpoint: str, model: torch.nn.modules.module.Module | None = None) -> None"
-    ),
-    "_issue_warnings_after_load": "(self, load_result: Any) -> None",
 }
 OURS = {"__init__", "create_model_card", "_get_train_sampler"}
 
@@ -97,8 +91,10 @@ def test_names_that_are_read_or_set_are_there():
         '"sampling_per_token_logps"',
         "self.vllm_generation",
         "self.current_gradient_accumulation_steps",
+        "self.aux_loss_enabled",
     ):
         assert name in source, name
+    assert "self.args.output_dir" in inspect.getsource(Trainer._get_output_dir)  # set while a checkpoint is written
     from trl.generation.vllm_generation import VLLMGeneration
 
     assert "self._iter_named_params()" in inspect.getsource(VLLMGeneration.sync_weights)

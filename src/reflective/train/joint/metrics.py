@@ -20,17 +20,24 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from reflective.judge.aggregate import aggregate
-from reflective.judge.loss import RIGHT, UNGRADABLE, SPRLoss
+from reflective.judge.loss import RIGHT, UNGRADABLE
 from reflective.judge.metrics import auc, within_problem_auc
 from reflective.selection import best_by_logprob, best_by_score
 from reflective.train.joint.batch import NO_STEP
+from reflective.train.joint.step import JointLoss
 from reflective.train.selection import Candidate
 
 # a name -> its sum and its count, in the order in which they are reduced
-MEANS = ("score_right", "score_wrong", "kept", "spr_loss", "policy_loss", "gradable", "head_grad_norm")
+MEANS = (
+    *(
+        f"spr/{name}"
+        for name in ("score_right", "score_wrong", "kept", "spr_loss", "policy_loss", "gradable", "head_grad_norm")
+    ),
+    *("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean"),
+)
 
 
-class Watch:
+class Figures:
     """Figures of a run by mode ("train" or "eval"), until `take` tells them."""
 
     def __init__(self, aggregation: str) -> None:
@@ -52,18 +59,21 @@ class Watch:
         self._rollouts_are_scored = True
         for outcome, score in zip(outcomes, scores, strict=True):
             if score is not None and outcome != UNGRADABLE:
-                self.number(mode, "score_right" if outcome == RIGHT else "score_wrong", score)
+                self.number(mode, "spr/score_right" if outcome == RIGHT else "spr/score_wrong", score)
 
-    def losses(self, mode: str, policy: Tensor, spr: SPRLoss) -> None:
+    def losses(self, mode: str, found: JointLoss) -> None:
         """What a micro-batch gave."""
-        steps = spr.steps_right + spr.steps_wrong
-        self.number(mode, "kept", spr.kept_right + spr.kept_wrong, steps)
-        self.number(mode, "spr_loss", float(spr.loss.detach()))
-        self.number(mode, "policy_loss", float(policy))
+        spr, tokens = found.spr, dict(found.tokens)
+        self.number(mode, "spr/kept", spr.kept_right + spr.kept_wrong, spr.steps_right + spr.steps_wrong)
+        self.number(mode, "spr/spr_loss", float(spr.loss.detach()))
+        self.number(mode, "spr/policy_loss", found.policy)
+        count = tokens.pop("count", 0.0)
+        for name, total in tokens.items():
+            self.number(mode, name, total, count)
         if not self._rollouts_are_scored:
             for name, mean in (("score_right", spr.mean_score_right), ("score_wrong", spr.mean_score_wrong)):
                 if mean is not None:
-                    self.number(mode, name, mean)
+                    self.number(mode, f"spr/{name}", mean)
 
     def candidates(self, inputs: dict[str, Any], step_logits: Tensor) -> None:
         """Trajectories of held-out problems, with their scores by the head as it is (no dropout)."""
@@ -90,7 +100,7 @@ class Watch:
         table = torch.tensor([sums[name] for name in MEANS], dtype=torch.float64).to(accelerator.device, torch.float32)
         table = accelerator.reduce(table, "sum").cpu()
         sums.clear()
-        found = {f"spr/{name}": total / count for name, (total, count) in zip(MEANS, table.tolist()) if count}
+        found = {name: total / count for name, (total, count) in zip(MEANS, table.tolist()) if count}
         if "spr/score_right" in found and "spr/score_wrong" in found:
             found["spr/gap"] = found["spr/score_right"] - found["spr/score_wrong"]
         if mode == "eval":

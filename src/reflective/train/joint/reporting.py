@@ -1,4 +1,4 @@
-"""What a run tells while it goes: lines on stderr, JSON lines in `curves.jsonl`, and at the end a PNG of the curves."""
+"""The reports of a joint run: lines on stderr, JSON lines in `curves.jsonl`, and at the end a plot of the curves."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PANELS = (  # of the picture: title, series
 )
 
 
-class Telling(TrainerCallback):
+class Reporter(TrainerCallback):
     """Lines, curves and warnings; and the end that Ctrl-C asks for, after a whole step."""
 
     def __init__(self, folder: Path, note: Note, stop: Stop, leads: bool, agree: Any) -> None:
@@ -76,12 +76,12 @@ class Telling(TrainerCallback):
         with (self._folder / CURVES).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **figures}) + "\n")
         if any(name.startswith("eval_") for name in figures):
-            told = "  ".join(f"{name} {figures[key]:.3f}" for name, key in HELD_OUT if key in figures)
-            self._note(f"step {state.global_step:>6}  held out: {told}")
+            line = "  ".join(f"{name} {figures[key]:.3f}" for name, key in HELD_OUT if key in figures)
+            self._note(f"step {state.global_step:>6}  held out: {line}")
         elif "loss" in figures:
-            told = "  ".join(f"{name} {form.format(figures[key])}" for name, key, form in COLUMNS if key in figures)
+            line = "  ".join(f"{name} {form.format(figures[key])}" for name, key, form in COLUMNS if key in figures)
             left = figures.get("step_time", 0.0) * max(state.max_steps - state.global_step, 0)
-            self._note(f"step {state.global_step:>6}/{state.max_steps}  {told}  {clock(left)} left")
+            self._note(f"step {state.global_step:>6}/{state.max_steps}  {line}  {clock(left)} left")
             self._warn(figures, state.global_step)
 
     def _warn(self, figures: dict[str, float], step: int) -> None:

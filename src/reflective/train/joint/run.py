@@ -17,14 +17,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PrinterCallback
 
 from reflective.engines.text import text_decoder
+from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import InputError, TrainingError
 from reflective.files import folder_lock
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.models.metadata import eos_ids_of
+from reflective.train.joint.checkpoints import (
+    check_room,
+    check_settings,
+    check_whole,
+    clean,
+    step_of,
+    whole_checkpoints,
+)
 from reflective.train.joint.config import JointConfig
+from reflective.train.joint.data import data_digest, numbered, read_data
+from reflective.train.joint.rewards import VerifiedAnswer, check_rewards, reward_functions
+from reflective.train.joint.rollouts import EngineRollouts
+from reflective.train.joint.scored_model import base_model, split_head, whole_head
+from reflective.train.joint.setup import (
+    check_choice,
+    check_engine,
+    in_pieces,
+    judge_of,
+    prompt_encoder,
+    weights_digest,
+    with_adapters,
+)
 from reflective.train.joint.trl import check_version
 from reflective.train.progress import Note, Stop, print_note, stop_on_signals
 
@@ -54,7 +77,7 @@ def train_joint(config: JointConfig, *, note: Note = print_note) -> JointResult:
 
 def prepare(config: JointConfig, *, note: Note = print_note, stop: Stop | None = None) -> JointRun:
     """Everything up to the first step: model, head, problems, engine, trainer."""
-    with _out_of_memory_told(lambda: "before the first step"):
+    with _memory_errors(lambda: "before the first step"):
         return JointRun(config, note, stop or Stop())
 
 
@@ -62,24 +85,12 @@ class JointRun:
     """A run that is ready to train; `trainer` is the `JointTrainer`."""
 
     def __init__(self, config: JointConfig, note: Note, stop: Stop) -> None:
+        # what imports TRL or accelerate, known to be installed by now
         from accelerate import PartialState
 
-        from reflective.train.joint.data import data_digest, numbered, read_data
-        from reflective.train.joint.reporting import Telling
-        from reflective.train.joint.rewards import VerifiedAnswer, check_rewards, reward_functions
-        from reflective.train.joint.rollouts import EngineRollouts
-        from reflective.train.joint.scored_model import base_model
-        from reflective.train.joint.setup import (
-            check_choice,
-            check_engine,
-            in_pieces,
-            judge_of,
-            prompt_encoder,
-            weights_digest,
-            with_adapters,
-        )
+        from reflective.train.joint.reporting import Reporter
         from reflective.train.joint.trl.arguments import grpo_arguments
-        from reflective.train.joint.trl.trainer import HeadPart, JointTrainer
+        from reflective.train.joint.trl.trainer import JointTrainer
         from reflective.train.joint.trl.vllm import check_vllm, vllm_set_up
 
         self.config, self._stop = config, stop
@@ -91,7 +102,7 @@ class JointRun:
         state = PartialState(cpu=config.device == "cpu")
         self.leads = state.is_main_process
         self.note: Note = note if self.leads else _silent
-        said_by_each: Note = note if self.leads else lambda text: note(f"process {state.process_index}: {text}")
+        note_by_rank: Note = note if self.leads else lambda text: note(f"process {state.process_index}: {text}")
         device = state.device
         check_vllm(config, device)
         home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
@@ -109,7 +120,7 @@ class JointRun:
         problems, train_rows, held_out_rows = numbered(train, held_out)
         self.folder = Path(config.output)
         self._digest = config.digest(data_digest(problems) + weights_digest(model, self.judge.head))
-        config = _with_trackers(config, self.note)
+        config = _available_trackers(config, self.note)
         arguments = grpo_arguments(config, state.num_processes, device, len(held_out))
         ends = eos_ids_of((model.generation_config, model.config, self.tokenizer))
         verified = VerifiedAnswer(problems, self.judge.format, ends, text_decoder(self.tokenizer))
@@ -122,16 +133,18 @@ class JointRun:
         with vllm_set_up(config, device):
             self.trainer = JointTrainer(
                 model,
-                HeadPart(self.judge, config.head, config.rewards.functions.index(config.rewards.outcome)),
+                self.judge,
+                config,
                 encode,
-                reward_funcs=reward_functions(config.rewards.functions, verified, said_by_each),
+                reward_funcs=reward_functions(config.rewards.functions, verified, note_by_rank),
                 args=arguments,
                 train_dataset=train_rows,
                 eval_dataset=held_out_rows,
                 processing_class=self.tokenizer,
                 rollout_func=rollouts,
             )
-        _only_ours(self.trainer, Telling(self.folder, self.note, stop, self.leads, self._agree))
+        self.trainer.remove_callback(PrinterCallback)  # prints dictionaries
+        self.trainer.add_callback(Reporter(self.folder, self.note, stop, self.leads, self._agree))
 
     def _agree(self, wish: bool) -> bool:
         """Whether any process wants to stop; all of them ask."""
@@ -144,23 +157,14 @@ class JointRun:
         """From the newest checkpoint, or from the start, to the end or to Ctrl-C."""
         with (
             folder_lock(self.folder) if self.leads else nullcontext(),
-            _out_of_memory_told(lambda: f"in step {self.trainer.state.global_step + 1}"),
+            _memory_errors(lambda: f"in step {self.trainer.state.global_step + 1}"),
         ):
             return self._train()
 
     def _train(self) -> JointResult:
         from reflective.train.joint.reporting import read_curves, write_picture
-        from reflective.train.joint.trl.checkpoints import (
-            check_room,
-            check_settings,
-            check_whole,
-            clean,
-            step_of,
-            whole_checkpoints,
-        )
 
         trainer = self.trainer
-        in_pieces = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         if self.leads:
             check_settings(self.folder, self._digest)
             clean(self.folder)
@@ -169,7 +173,7 @@ class JointRun:
         newest = next(reversed(whole_checkpoints(self.folder)), None)
         if newest is not None:
             self.note(f"going on from {newest}")
-            if not in_pieces:
+            if in_pieces() is None:
                 check_whole(newest)
         if self._agree(self._stop.requested):
             self.note("stopped before the first step of this start; the same command begins there.")
@@ -184,6 +188,8 @@ class JointRun:
             f"{self.config.rollouts.problems} problems a generation, {self.config.steps:,} steps"
         )
         began = time.monotonic()
+        if newest is not None:
+            trainer.restore(newest)
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         steps = int(trainer.state.global_step)
         interrupted = self._stop.requested and steps < self.config.steps
@@ -200,39 +206,27 @@ class JointRun:
 
     def save(self) -> Path:
         """The trained model as a plain checkpoint folder, `<output>/model`."""
-        from reflective.train.joint.scored_model import HEAD, is_head
-        from reflective.train.joint.trl.checkpoints import whole_head
-
         trainer, target = self.trainer, self.folder / "model"
         accelerator = trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        if in_pieces():
             state = accelerator.get_state_dict(trainer.model_wrapped)  # all ranks gather
         else:
             state = model.state_dict()
         if not self.leads:
             return target
-        head = whole_head(self.judge.config, {k.rpartition(f"{HEAD}.")[2]: t for k, t in state.items() if is_head(k)})
-        rest = {k: t for k, t in state.items() if not is_head(k)}
+        head, rest = split_head(state)
         provenance = {**self.judge.config.provenance, "trained_with": _settings(self.config)}
         config = replace(self.judge.config, calibration=None, provenance=provenance)  # the old one was for other scores
         dtype = getattr(torch, self.config.save_dtype)
         model.config.get_text_config().use_cache = self._use_cache
-        whole = Checkpoint(model, self.tokenizer, Judge(config, head), str(target))
+        whole = Checkpoint(model, self.tokenizer, Judge(config, whole_head(config, head)), str(target))
         return save_checkpoint(target, whole, dtype=dtype, state_dict=rest)
 
 
-def _only_ours(trainer: Any, telling: Any) -> None:
-    """Our lines in place of the dictionaries that the trainer would print."""
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(telling)
-
-
-def _with_trackers(config: JointConfig, note: Note) -> JointConfig:
+def _available_trackers(config: JointConfig, note: Note) -> JointConfig:
     """Without TensorBoard where it is not installed, which is told; another one that is not there is refused."""
     from transformers.integrations.integration_utils import get_available_reporting_integrations
 
@@ -263,10 +257,8 @@ def _silent(_: str) -> None:
 
 
 @contextmanager
-def _out_of_memory_told(when: Callable[[], str]) -> Iterator[None]:
+def _memory_errors(when: Callable[[], str]) -> Iterator[None]:
     """What a user can do where memory ends, wherever it does."""
-    from reflective.engines.torch.memory import is_out_of_memory
-
     try:
         yield
     except RuntimeError as error:

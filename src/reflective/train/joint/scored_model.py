@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import make_dataclass
 from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 
-from reflective.judge.heads import StepHead
+from reflective.judge.config import JudgeConfig
+from reflective.judge.heads import StepHead, new_head
 from reflective.judge.heads.paper import scale_backbone_gradient
 
 HEAD: Final = "sprm"  # the submodule's name (checkpoint.save.SUBMODULE_PREFIX)
@@ -31,6 +32,21 @@ def base_model(model: Any) -> Any:
 def is_head(name: str) -> bool:
     """Whether a parameter of this name is the head's, whatever wraps the model."""
     return f".{HEAD}." in f".{name}"
+
+
+def split_head(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A model's state dict as the head's, under the head's own names, and the rest."""
+    head = {name.rpartition(f"{HEAD}.")[2]: tensor for name, tensor in state.items() if is_head(name)}
+    return head, {name: tensor for name, tensor in state.items() if not is_head(name)}
+
+
+def whole_head(config: JudgeConfig, state: Mapping[str, Tensor]) -> StepHead:
+    """A head with these weights (the one in the model may be sharded). No random number is drawn: a run that saves
+    goes on as one that does not."""
+    with torch.random.fork_rng(devices=[]):
+        head = new_head(config)
+    head.load_state_dict(state)
+    return head
 
 
 def attach_head(model: Any, head: StepHead, layer: int, gradient_scale: float) -> None:

@@ -14,11 +14,11 @@ from torch import nn
 from reflective.engines.text import encode_chat
 from reflective.errors import InputError
 from reflective.judge.config import JudgeConfig
-from reflective.judge.heads import new_head
 from reflective.judge.heads.paper import DROPOUT
 from reflective.judge.judge import Judge, init_judge
 from reflective.models import Checkpoint
 from reflective.train.joint.config import JointConfig
+from reflective.train.joint.scored_model import whole_head
 from reflective.train.progress import Note
 
 FILTERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})  # settings of TRL's
@@ -32,9 +32,7 @@ def judge_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> Judge:
         kept = replace(own.config, calibration=None, probability_exponent=0.0)  # `train head` finds them anew
         if settings.dropout is not None:
             kept = replace(kept, dropout=settings.dropout)
-        head = new_head(kept)
-        head.load_state_dict(own.head.state_dict())
-        return Judge(kept, head.to(checkpoint.model.device))
+        return Judge(kept, whole_head(kept, own.head.state_dict()).to(checkpoint.model.device))
     detection: dict[str, Any] = {"rule": settings.step_rule, "step_token_ids": settings.step_tokens or None}
     asked = settings.step_tokens or settings.step_rule
     judge = init_judge(

@@ -10,16 +10,16 @@ import pytest
 
 pytest.importorskip("trl")
 
-from reflective.train.joint.reporting import CURVES, Telling, read_curves, write_picture
+from reflective.train.joint.reporting import CURVES, Reporter, read_curves, write_picture
 from reflective.train.progress import Stop
 
 
 def told(folder: Path, *logs: dict[str, Any], leads: bool = True) -> list[str]:
     notes: list[str] = []
-    telling = Telling(folder, notes.append, Stop(), leads, lambda wish: wish)
+    reporter = Reporter(folder, notes.append, Stop(), leads, lambda wish: wish)
     for step, figures in enumerate(logs, 1):
         state = SimpleNamespace(global_step=step, max_steps=10, num_input_tokens_seen=0)
-        telling.on_log(None, state, None, logs=figures)
+        reporter.on_log(None, state, None, logs=figures)
     return notes
 
 
@@ -47,10 +47,10 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
 def test_curves_of_a_killed_run_are_read(tmp_path: Path) -> None:
     lines = ['{"step": 1, "reward": 0.1}', '{"step": 2, "reward": 0.2}', '{"step": 2, "rew']
     (tmp_path / CURVES).write_text("\n".join(lines))
-    telling = Telling(tmp_path, print, Stop(), True, lambda wish: wish)
+    reporter = Reporter(tmp_path, print, Stop(), True, lambda wish: wish)
     state = SimpleNamespace(global_step=2, max_steps=10, num_input_tokens_seen=0)
-    telling.on_train_begin(None, state, None)
-    telling.on_log(None, state, None, logs={"reward": 0.3})
+    reporter.on_train_begin(None, state, None)
+    reporter.on_log(None, state, None, logs={"reward": 0.3})
     assert read_curves(tmp_path) == {"reward": ([1, 2], [0.1, 0.3])}  # what was run again counts
     assert read_curves(tmp_path / "nothing") == {}
 

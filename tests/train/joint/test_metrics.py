@@ -13,7 +13,8 @@ from reflective.judge.config import JudgeConfig
 from reflective.judge.format import between_marks
 from reflective.judge.loss import spr_loss
 from reflective.train.joint.batch import NO_STEP, logprob_table, step_table
-from reflective.train.joint.metrics import Watch, held_out_figures
+from reflective.train.joint.metrics import Figures, held_out_figures
+from reflective.train.joint.step import JointLoss
 from reflective.train.selection import Candidate
 
 
@@ -49,16 +50,18 @@ def test_ungradable_trajectories_count_neither_right_nor_wrong() -> None:
 
 
 def test_the_gap_is_that_of_the_rollouts_where_they_are_scored() -> None:
-    watch = Watch("geometric_mean")
-    watch.rollout("train", [1, 1, 0, -1, 0], [0.8, 0.6, 0.3, 0.99, None])
+    kept = Figures("geometric_mean")
+    kept.rollout("train", [1, 1, 0, -1, 0], [0.8, 0.6, 0.3, 0.99, None])
     logits, outcomes = torch.tensor([[2.0, -1.0], [-3.0, 0.5]]), torch.tensor([1, 0])
     loss = spr_loss(logits, outcomes, torch.ones(2, 2, dtype=torch.bool))
-    watch.losses("train", torch.tensor(0.25), loss)
-    figures = watch.take("train", Alone())
+    tokens = {"count": 8.0, "entropy": 4.0, "clip_ratio/low_mean": 2.0}
+    kept.losses("train", JointLoss(loss.loss, 0.25, loss, logits, tokens))
+    figures = kept.take("train", Alone())
     assert figures["spr/score_right"] == pytest.approx(0.7) and figures["spr/score_wrong"] == pytest.approx(0.3)
     assert figures["spr/gap"] == pytest.approx(0.4) and figures["spr/kept"] == pytest.approx(0.5)
     assert figures["spr/policy_loss"] == pytest.approx(0.25)
-    assert watch.take("train", Alone()) == {}
+    assert figures["entropy"] == 0.5 and figures["clip_ratio/low_mean"] == 0.25 and "kl" not in figures
+    assert kept.take("train", Alone()) == {}
 
 
 def test_a_step_lies_where_its_token_was_drawn_from() -> None:
