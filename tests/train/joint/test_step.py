@@ -135,7 +135,9 @@ def test_the_step_is_the_equations(loss: str, policy: dict[str, Any], filter: st
     expected.backward()
     theirs = dict(plain.named_parameters())
     for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=2e-5, rtol=2e-3, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            parameter.grad, theirs[name].grad, atol=2e-5, rtol=2e-3, msg=lambda text, n=name: f"{n}: {text}"
+        )
     assert any(name.startswith("sprm.") and p.grad.abs().sum() > 0 for name, p in ours.named_parameters())
 
 

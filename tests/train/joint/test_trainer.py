@@ -69,7 +69,9 @@ def spr_of(run: JointRun, batch: dict[str, Any], step_logits: torch.Tensor) -> S
     run.trainer.figures.losses = lambda mode, loss: found.append(loss)
     width = batch["prompt_ids"].shape[1] + batch["completion_ids"].shape[1]
     zeros = torch.zeros(len(batch["outcomes"]), width)
-    run.trainer.compute_loss(lambda **_: SimpleNamespace(log_probs=zeros, entropy=zeros, step_logits=step_logits), batch)
+    run.trainer.compute_loss(
+        lambda **_: SimpleNamespace(log_probs=zeros, entropy=zeros, step_logits=step_logits), batch
+    )
     run.trainer.figures.losses = watched
     return found[0].spr
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from reflective.engines.base import Finished, Request, Sampling
+from reflective.engines.driver import Driver, Interrupts
 from reflective.engines.torch import TorchEngine
 from reflective.engines.torch.backbones.hf import ATTENTION
 from reflective.judge.judge import Judge
@@ -48,8 +49,8 @@ class EngineRollouts:
         seeds = [trajectory_seed(self._seed, trainer, i, len(prompts), text) for i, text in enumerate(prompts)]
         with self._writing(trainer.model), torch.no_grad():
             self.engine.refresh()
-            for place, text in enumerate(prompts):
-                self.engine.submit(
+            written = self._write(
+                [
                     Request(
                         encoded[text],
                         Sampling(temperature=self._config.temperature),
@@ -58,8 +59,9 @@ class EngineRollouts:
                         until="eos",
                         index=place,
                     )
-                )
-            written = self._run(len(prompts))
+                    for place, text in enumerate(prompts)
+                ]
+            )
         self._written += sum(t.tokens for t in written)
         self._seconds += time.perf_counter() - began
         logprobs = [list(t.token_logprobs or ()) for t in written]
@@ -77,18 +79,22 @@ class EngineRollouts:
         self._written, self._seconds = 0, 0.0
         return speed
 
-    def _run(self, count: int) -> list[Trajectory]:
-        done: dict[int, Trajectory] = {}
+    def _write(self, requests: Sequence[Request]) -> list[Trajectory]:
+        driver, done = Driver.of(self.engine), dict[int, Trajectory]()
+        interrupts = Interrupts()  # never opened: Ctrl-C is the run's, which ends after a whole step
         try:
-            while self.engine.busy:
-                for event in self.engine.step():
-                    if isinstance(event, Finished):
-                        done[event.trajectory.index] = event.trajectory
-                        self.engine.cancel(event.id)  # nobody continues it
+            with driver.client() as client:
+                for request in requests:
+                    client.submit(request)
+                while client.in_flight:
+                    for event in client.events(interrupts):
+                        if isinstance(event, Finished):
+                            done[event.trajectory.index] = event.trajectory
+                            client.cancel(event.id)  # nobody continues it
         finally:
             if self.engine.model.device.type != "cpu":
-                self.engine.close()  # the memory of keys and values is needed for training
-        return [done[i] for i in range(count)]
+                driver.call(lambda engine: engine.close())  # the memory of keys and values is needed for training
+        return [done[i] for i in range(len(requests))]
 
     @contextmanager
     def _writing(self, model: Any) -> Iterator[None]:
