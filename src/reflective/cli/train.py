@@ -193,7 +193,7 @@ def _joint(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from reflective.train.config import make_config
-    from reflective.train.joint.cost import Work, plan
+    from reflective.train.plan import Work, plan
 
     names = {field.name for field in fields(Work)}
     given = {name: value for name, value in vars(args).items() if name in names and value is not None}

@@ -52,7 +52,6 @@ def unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
 _COMPLETIONS = (
     "completion_ids",
     "completion_mask",
-    "tool_mask",
     "old_per_token_logps",
     "sampling_per_token_logps",
     "ref_per_token_logps",

@@ -1,8 +1,9 @@
-"""What joint training of a model takes: bytes on each GPU and hours, from the model's shape. No torch.
+"""An estimate of what joint training of a model takes, from the model's shape: memory of each GPU, and hours. No torch.
 
-An estimate to choose a configuration by, within some ten percent of what is measured; every term has its line below.
-Memory is that of mixed precision: float32 weights, gradients and Adam moments, bfloat16 arithmetic. Letters: N
-parameters, H hidden size, L layers, T tokens of a trajectory with its prompt.
+It is for choosing a configuration to launch with, and lies within some ten percent of what is measured; every term has
+its line below. Memory is that of mixed precision: float32 weights, gradients and Adam moments, bfloat16 arithmetic.
+
+Letters: N parameters, H hidden size, L layers, T tokens of a trajectory with its prompt.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reflective.errors import InputError
-from reflective.train.joint.cost import (
+from reflective.train.plan import (
     KNOWN,
     OVERHEAD_BYTES,
     Shape,
@@ -80,7 +80,7 @@ def test_the_advised_way_is_the_simplest_that_fits() -> None:
 
 
 def test_the_page_shows_what_the_plan_says() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\d.]+B), (\d+) × 80 GiB \| (\d+) GiB \| (\d+) GiB \| (.+?) \|(.*)\|$", page, re.MULTILINE)
     assert [row[0] for row in rows] == ["1.5B", "7B", "32B", "32B"]
     for name, gpus, ddp, pieces, take, hours in rows:
