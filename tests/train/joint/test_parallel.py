@@ -67,7 +67,7 @@ outcomes = torch.tensor([1, 0, 1])
 def made():
     checkpoint = tiny_checkpoint("qwen3", dropout=0.0)
     add_fused_lm_head(checkpoint.model, outputs=("log_probs", "entropy"))
-    attach_head(checkpoint.model, checkpoint.head, 2, 0.5)
+    attach_head(checkpoint.model, checkpoint.judge.head, 2, 0.5)
     return checkpoint.model.train()
 
 def loss_of(model, r, reduce):

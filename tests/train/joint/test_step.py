@@ -5,6 +5,7 @@ Letters: B trajectories, n steps, T positions of completions, P of prompts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ pytest.importorskip("trl")
 from torch.nn.functional import logsigmoid
 from trl.trainer.utils import add_fused_lm_head
 
+from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.loss import UNGRADABLE
 from reflective.train.config import make_config
 from reflective.train.joint.batch import NO_STEP
@@ -32,7 +34,7 @@ def policy_with_head() -> Any:
     """A random model, as the trainer makes it ready."""
     checkpoint = tiny_checkpoint("qwen3", dropout=0.0)
     add_fused_lm_head(checkpoint.model, outputs=("log_probs", "entropy"))
-    attach_head(checkpoint.model, checkpoint.head, LAYER, SCALE)
+    attach_head(checkpoint.model, checkpoint.judge.head, LAYER, SCALE)
     return checkpoint.model.train()
 
 
@@ -191,6 +193,23 @@ def test_figures_are_sums_over_the_tokens_that_count() -> None:
     low = ((ratio < 0.99) & (batch["advantages"][:, None] < 0))[mask].sum()
     assert tokens["count"] == int(mask.sum()) and tokens["clip_ratio/low_mean"] == int(low) > 0
     assert tokens["entropy"] == pytest.approx(float(entropy), rel=1e-5)
+
+
+def test_a_head_that_keeps_a_state_reads_the_steps_of_each_trajectory_in_order() -> None:
+    class Growing(SPRMHead):
+        """Adds up the logits of a trajectory's steps."""
+
+        keeps_state = True
+
+        def step_logits(self, h: Tensor, states: Sequence[Any]) -> tuple[Tensor, Sequence[Any]]:
+            sums = [logit + (0.0 if state is None else state) for logit, state in zip(self.mlp(h), states)]
+            return torch.stack(sums), sums
+
+    plain, growing = policy_with_head(), policy_with_head()
+    growing.sprm.__class__ = Growing
+    config, batch = configured({}), micro_batch()
+    alone, together = (found(model, batch, config).step_logits for model in (plain, growing))
+    torch.testing.assert_close(together, alone.cumsum(1))
 
 
 def test_an_unknown_loss_is_refused() -> None:

@@ -39,7 +39,8 @@ def batch_of(run: JointRun, outcomes: list[int], seed: int = 0, step_every: int 
     """Hand-made trajectories of unequal lengths, with steps in all but the last."""
     rng = torch.Generator().manual_seed(seed)
     count = len(outcomes)
-    prompts = [[*(torch.randint(100, 200, (5 + i,), generator=rng).tolist()), run.sprm.think_id] for i in range(count)]
+    opening = run.judge.format.opening_ids
+    prompts = [[*(torch.randint(100, 200, (5 + i,), generator=rng).tolist()), *opening] for i in range(count)]
     completions = []
     for i in range(count):
         ids = torch.randint(100, 200, (9 + 3 * i,), generator=rng).tolist()
@@ -57,7 +58,7 @@ def batch_of(run: JointRun, outcomes: list[int], seed: int = 0, step_every: int 
         "problem": torch.arange(count),
         "ended": torch.zeros(count, dtype=torch.bool),
     }
-    batch["step_index"], _ = step_table(run.sprm, prompts, completions, p)
+    batch["step_index"], _ = step_table(run.judge.config, prompts, completions, p)
     batch["old_per_token_logps"] = -3.0 - torch.rand(count, c, generator=rng)
     return run.trainer._count_tokens(batch)
 
@@ -139,11 +140,12 @@ def test_loss_and_gradients_equal_a_plain_statement(
     loss = run.trainer.compute_loss(run.trainer.model, batch)
     loss.backward()
     plain = load_checkpoint(run.config.model, dtype="float32", device="cpu")
-    assert plain.head is not None
-    stated = plain_statement(plain.model, plain.head, run, batch)
+    head = plain.judge.head
+    assert head is not None
+    stated = plain_statement(plain.model, head, run, batch)
     stated.backward()
     assert float(loss) == pytest.approx(float(stated), abs=1e-6)
-    theirs = {**dict(plain.model.named_parameters()), **{f"sprm.{k}": p for k, p in plain.head.named_parameters()}}
+    theirs = {**dict(plain.model.named_parameters()), **{f"sprm.{k}": p for k, p in head.named_parameters()}}
     ours = dict(run.trainer.model.named_parameters())
     assert ours.keys() == theirs.keys()
     for name, parameter in ours.items():

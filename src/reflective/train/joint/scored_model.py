@@ -93,14 +93,15 @@ def _capture(layer: int, layers: int) -> tuple[bool | list[int], Callable[[Any],
 
 
 def step_logits(
-    head: Any, hidden: Tensor, step_index: Tensor, step_logprobs: Tensor | None, gradient_scale: float
+    head: StepHead, hidden: Tensor, step_index: Tensor, step_logprobs: Tensor | None, gradient_scale: float
 ) -> Tensor:
     """s (B, n) at the positions `step_index` (B, n) of the hidden states (B, T, H)."""
     index = step_index.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])  # (B, n, H)
     features = scale_backbone_gradient(hidden.gather(1, index), gradient_scale)
     with torch.autocast(hidden.device.type, enabled=False):  # the head computes in its own float32
-        logits: Tensor = head(features, step_logprobs)
-    return logits
+        if head.keeps_state:
+            return torch.stack([head.read(steps) for steps in features])  # what pads a row stands behind its steps
+        return head.read(features, step_logprobs)
 
 
 @functools.cache

@@ -30,7 +30,7 @@ PENDING = "rollouts-{rank}.safetensors"  # of a generation that is not used up
 class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hints
     """How `JointTrainer` saves and resumes."""
 
-    part: Any
+    judge: Any
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: a run's folder is no publication."""
@@ -74,7 +74,7 @@ class WholeCheckpoints(GRPOTrainer):  # type: ignore[misc]  # TRL has no type hi
             self.processing_class.save_pretrained(folder)
         if self.args.should_save and head:
             (folder / SPRM_FOLDER).mkdir(exist_ok=True)
-            config = self.part.judge.config
+            config = self.judge.config
             write_judge(folder / SPRM_FOLDER, Judge(config, whole_head(config, head)))
 
     def _save_pending(self, folder: Path) -> None:
