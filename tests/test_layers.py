@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[1] / "src" / "reflective"
 _GROUND = {"types", "errors", "files"}
 _ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
 _SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "selection", "search"}
-_EVALUATE = {*_SEARCH, "render", "grading", "tasks", "models", "evaluate"}
+_EVALUATE = {*_SEARCH, "render", "grading", "shards", "tasks", "models", "evaluate"}
 _API = {*_EVALUATE, "api"}
 
 # layer -> the layers that it may import, its own included
@@ -30,9 +30,23 @@ MAY_IMPORT = {
     "nano": set(),
     "engines": _ENGINES,
     "selection": {*_GROUND, "verify"},
+    "shards": {*_GROUND, "files", "judge"},
     "grading": {*_GROUND, "records", "verify", "selection"},
     "search": _SEARCH,
-    "train": {*_GROUND, "records", "judge", "verify", "tasks", "models", "engines", "selection", "grading", "train"},
+    "train": {
+        *_GROUND,
+        "records",
+        "judge",
+        "verify",
+        "tasks",
+        "models",
+        "engines",
+        "selection",
+        "search",
+        "grading",
+        "shards",
+        "train",
+    },
     "evaluate": _EVALUATE,
     "api": _API,
     "serve": {*_API, "serve"},

@@ -1,4 +1,4 @@
-"""Heads fitted on cached hidden states, and their scores of recorded trajectories as records of their own.
+"""Heads fitted on recorded hidden states, and their scores of recorded trajectories as records of their own.
 
 A head's scores are written in the format of every other run, so that one summary computes every figure.
 """
@@ -10,16 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from features import Steps
 from settings import Table, merged
 
 from reflective.judge.aggregate import aggregate
 from reflective.judge.config import JudgeConfig
 from reflective.judge.heads.paper import SPRMHead
-from reflective.judge.loss import OUTCOMES
 from reflective.records import Record, RecordWriter
 from reflective.records.manifest import RECORDS
 from reflective.selection import best_closed
+from reflective.shards import Steps
 from reflective.train.config import make_config
 from reflective.train.head import fit_exponent, fit_head
 from reflective.train.head_config import HeadConfig
@@ -30,27 +29,6 @@ DIGITS = 5  # of a logit that is written
 
 Logits = list[list[list[float]]]
 """Of each problem's each trajectory's steps."""
-
-
-def rollouts_of(records: Sequence[Record], steps: Mapping[str, Steps]) -> Rollouts:
-    """Records and their steps as what a head is fitted on."""
-    trajectories = [(number, record, t) for number, record in enumerate(records) for t in record.trajectories]
-    counts = [count for record in records for count in steps[record.key].counts]
-    starts = [0]
-    for count in counts:
-        starts.append(starts[-1] + count)
-    return Rollouts(
-        features=torch.cat([steps[record.key].features for record in records]),
-        logprob_features=torch.cat([steps[record.key].logprobs for record in records]),
-        starts=starts,
-        problems=[number for number, _, _ in trajectories],
-        outcomes=[OUTCOMES[t.verdict.right if t.verdict else None] for _, _, t in trajectories],
-        tokens=[t.tokens for _, _, t in trajectories],
-        mean_logprobs=[t.mean_logprob or 0.0 for _, _, t in trajectories],
-        answers=[t.answer for _, _, t in trajectories],
-        closed=[t.closed for _, _, t in trajectories],
-        families=[record.problem.family for _, record, _ in trajectories],
-    )
 
 
 def head_config(model: str, seed: int, *tables: Table) -> HeadConfig:
@@ -111,7 +89,7 @@ def write_scored(
 ) -> None:
     """The records as a judge sees them, in a folder of the judge's name, whole or not there.
 
-    Thinkings and token ids stay where they were sampled.
+    Reasoning and token ids stay where they were sampled.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{RECORDS}"
@@ -133,6 +111,7 @@ def _scored(
             score=aggregate(values, aggregation),
             thinking="",
             step_ends=(),
+            token_ids=(),
         )
         for t, values, at in zip(record.trajectories, logits, places, strict=True)
     )
@@ -145,5 +124,5 @@ def _scored(
         answer=None if chosen is None else chosen.answer,
         verdict=chosen.verdict if chosen is not None else record.verdict,
         confidence=None,
-        extra={key: value for key, value in record.extra.items() if key not in ("prompt_ids", "token_ids")},
+        prompt_ids=(),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import judges
 from findings import Findings, Sheet
-from heads import adapted, fit, head_config, judge_test, rollouts_of
+from heads import adapted, fit, head_config, judge_test
 from joint_runs import Look, begin, joint_config, look_folder, run_to, steps_told, tidy
 from lab import SHARED, SPLITS, Lab, study_settings
 from measures import amounts, cell, difference, difference_cell, table_of
@@ -21,6 +21,7 @@ from reflective.evaluate.metrics.subsets import pass_at_k
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.judge import Judge, init_judge
 from reflective.tasks.base import Split
+from reflective.train.rollouts import Rollouts
 
 NAME = "joint"
 NEEDS: Sequence[Split] = SPLITS
@@ -63,7 +64,7 @@ def _fitted(lab: Lab, folder: Path, seed: int) -> Path:
     wanted = study.steps * seen.rollouts.trajectories // (seen.policy.iterations * seen.policy.minibatches)
     problems = -(-wanted // settings.data.train_trajectories)
     lab.note(f"head alone on {problems:,} problems × {settings.data.train_trajectories}, seed {seed}")
-    train, validation = rollouts_of(*lab.steps("train", problems)), rollouts_of(*lab.steps("validation"))
+    train, validation = Rollouts.of(*lab.steps("train", problems)), Rollouts.of(*lab.steps("validation"))
     head: SPRMHead = fit(config, train, validation, lab.sprm, lab.note)
     shape = replace(adapted(lab.sprm, config), probability_exponent=head.probability_exponent)
     begin(lab, start, Judge(shape, head))

@@ -1,6 +1,6 @@
 """Where the studies work: one model, its folders, and the trajectories that they share, sampled once.
 
-    <output>/shared/<split>    records of the model, and features/ of their steps
+    <output>/shared/<split>    records of the model, and shards/ of their steps
     <output>/<study>           what a study adds
 
 In each of them: settings.json, what the records were made with, so that other settings are refused; sittings.jsonl,
@@ -19,8 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from features import Place, Steps, load_features, read_features
-from sampling import load, sample
+from sampling import sample
 from settings import DataSettings, Settings
 from writing import hardware
 
@@ -32,10 +31,13 @@ from reflective.models import Checkpoint, load_checkpoint
 from reflective.records import Record
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings as SearchSettings
+from reflective.shards import Place, Steps, load_features
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
+from reflective.train.features import read_features
 from reflective.train.joint.setup import weights_digest
 from reflective.train.progress import Note
+from reflective.train.rollouts import load_records
 from reflective.types import Problem
 
 SHARED = "shared"
@@ -101,13 +103,13 @@ class Lab:
             )
             engine.close()
         else:
-            found = load(folder)
+            found = load_records(folder)
         return found[:problems]
 
     def steps(self, split: Split, problems: int | None = None) -> tuple[list[Record], dict[str, Steps]]:
         """The records of a split and the hidden states at their steps, where the shipped head reads."""
         if split not in self._loaded:
-            folder, records = self.root / SHARED / split / "features", self.records(split)
+            folder, records = self.root / SHARED / split, self.records(split)
             read_features(self.reader, self.sprm.format, records, [BEFORE], folder, self.note)
             self._loaded[split] = records, load_features(folder, BEFORE)
         records, steps = self._loaded[split]

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import judges
 from findings import Findings
-from heads import fit, head_config, judge_test, rollouts_of
+from heads import fit, head_config, judge_test
 from lab import SPLITS, Lab, study_settings
 from measures import shared_amounts
 
 from reflective.tasks.base import Split
+from reflective.train.rollouts import Rollouts
 
 NAME = "losses"
 NEEDS: Sequence[Split] = SPLITS
@@ -30,7 +31,7 @@ QUESTION = (
 def collect(lab: Lab, folder: Path) -> None:
     """Fits each variant with each seed and writes what it says of the test trajectories."""
     settings = lab.settings
-    train, validation = (rollouts_of(*lab.steps(split)) for split in ("train", "validation"))
+    train, validation = (Rollouts.of(*lab.steps(split)) for split in ("train", "validation"))
     for variant, table in settings.losses.variants.items():
         for seed in settings.seeds:
             target = judges.folder_of(folder, variant, seed)

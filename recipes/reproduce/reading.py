@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import judges
-from features import Place, load_features, read_features
 from findings import Findings
-from heads import fit, head_config, judge_test, rollouts_of
+from heads import fit, head_config, judge_test
 from lab import BEFORE, SPLITS, Lab, study_settings
 from measures import shared_amounts
 
+from reflective.shards import Place, load_features
 from reflective.tasks.base import Split
+from reflective.train.features import read_features
+from reflective.train.rollouts import Rollouts
 
 NAME = "reading"
 NEEDS: Sequence[Split] = SPLITS
@@ -37,7 +39,7 @@ def collect(lab: Lab, folder: Path) -> None:
         read_features(lab.reader, lab.sprm.format, records[split], wanted, folder / "features" / split, lab.note)
     for place in wanted:
         steps = {split: load_features(folder / "features" / split, place) for split in SPLITS}
-        train, validation = (rollouts_of(records[split], steps[split]) for split in ("train", "validation"))
+        train, validation = (Rollouts.of(records[split], steps[split]) for split in ("train", "validation"))
         for seed in settings.seeds:
             target = judges.folder_of(folder, name_of(place), seed)
             if not judges.is_written(target):

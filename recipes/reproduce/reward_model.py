@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from features import BATCH_TOKENS, Place, Written, batches
 from settings import SeparateSettings
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -28,6 +27,8 @@ from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.loss import OUTCOMES, problem_balanced_weights, spr_loss
 from reflective.judge.metrics import within_problem_auc
 from reflective.records import Record, TrajectoryRecord
+from reflective.shards import Place
+from reflective.train.features import BATCH_TOKENS, TokenSequence, batches
 from reflective.train.progress import Note
 
 CLIP = 1.0  # of the gradient's norm
@@ -46,7 +47,7 @@ class RewardModel(nn.Module):
         """Of both, the unused language-model head left out."""
         return sum(p.numel() for part in (self.backbone, self.head) for p in part.parameters())
 
-    def forward(self, rows: Sequence[Written]) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
         """Step logits (B, n) and their mask."""
         device = self.backbone.device
         ids = pad_sequence([torch.tensor(read_ids(row)) for row in rows], batch_first=True).to(device)  # (B, T)
@@ -61,7 +62,7 @@ class RewardModel(nn.Module):
         return self.head.mlp(features), mask
 
 
-def read_ids(row: Written) -> list[int]:
+def read_ids(row: TokenSequence) -> list[int]:
     """What has to be read of a trajectory: all before its last step token, and something where it has no step."""
     return row.ids[: row.index(row.steps[-1], PLACE.position) + 1] if row.steps else row.ids[:1]
 
@@ -78,8 +79,8 @@ def standardise(head: SPRMHead, features: Tensor) -> None:
 
 def train(
     model: RewardModel,
-    data: Sequence[tuple[Record, Sequence[Written]]],
-    held_out: Sequence[tuple[Record, Sequence[Written]]],
+    data: Sequence[tuple[Record, Sequence[TokenSequence]]],
+    held_out: Sequence[tuple[Record, Sequence[TokenSequence]]],
     settings: SeparateSettings,
     seed: int,
     note: Note,
@@ -108,7 +109,7 @@ def train(
     return model.eval()
 
 
-def _learn(model: RewardModel, optimizer: Any, batch: Sequence[tuple[Record, Sequence[Written]]]) -> float:
+def _learn(model: RewardModel, optimizer: Any, batch: Sequence[tuple[Record, Sequence[TokenSequence]]]) -> float:
     """One optimizer step; the loss."""
     rows = [row for _, written in batch for row in written]
     outcomes = torch.tensor([OUTCOMES[_right(t)] for record, _ in batch for t in record.trajectories])
@@ -129,7 +130,7 @@ def _right(t: TrajectoryRecord) -> bool | None:
 
 
 @torch.inference_mode()
-def score(model: RewardModel, groups: Sequence[Sequence[Written]]) -> list[list[list[float]]]:
+def score(model: RewardModel, groups: Sequence[Sequence[TokenSequence]]) -> list[list[list[float]]]:
     """The logits of every step of every trajectory of every problem."""
     rows = [row for group in groups for row in group]
     found: list[list[float]] = [[] for _ in rows]

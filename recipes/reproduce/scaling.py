@@ -16,9 +16,8 @@ from typing import Any
 
 import judges
 import numpy as np
-from features import load_features, read_features
 from findings import Findings, Row, Sheet, line, plot
-from heads import Logits, fit, head_config, logits_of, rollouts_of, write_scored
+from heads import Logits, fit, head_config, logits_of, write_scored
 from lab import BEFORE, SEEDS, SPLITS, Lab, count_lines, engine_of, search_settings, study_settings
 from measures import (
     Seeds,
@@ -34,7 +33,7 @@ from measures import (
     sentence,
     table_of,
 )
-from sampling import load, sample
+from sampling import sample
 from settings import merged, nano_recipe
 
 from reflective.errors import TrainingError
@@ -50,9 +49,12 @@ from reflective.judge.config import JudgeConfig
 from reflective.models import load_checkpoint
 from reflective.records import Record
 from reflective.records.manifest import RECORDS
+from reflective.shards import load_features
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
 from reflective.train.config import SFTConfig, make_config
+from reflective.train.features import read_features
+from reflective.train.rollouts import Rollouts, load_records
 from reflective.train.sft.run import train_sft
 
 NAME = "scaling"
@@ -94,9 +96,9 @@ def _one(lab: Lab, target: Path, size: str, seed: int) -> None:
     records, steps = {}, {}
     for split in SPLITS:
         records[split] = _sampled(lab, model, sprm, target / split, split)
-        read_features(reader.model.eval(), sprm.format, records[split], [BEFORE], target / split / "features", lab.note)
-        steps[split] = load_features(target / split / "features", BEFORE)
-    train, validation = (rollouts_of(records[split], steps[split]) for split in ("train", "validation"))
+        read_features(reader.model.eval(), sprm.format, records[split], [BEFORE], target / split, lab.note)
+        steps[split] = load_features(target / split, BEFORE)
+    train, validation = (Rollouts.of(records[split], steps[split]) for split in ("train", "validation"))
     remarks: list[str] = []
     said: dict[str, Logits] = {}
     for head, table in lab.settings.scaling.heads.items():
@@ -144,7 +146,7 @@ def _sampled(lab: Lab, model: Path, sprm: JudgeConfig, folder: Path, split: Spli
     study, data = lab.settings.scaling, lab.settings.data
     count: int = getattr(study, f"{split}_problems")
     if count_lines(folder / RECORDS) >= count:
-        return load(folder)
+        return load_records(folder)
     checkpoint = load_checkpoint(str(model), require_head=False)
     problems = list(mixture(split, count, study.levels or data.levels, _families(lab), data.seed))
     engine = engine_of(checkpoint, sprm, max_rows=data.rows)

@@ -18,9 +18,8 @@ import judges
 import numpy as np
 import reward_model
 import torch
-from features import Written, load_features, read_features, sequences
 from findings import Findings, Sheet
-from heads import fit, head_config, judge_test, rollouts_of, write_scored
+from heads import fit, head_config, judge_test, write_scored
 from lab import SPLITS, Lab, json_lines, study_settings
 from measures import Cell, cell, sentence, shared_amounts
 
@@ -31,7 +30,10 @@ from reflective.judge.judge import Judge, init_judge
 from reflective.records import Record
 from reflective.search import BestOfN, solve_many
 from reflective.search import Settings as SearchSettings
+from reflective.shards import load_features
 from reflective.tasks.base import Split
+from reflective.train.features import TokenSequence, read_features, sequences
+from reflective.train.rollouts import Rollouts
 from reflective.types import Problem
 
 NAME = "separate"
@@ -60,7 +62,7 @@ def collect(lab: Lab, folder: Path) -> None:
         target = judges.folder_of(folder, SHARED_HEAD, seed)
         if not judges.is_written(target):
             lab.note(f"shared head, seed {seed}")
-            head = fit(config, rollouts_of(train, steps), rollouts_of(held_out, held_steps), lab.sprm, lab.note)
+            head = fit(config, Rollouts.of(train, steps), Rollouts.of(held_out, held_steps), lab.sprm, lab.note)
             judge_test(head, test, test_steps, target, config.aggregation)
         target = judges.folder_of(folder, SEPARATE, seed)
         if not judges.is_written(target):
@@ -82,7 +84,7 @@ def _new(lab: Lab, seed: int) -> reward_model.RewardModel:
     return reward_model.RewardModel(backbone, head)
 
 
-def _paired(lab: Lab, records: Sequence[Record]) -> list[tuple[Record, Sequence[Written]]]:
+def _paired(lab: Lab, records: Sequence[Record]) -> list[tuple[Record, Sequence[TokenSequence]]]:
     return [(record, sequences(record, lab.sprm.format)) for record in records]
 
 

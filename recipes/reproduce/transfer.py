@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import judges
-from features import Steps
 from findings import Findings, Sheet
-from heads import fit, head_config, logits_of, rollouts_of, write_scored
+from heads import fit, head_config, logits_of, write_scored
 from lab import SPLITS, Lab, study_settings
 from measures import cell, difference_cell, effort_name, shared_amounts, table_of
 
 from reflective.errors import InputError
 from reflective.judge.heads.paper import SPRMHead
 from reflective.records import Record
+from reflective.shards import Steps
 from reflective.tasks.base import Split
+from reflective.train.rollouts import Rollouts
 
 NAME = "transfer"
 NEEDS: Sequence[Split] = SPLITS
@@ -47,7 +48,7 @@ def collect(lab: Lab, folder: Path) -> None:
 
     def fitted(seed: int, train: Sequence[Record], validation: Sequence[Record]) -> SPRMHead:
         config = head_config(settings.model, seed, settings.head)
-        return fit(config, rollouts_of(train, steps), rollouts_of(validation, held_steps), lab.sprm, lab.note)
+        return fit(config, Rollouts.of(train, steps), Rollouts.of(validation, held_steps), lab.sprm, lab.note)
 
     for seed in settings.seeds:
         targets = {name: judges.folder_of(folder, name, seed) for name in (SEEN, UNSEEN)}

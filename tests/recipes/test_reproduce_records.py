@@ -9,7 +9,6 @@ import torch
 
 pytest.importorskip("trl")
 
-import features
 import heads
 import lab
 import reproduce
@@ -25,6 +24,9 @@ from reflective.judge.aggregate import aggregate
 from reflective.judge.config import HEAD_FILE
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings as SearchSettings
+from reflective.shards import Place, load_features
+from reflective.train import features
+from reflective.train.rollouts import Rollouts
 from tiny import tiny_checkpoint, tiny_folder
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -48,7 +50,7 @@ def records(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def places():
-    return [features.Place(-2, "before"), features.Place(-1, "at"), features.Place(-3, "at")]
+    return [Place(-2, "before"), Place(-1, "at"), Place(-3, "at")]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_a_folder_holds_one_model_only(records, tmp_path):
 
 
 def test_states_read_in_batches_are_those_of_each_trajectory_alone(checkpoint, records, places, folder):
-    found = {place: features.load_features(folder, place) for place in places}
+    found = {place: load_features(folder, place) for place in places}
     for record in records:
         start = 0
         for written in features.sequences(record, checkpoint.config.format):
@@ -95,7 +97,7 @@ def test_states_read_in_batches_are_those_of_each_trajectory_alone(checkpoint, r
 
 
 def test_the_head_says_of_read_states_what_it_said_while_they_were_written(checkpoint, records, places, folder):
-    steps = features.load_features(folder, places[0])
+    steps = load_features(folder, places[0])
     for record, logits in zip(records, heads.logits_of(checkpoint.head, records, steps), strict=True):
         assert [t.step_positions for t in record.trajectories] == [tuple(p) for p in steps[record.key].positions]
         for t, values in zip(record.trajectories, logits, strict=True):
@@ -115,8 +117,8 @@ def test_batches_hold_every_index_once_and_no_more_tokens_than_allowed():
 
 
 def test_rollouts_hold_the_steps_and_the_outcome_of_each_trajectory(records, places, folder):
-    steps = features.load_features(folder, places[0])
-    rollouts = heads.rollouts_of(records, steps)
+    steps = load_features(folder, places[0])
+    rollouts = Rollouts.of(records, steps)
     trajectories = [t for record in records for t in record.trajectories]
     assert len(rollouts) == len(trajectories) == 12
     assert [b - a for a, b in zip(rollouts.starts, rollouts.starts[1:])] == [len(t.step_logits) for t in trajectories]
@@ -125,7 +127,7 @@ def test_rollouts_hold_the_steps_and_the_outcome_of_each_trajectory(records, pla
 
 
 def test_a_judges_records_hold_its_scores_and_its_choice(records, places, folder, tmp_path):
-    steps = features.load_features(folder, places[0])
+    steps = load_features(folder, places[0])
     ended = [replace(r, trajectories=tuple(replace(t, answer_text="7") for t in r.trajectories)) for r in records]
     logits = [[[float(i)] * count for i, count in enumerate(steps[r.key].counts)] for r in ended]
     heads.write_scored(tmp_path / "judge", ended, steps, logits, "geometric_mean")
@@ -133,14 +135,14 @@ def test_a_judges_records_hold_its_scores_and_its_choice(records, places, folder
     for record, values in zip(read_records(tmp_path / "judge" / RECORDS), logits, strict=True):
         assert [t.score for t in record.trajectories] == [aggregate(v) for v in values]
         assert record.selected == max(record.trajectories, key=lambda t: t.score or 0.0).index == 2
-        assert record.model == "judge" and "token_ids" not in record.extra
+        assert record.model == "judge" and not record.prompt_ids and not any(t.token_ids for t in record.trajectories)
 
 
 def test_a_separate_model_reads_behind_its_last_layer_and_no_further_than_it_must(checkpoint, records, tmp_path):
     model = reward_model.RewardModel(checkpoint.model.get_decoder(), checkpoint.head)
     rule, place = checkpoint.config.format, reward_model.PLACE
     features.read_features(checkpoint.model, rule, records, [place], tmp_path, lambda text: None)
-    wanted = heads.logits_of(checkpoint.head, records, features.load_features(tmp_path, place))
+    wanted = heads.logits_of(checkpoint.head, records, load_features(tmp_path, place))
     groups = [features.sequences(record, rule) for record in records]
     for group, mine, theirs in zip(groups, reward_model.score(model, groups), wanted, strict=True):
         for row, values, expected in zip(group, mine, theirs, strict=True):

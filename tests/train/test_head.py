@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from reflective.errors import CheckpointError, InputError
 from reflective.files import folder_lock
 from reflective.judge.heads.paper import SPRMHead
 from reflective.models import load_checkpoint
+from reflective.records import Record
 from reflective.train import head as head_module
 from reflective.train import rollouts as rollouts_module
 from reflective.train.head import EXPONENTS, HeadConfig, _sprm_config, fit_exponent, train_head
-from reflective.train.rollouts import Rollouts, _Graded
-from reflective.types import Problem, Trajectory
+from reflective.train.rollouts import Rollouts
+from reflective.types import Verdict
 from tiny import tiny_checkpoint, tiny_folder
 
 
@@ -31,11 +33,9 @@ def rollouts(logprobs: list[float], outcomes: list[int]) -> Rollouts:
         starts=list(range(count + 1)),
         problems=[i // 4 for i in range(count)],
         outcomes=outcomes,
-        tokens=[5] * count,
-        mean_logprobs=logprobs,
-        answers=["1"] * count,
+        mean_logprobs=list(logprobs),
         closed=[True] * count,
-        families=["f"] * count,
+        answers=[0] * count,
     )
 
 
@@ -68,10 +68,15 @@ def test_no_exponent_is_taken_where_it_gains_nothing() -> None:
 
 @pytest.fixture
 def by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chance(problem: Problem, trajectory: Trajectory, positions: Sequence[int], features: torch.Tensor) -> _Graded:
-        return _Graded(trajectory, positions, features, trajectory.token_ids[0] % 2, None)
+    graded = rollouts_module.record_of
 
-    monkeypatch.setattr(rollouts_module, "_grade", chance)
+    def chance(*args: Any, **options: Any) -> Record:
+        record = graded(*args, **options)
+        verdicts = [Verdict("right" if t.token_ids[0] % 2 else "wrong") for t in record.trajectories]
+        chosen = [replace(t, verdict=v, answer=None) for t, v in zip(record.trajectories, verdicts, strict=True)]
+        return replace(record, trajectories=tuple(chosen))
+
+    monkeypatch.setattr(rollouts_module, "record_of", chance)
 
 
 @pytest.fixture

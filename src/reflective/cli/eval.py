@@ -56,7 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep how sure the model was of its tokens, so that self-certainty and DeepConf can be judged (slower)",
     )
-    parser.add_argument("--no-texts", action="store_true", help="record no thinkings and answer texts")
+    parser.add_argument("--no-texts", action="store_true", help="record no reasoning and no answer texts")
+    parser.add_argument(
+        "--tokens", action="store_true", help="keep token ids and, in shards, what is known of every token"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     problems = parser.add_argument_group("problems")
@@ -126,6 +129,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         _benchmark(args),
         shard(args.shard),
         texts=not args.no_texts,
+        tokens=args.tokens,
         engine_options={"keep_confidences": True} if args.confidences else {},
     )
 

@@ -62,8 +62,9 @@ class Plan:
     """What is asked of an engine: `effort` trajectories a problem, spent by `strategy`.
 
     `benchmark` describes where the problems come from, for the manifest. `shard` (i, n) takes every n-th problem from
-    the i-th on. `texts=False` leaves the thinkings out of the records. `engine_options` are what the engine was made
-    with, for the manifest.
+    the i-th on. `texts=False` leaves the texts out of the records. `tokens` keeps token ids in the records, and beside
+    them in shards what the engine knows of every token (`reflective.shards`). `engine_options` are what the engine was
+    made with, for the manifest.
     """
 
     effort: int
@@ -72,6 +73,7 @@ class Plan:
     benchmark: Mapping[str, Any]
     shard: tuple[int, int] = (1, 1)
     texts: bool = True
+    tokens: bool = False
     engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class Plan:
                 "answer_tokens": s.answer_tokens,
                 "answers": getattr(self.strategy, "answers", "all") if isinstance(self.strategy, BestOfN) else "all",
                 "texts": self.texts,
+                **({"tokens": True} if self.tokens else {}),
                 **self.engine_options,
                 "engine": type(engine).__name__,
                 "dtype": engine.dtype,
@@ -133,7 +136,13 @@ def run_benchmark(
         meter = _Meter(len(mine), len(waiting), _counts(folder / RECORDS), tell)
 
         def keep(problem: Problem, solution: Solution) -> None:
-            record = record_of(solution, numbers[key_of(problem)], grade=grade, texts=plan.texts)
+            number = numbers[key_of(problem)]
+            prompt = engine.encode_prompt(problem.text) if plan.tokens and solution.trajectories else ()
+            record = record_of(solution, number, grade=grade, texts=plan.texts, prompt_ids=prompt)
+            if plan.tokens:
+                from reflective.shards import Shard
+
+                Shard.of(record.key, solution.trajectories).write(folder, number)
             writer.write(record)
             meter.add(record)
 

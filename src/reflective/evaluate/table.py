@@ -65,6 +65,7 @@ class Table:
     model: str = ""
     strategy: str = ""
     complete: bool = True
+    graders: frozenset[str] = frozenset()  # the versions that gave the verdicts
 
     @property
     def problems(self) -> int:
@@ -116,9 +117,11 @@ class _Rows:
         self.cells: list[Floats] = []  # (n, columns) each
         self.model = self.strategy = ""
         self.complete = True
+        self.graders: set[str] = set()
 
     def add(self, record: Record) -> None:
         self.model, self.strategy = record.model, record.strategy
+        self.graders.add(record.grader)
         number, counted = record.extra.get("number"), record.extra.get("tokens_known", True)
         self.heads.append(
             (
@@ -169,6 +172,7 @@ class _Rows:
             model=self.model,
             strategy=self.strategy,
             complete=self.complete,
+            graders=frozenset(self.graders),
         )
 
 

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from reflective.errors import InputError
+from reflective.errors import InputError, ReflectiveError
 from reflective.files import disk_errors, write_text
 from reflective.types import Problem
 
@@ -105,10 +105,10 @@ def claim(folder: Path, manifest: Manifest) -> None:
     write_manifest(folder, manifest)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Whole or not at all."""
+def write_manifest(folder: Path, manifest: Manifest, kind: type[ReflectiveError] = InputError) -> None:
+    """Whole or not at all; what the disk says becomes an error of that kind."""
     text = json.dumps(manifest.to_json(), ensure_ascii=False, indent=2, default=str) + "\n"
-    with disk_errors(folder / MANIFEST, InputError):
+    with disk_errors(folder / MANIFEST, kind):
         write_text(folder / MANIFEST, text)
 
 

@@ -49,11 +49,12 @@ from reflective.models import (
     save_checkpoint,
     save_judge,
 )
-from reflective.selection import answer_groups, best_by_score
+from reflective.selection import best_by_score
+from reflective.shards import Place
 from reflective.train.head_config import HeadConfig
 from reflective.train.head_data import read_data
 from reflective.train.progress import Note, print_note, stop_on_signals
-from reflective.train.rollout_settings import check_settings, source_digest
+from reflective.train.rollout_settings import claim_rollouts, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
 from reflective.train.selection import (
     Candidate,
@@ -62,7 +63,7 @@ from reflective.train.selection import (
     cut,
     selection_table,
 )
-from reflective.types import Problem, Trajectory
+from reflective.types import Problem
 
 MIN_DEVIATION = 1e-6  # of a feature that counts as varying
 EXPONENTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -128,12 +129,12 @@ def _sample(
         "seed": config.seed,
         "source": source_digest(checkpoint.model, sprm),
     }
-    for place, problems, k in parts:  # all of them before the first is sampled
-        check_settings(place, engine, problems, k, **options)
+    for folder, problems, k in parts:  # all of them before the first is sampled
+        claim_rollouts(folder, engine, problems, k, **options)
     with stop_on_signals() as stop:
-        for place, problems, k in parts:
-            note(f"{place.name}: {len(problems):,} problems × {k} trajectories")
-            if not sample_rollouts(engine, problems, k, place, note=note, stop=stop, **options):
+        for folder, problems, k in parts:
+            note(f"{folder.name}: {len(problems):,} problems × {k} trajectories")
+            if not sample_rollouts(engine, problems, k, folder, note=note, stop=stop, **options):
                 return False
     engine.close()
     return True
@@ -143,8 +144,8 @@ def _fit(
     config: HeadConfig, checkpoint: Checkpoint, sprm: JudgeConfig, folder: Path, work: Path, note: Note
 ) -> HeadResult:
     """The head from what was sampled, with its exponent and calibration, saved."""
-    held_out = load_rollouts(work / "validation")
-    head, epoch = fit_head(config, load_rollouts(work / "train"), held_out, sprm, note)
+    train, held_out = (load_rollouts(work / part, Place(sprm.layer)) for part in ("train", "validation"))
+    head, epoch = fit_head(config, train, held_out, sprm, note)
     tried: dict[float, float] = {}
     if head.uses_logprobs:
         head.probability_exponent, tried = fit_exponent(head, held_out, sprm.aggregation)
@@ -346,26 +347,18 @@ def candidates_of(head: SPRMHead, rollouts: Rollouts, aggregation: str) -> list[
         extra = rollouts.logprob_features[start : start + BATCH] if head.uses_logprobs else None
         logits += head(rollouts.features[start : start + BATCH], extra).tolist()
 
-    def candidate(i: int, group: int | None) -> Candidate:
+    def candidate(i: int) -> Candidate:
         outcome = rollouts.outcomes[i]
         return Candidate(
             score=aggregate(logits[rollouts.starts[i] : rollouts.starts[i + 1]], aggregation),
             right=None if outcome == UNGRADABLE else outcome == 1,
             closed=rollouts.closed[i],
             mean_logprob=rollouts.mean_logprobs[i],
-            group=group,
+            group=rollouts.answers[i],
+            index=i,
         )
 
-    return [
-        [candidate(i, group) for i, group in zip(members, _answers(rollouts, members), strict=True)]
-        for members in rollouts.groups()
-    ]
-
-
-def _answers(rollouts: Rollouts, members: Sequence[int]) -> list[int | None]:
-    """The numbers of some trajectories' answers."""
-    answered = [Trajectory(i, (), "", "", (), None, "eos", rollouts.answers[i]) for i in members]
-    return answer_groups(answered, Problem("", kind="exact"))
+    return [[candidate(i) for i in group] for group in rollouts.groups()]
 
 
 def _told(within: float | None, overall: float | None) -> str:

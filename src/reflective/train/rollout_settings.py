@@ -1,27 +1,26 @@
-"""What a folder of sampled trajectories was sampled from, so that nothing of another origin is mixed in or reused.
+"""What a folder of rollouts was sampled from, so that nothing of another origin is mixed in or reused.
 
-A digest stands for the weights, where their features are read, where steps end, the problems and the sampling. It
-lies in `settings.json` beside the shards.
+It is said in the folder's manifest. A digest stands for the weights, where their features are read, and where steps
+end.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
-from reflective.errors import CheckpointError
-from reflective.files import disk_errors, write_text
+from reflective.errors import CheckpointError, InputError
 from reflective.judge.config import JudgeConfig, format_to_json
+from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, read_manifest, versions, write_manifest
 from reflective.train.joint.setup import weights_digest
 from reflective.types import Problem
 
-FORMAT = "2"  # 1 did not say which weights and which layer the features are of
-WAY_OUT = "Remove it, or name another --output or --work."
+REMEDY = "Remove it, or name another --output or --work."
+MAY_DIFFER = ("versions", "history")  # of packages; what was done to the records afterwards
 
 
 def source_digest(model: Any, config: JudgeConfig) -> str:
@@ -29,7 +28,7 @@ def source_digest(model: Any, config: JudgeConfig) -> str:
     return repr((weights_digest(model), config.layer, config.feature_position, format_to_json(config.format)))
 
 
-def check_settings(
+def claim_rollouts(
     folder: Path,
     engine: TorchEngine,
     problems: Sequence[Problem],
@@ -39,37 +38,36 @@ def check_settings(
     max_tokens: int,
     seed: int,
     source: str = "",
+    layers: Sequence[int] = (),
 ) -> None:
-    """Note what is sampled into a folder, or refuse to mix it with what is there.
+    """Begin rollouts in a folder, or go on with the same ones. Raises `CheckpointError` where it holds others.
 
     `source` is the `source_digest` (default: the engine's weights alone, which takes as long to compute).
     """
-    asked = [(p.text, p.answer, p.kind, repr(p.metadata)) for p in problems]
-    source = source or weights_digest(engine.model)
-    settings = json.dumps([FORMAT, engine.name, source, k, repr(sampling), max_tokens, seed, asked])
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    path = folder / "settings.json"
-    if path.is_file():
-        _compare(path, digest)
+    wanted = Manifest(
+        benchmark={"name": folder.name, "source": source or weights_digest(engine.model)},
+        model=engine.name,
+        strategy="majority",
+        effort=k,
+        seed=seed,
+        settings={**asdict(sampling), "max_tokens": max_tokens, "until": "eos", "layers": list(layers)},
+        problems=len(problems),
+        digest=digest_of(problems),
+        versions=versions(),
+    )
+    if not (folder / MANIFEST).exists():
+        if (folder / "settings.json").exists():
+            raise CheckpointError(f"'{folder}' was sampled by another version of reflective. {REMEDY}")
+        if (folder / RECORDS).exists() or any(folder.glob("shard*")):
+            raise CheckpointError(f"'{folder}' holds trajectories, and no {MANIFEST} that says of what. {REMEDY}")
+        write_manifest(folder, wanted, CheckpointError)
         return
-    if any(folder.glob("shard-*")):
-        raise CheckpointError(f"'{folder}' holds trajectories, and no settings.json that says of what. {WAY_OUT}")
-    with disk_errors(path):
-        write_text(path, json.dumps({"format": FORMAT, "digest": digest}) + "\n")
-
-
-def _compare(path: Path, digest: str) -> None:
-    folder = path.parent
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        form, found = known.get("format"), known.get("digest")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"'{path}' is damaged ({error}), so '{folder}' can't be used. {WAY_OUT}") from error
-    if form != FORMAT:
+        changed = read_manifest(folder).difference(wanted, but=MAY_DIFFER)
+    except InputError as error:
+        raise CheckpointError(f"'{folder / MANIFEST}' is damaged ({error}), so it can't be used. {REMEDY}") from error
+    if changed:
         raise CheckpointError(
-            f"'{folder}' was sampled by another version of reflective, which does not say from which weights. {WAY_OUT}"
-        )
-    if found != digest:
-        raise CheckpointError(
-            f"'{folder}' holds trajectories of other weights, problems or settings, or of another layer. {WAY_OUT}"
+            f"'{folder}' holds trajectories of other weights, problems or settings, or of another layer: {changed}. "
+            f"{REMEDY}"
         )

@@ -1,9 +1,10 @@
-"""Trajectories sampled from a model, graded, with the features of their steps: what a head learns from.
+"""Rollouts: trajectories sampled from a model and graded, with the features of their steps: what a head learns from.
 
-The features are caught in the pass that samples, so nothing is read twice. Results are kept in shards that are whole
-or not there: a run that is stopped goes on behind its last shard. A trajectory is a function of the model, the problem
-and its seed, so an interrupted and an uninterrupted run hold the same; what belongs to other weights, another layer or
-other problems is refused.
+A folder of rollouts is a run folder as evaluation writes it: a manifest, a record per problem, a shard beside each
+(`reflective.shards`); `reflective report` shows it. Features are caught in the pass that samples; further layers are
+read afterwards from the recorded tokens. A trajectory is a function of the model, the problem and its seed, and a
+record is written as soon as its problem is done: a run that is stopped goes on behind its last record, and holds in the
+end what an uninterrupted one holds.
 
 Letters: N steps of all trajectories, n steps of one, H hidden size.
 """
@@ -11,30 +12,33 @@ Letters: N steps of all trajectories, n steps of one, H hidden size.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from reflective.engines.base import Finished, Request, Sampling
+from reflective.engines.driver import Client, Driver
 from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
-from reflective.files import disk_errors, whole_file
-from reflective.judge.logprobs import step_logprobs
-from reflective.judge.loss import OUTCOMES, RIGHT, UNGRADABLE
+from reflective.grading import Grade, record_of
+from reflective.judge.loss import OUTCOMES
+from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
+from reflective.records.manifest import RECORDS
+from reflective.search import Majority
+from reflective.shards import Place, Shard, Steps, load_features
+from reflective.train.features import read_features
 from reflective.train.progress import Note, Stop, clock
-from reflective.train.rollout_settings import check_settings
-from reflective.types import Problem, Trajectory
-from reflective.verify import extract_answer, grade
+from reflective.train.rollout_settings import claim_rollouts
+from reflective.types import Problem, Solution, Timing, Trajectory, Usage
+from reflective.verify import extract_answer
+from reflective.verify import grade as grade_answer
 
-SHARD_PROBLEMS = 32
+STRATEGY = Majority()  # what the records' own answers come from: there is no head yet
+TELL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,9 @@ class Rollouts:
     starts: list[int]  # one more than there are trajectories
     problems: list[int]  # the problem's number
     outcomes: list[int]  # 1 right, 0 wrong, -1 ungradable
-    tokens: list[int]
-    mean_logprobs: list[float]
-    answers: list[str | None]
-    closed: list[bool]  # the thinking was closed by the model
-    families: list[str]
+    mean_logprobs: list[float | None]
+    closed: list[bool]
+    answers: list[int | None]  # the number of the answer among the problem's distinct answers (`reflective.selection`)
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -65,14 +67,34 @@ class Rollouts:
             found.setdefault(problem, []).append(i)
         return list(found.values())
 
+    @classmethod
+    def of(cls, records: Sequence[Record], steps: Mapping[str, Steps]) -> Rollouts:
+        """Records and, by their keys, the steps of their trajectories."""
+        trajectories = [(number, t) for number, record in enumerate(records) for t in record.trajectories]
+        starts = [0]
+        for count in (count for record in records for count in steps[record.key].counts):
+            starts.append(starts[-1] + count)
+        parts = [steps[record.key] for record in records if record.trajectories]
+        return cls(
+            features=torch.cat([part.features for part in parts]) if parts else torch.empty(0, 0),
+            logprob_features=torch.cat([part.logprobs for part in parts]) if parts else torch.empty(0, 2),
+            starts=starts,
+            problems=[number for number, _ in trajectories],
+            outcomes=[OUTCOMES[t.verdict.right if t.verdict else None] for _, t in trajectories],
+            mean_logprobs=[t.mean_logprob for _, t in trajectories],
+            closed=[t.closed for _, t in trajectories],
+            answers=[t.group for _, t in trajectories],
+        )
 
-@dataclass(frozen=True, slots=True)
-class _Graded:
-    trajectory: Trajectory
-    positions: Sequence[int]  # of the n step tokens
-    features: Tensor  # (n, H)
-    outcome: int
-    answer: str | None
+
+def load_records(folder: Path) -> list[Record]:
+    """The records of a run folder, in the order of their problems."""
+    return sorted(read_records(folder / RECORDS), key=lambda record: record.extra["number"])
+
+
+def load_rollouts(folder: Path, place: Place) -> Rollouts:
+    """What a run folder holds, with the features of one place."""
+    return Rollouts.of(load_records(folder), load_features(folder, place))
 
 
 def sample_rollouts(
@@ -87,185 +109,176 @@ def sample_rollouts(
     note: Note,
     stop: Stop | None = None,
     source: str = "",
+    layers: Sequence[int] = (),
+    grade: Grade = grade_answer,
 ) -> bool:
-    """Sample k trajectories of each problem into shards in `folder`; True when all are there.
+    """Sample k trajectories of each problem into a run folder; True when all are there.
 
-    Where `folder` holds shards of the same settings, only the missing problems are sampled. `stop.requested` ends it
-    early with what is complete. Problems that do not fit the context are left out and told. `source` is that of
-    `check_settings`.
+    The engine must catch features. Where `folder` holds records of the same settings, only the missing problems are
+    sampled. Ctrl-C, or `stop.requested`, ends it early with what is complete. A problem that does not fit the context
+    is recorded without trajectories, and told. `layers` are read beside the one whose features the engine
+    catches. `source` is that of `claim_rollouts`.
     """
-    options: dict[str, Any] = {"sampling": sampling, "max_tokens": max_tokens, "seed": seed, "source": source}
-    check_settings(folder, engine, problems, k, **options)
-    done = _done(folder)
-    waiting = iter([number for number in range(len(problems)) if number not in done])
-    if len(done) < len(problems) and done:
-        note(f"{len(done):,} of {len(problems):,} problems were sampled before; going on")
-    flying: dict[int, tuple[int, int]] = {}  # engine id -> problem number, trajectories of it that are still missing
-    missing: dict[int, int] = {}
-    graded: dict[int, list[_Graded]] = {}
-    complete: list[int] = []
-    began, told, count, right, known = time.monotonic(), time.monotonic(), 0, 0, 0
-    more, number = True, 0
-    while more or flying:
-        while more and len(flying) < 2 * engine.max_rows:
-            number = next(waiting, -1)
-            if number < 0:
-                more = False
-                break
-            ids = _submit(engine, problems[number], number, k, sampling, max_tokens, seed, note)
-            flying.update({id: (number, index) for index, id in enumerate(ids)})
-            missing[number] = len(ids)
-            if not ids:
-                complete.append(number)
-        for event in engine.step():
-            if isinstance(event, Finished):
-                number, _ = flying.pop(event.id)
-                item = _grade(problems[number], event.trajectory, *engine.take_features(event.id))
-                engine.cancel(event.id)
-                graded.setdefault(number, []).append(item)
-                missing[number] -= 1
-                count, right, known = count + 1, right + (item.outcome == RIGHT), known + (item.outcome != UNGRADABLE)
-                if missing[number] == 0:
-                    complete.append(number)
-        stopping = stop is not None and stop.requested
-        if len(complete) >= SHARD_PROBLEMS or (complete and (stopping or not (more or flying))):
-            _save_shard(folder, complete, graded, problems)
-            done.update(complete)
-            complete = []
-        if time.monotonic() - told > 10 or not (more or flying):
-            told = time.monotonic()
-            spent, share = told - began, (len(done) + len(complete)) / max(len(problems), 1)
-            note(
-                f"sampled {count:,} trajectories, {right / max(known, 1):.3f} right, {count / max(spent, 1e-9):.1f}/s, "
-                f"{clock(spent * (1 - share) / max(share, 1e-9))} left"
-            )
-        if stopping:
-            for id in list(flying):
-                engine.cancel(id)
-            engine.step()
-            break
-    return len(done) == len(problems)
+    claim_rollouts(
+        folder, engine, problems, k, sampling=sampling, max_tokens=max_tokens, seed=seed, source=source, layers=layers
+    )
+    problems = with_own_keys(problems)
+    with RecordWriter(folder / RECORDS) as writer, Driver.of(engine).client() as client:
+        sampler = _Sampler(engine, client, problems, k, sampling, max_tokens, seed, note)
+        waiting = [number for number, problem in enumerate(problems) if key_of(problem) not in writer.done]
+        if waiting and writer.done:
+            note(f"{len(writer.done):,} of {len(problems):,} problems were sampled before; going on")
+        meter = _Meter(len(problems), len(waiting), note)
+        waiting.reverse()
+        try:
+            while (waiting or client.in_flight) and not (stop is not None and stop.requested):
+                while waiting and client.in_flight < 2 * engine.max_rows:
+                    if not sampler.submit(waiting[-1]):  # too long for the context
+                        sampler.keep(waiting[-1], folder, writer, grade)
+                    waiting.pop()
+                for number in sampler.finished():
+                    meter.add(sampler.keep(number, folder, writer, grade))
+        except KeyboardInterrupt:
+            pass
+        meter.tell()
+        complete = len(writer.done) == len(problems)
+    if complete and layers:
+        places = [Place(layer) for layer in layers]
+        read_features(engine.model, engine.judge.format, load_records(folder), places, folder, note)
+    return complete
 
 
-def _submit(
-    engine: TorchEngine,
-    problem: Problem,
-    number: int,
-    k: int,
-    sampling: Sampling,
-    max_tokens: int,
-    seed: int,
-    note: Note,
-) -> list[int]:
-    prompt = engine.encode_prompt(problem.text)
-    ids: list[int] = []
-    try:
-        for index in range(k):
-            request = Request(prompt, sampling, _seed(seed, number, index), max_tokens, until="eos", index=index)
-            ids.append(engine.submit(request))
-    except ContextError as error:
-        note(f"problem {problem.id or number} is left out: {error}")
-    return ids
-
-
-def _seed(seed: int, problem: int, index: int) -> int:
+def trajectory_seed(seed: int, problem: int, index: int) -> int:
     """A seed for each trajectory of each problem, 63 bits."""
     digest = hashlib.blake2b(f"rollout/{seed}/{problem}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-def _grade(problem: Problem, trajectory: Trajectory, positions: Sequence[int], features: Tensor) -> _Graded:
-    """Right, wrong, or ungradable; a trajectory that ran out of tokens has no answer and is wrong."""
+@dataclass(slots=True)
+class _Sample:
+    """A problem under way: its trajectories that have ended, by index, with step positions and features."""
+
+    prompt_ids: tuple[int, ...]
+    began: float
+    ended: dict[int, tuple[Trajectory, list[int], Tensor]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class _Sampler:
+    """Turns problems into requests, and what comes back into records with their shards."""
+
+    def __init__(
+        self,
+        engine: TorchEngine,
+        client: Client,
+        problems: Sequence[Problem],
+        k: int,
+        sampling: Sampling,
+        max_tokens: int,
+        seed: int,
+        note: Note,
+    ) -> None:
+        self._engine, self._client, self._problems, self._note = engine, client, problems, note
+        self._k, self._sampling, self._max_tokens, self._seed = k, sampling, max_tokens, seed
+        self._place = Place(engine.judge.config.layer)
+        self._samples: dict[int, _Sample] = {}  # by the problem's number
+        self._numbers: dict[int, int] = {}  # the client's id -> the problem's number
+
+    def submit(self, number: int) -> bool:
+        """Ask for the trajectories of a problem; False where the context has no room for them."""
+        problem = self._problems[number]
+        prompt = self._engine.encode_prompt(problem.text)
+        sample = self._samples[number] = _Sample(prompt, time.monotonic())
+        try:
+            for index in range(self._k):
+                seed = trajectory_seed(self._seed, number, index)
+                request = Request(prompt, self._sampling, seed, self._max_tokens, until="eos", index=index)
+                self._numbers[self._client.submit(request)] = number
+        except ContextError as error:
+            self._note(f"problem {problem.id or number} is left out: {error}")
+            sample.notes = (str(error),)
+            return False
+        return True
+
+    def finished(self) -> list[int]:
+        """Wait for something to happen; the numbers of the problems that are done now."""
+        done = []
+        for event in self._client.events():
+            if isinstance(event, Finished):
+                number = self._numbers.pop(event.id)
+                sample = self._samples[number]
+                sample.ended[event.trajectory.index] = (event.trajectory, *self._client.take_features(event.id))
+                self._client.cancel(event.id)
+                if len(sample.ended) == self._k:
+                    done.append(number)
+        return done
+
+    def keep(self, number: int, folder: Path, writer: RecordWriter, grade: Grade) -> Record:
+        """Grade a problem that is done; write its shard, then its record."""
+        sample, problem = self._samples.pop(number), self._problems[number]
+        ended = [sample.ended[index] for index in sorted(sample.ended)]
+        trajectories = tuple(_with_answer(trajectory, problem) for trajectory, _, _ in ended)
+        record = record_of(
+            self._solution(sample, problem, trajectories), number, grade=grade, prompt_ids=sample.prompt_ids
+        )
+        positions = [places for _, places, _ in ended]
+        features = {self._place: torch.cat([states for _, _, states in ended])} if ended else {}
+        Shard.of(record.key, trajectories, positions, features).write(folder, number)
+        marked = tuple(
+            replace(t, step_positions=tuple(places)) for t, places in zip(record.trajectories, positions, strict=True)
+        )
+        writer.write(replace(record, trajectories=marked))
+        return record
+
+    def _solution(self, sample: _Sample, problem: Problem, trajectories: tuple[Trajectory, ...]) -> Solution:
+        choice = STRATEGY.choose(trajectories, problem)
+        text = next((t.answer_text for t in trajectories if t.index == choice.index), "")
+        return Solution(
+            problem=problem,
+            answer=choice.answer,
+            answer_text=text,
+            confidence=None if text else 0.0,
+            effort=self._k,
+            strategy=STRATEGY.name,
+            selected=choice.index,
+            trajectories=trajectories,
+            usage=Usage(len(sample.prompt_ids) if trajectories else 0, sum(t.tokens for t in trajectories)),
+            timing=Timing(time.monotonic() - sample.began),
+            model=self._engine.name,
+            seed=self._seed,
+            notes=(*sample.notes, *choice.notes),
+        )
+
+
+def _with_answer(trajectory: Trajectory, problem: Problem) -> Trajectory:
+    """With its final answer; one that ran out of tokens has none, since more tokens might have changed it."""
     answer = extract_answer(trajectory.answer_text, problem.kind) if trajectory.finish_reason == "eos" else None
-    outcome = OUTCOMES[grade(problem, answer).right]
-    return _Graded(trajectory, positions, features, outcome, answer)
+    return replace(trajectory, answer=answer)
 
 
-def _logprob_rows(item: _Graded) -> list[tuple[float, float]]:
-    return step_logprobs(item.trajectory.token_logprobs or (), item.positions)
+class _Meter:
+    """Counts what is sampled, and tells it now and then."""
 
+    def __init__(self, total: int, waiting: int, note: Note) -> None:
+        self._total, self._waiting, self._note = total, waiting, note
+        self._done = self._count = self._right = self._known = 0
+        self._began = self._told = time.monotonic()
 
-# ---- shards
+    def add(self, record: Record) -> None:
+        verdicts = [t.verdict.right for t in record.trajectories if t.verdict is not None]
+        self._done += 1
+        self._count += len(verdicts)
+        self._right += sum(v is True for v in verdicts)
+        self._known += sum(v is not None for v in verdicts)
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self.tell()
 
-
-def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("shard-*.safetensors"))
-
-
-def _done(folder: Path) -> set[int]:
-    """Problem numbers that are in whole shards."""
-    done: set[int] = set()
-    for path in _shards(folder):
-        with safe_open(str(path), "pt") as file:
-            done.update(json.loads(file.metadata()["done"]))
-    return done
-
-
-def _save_shard(
-    folder: Path, numbers: Sequence[int], graded: dict[int, list[_Graded]], problems: Sequence[Problem]
-) -> None:
-    items = [
-        (number, item)
-        for number in numbers
-        for item in sorted(graded.pop(number, []), key=lambda g: g.trajectory.index)
-    ]
-    features = [item.features.bfloat16() for _, item in items]
-    info: dict[str, list[Any]] = {
-        "steps": [len(item.features) for _, item in items],
-        "problems": [number for number, _ in items],
-        "outcomes": [item.outcome for _, item in items],
-        "tokens": [item.trajectory.tokens for _, item in items],
-        "mean_logprobs": [item.trajectory.mean_logprob or 0.0 for _, item in items],
-        "answers": [item.answer for _, item in items],
-        "closed": [item.trajectory.finish_reason == "eos" for _, item in items],
-        "families": [problems[number].family for number, _ in items],
-    }
-    logprobs = [row for _, item in items for row in _logprob_rows(item)]
-    tensors = {
-        "features": torch.cat(features) if features else torch.empty(0),
-        "logprob_features": torch.tensor(logprobs, dtype=torch.float32).view(-1, 2),
-    }
-    name = f"shard-{hashlib.sha256(repr(sorted(numbers)).encode()).hexdigest()[:12]}.safetensors"
-    metadata = {"info": json.dumps(info, ensure_ascii=False), "done": json.dumps(list(numbers))}
-    with disk_errors(folder / name), whole_file(folder / name) as temporary:
-        save_file(tensors, str(temporary), metadata=metadata)
-
-
-def load_rollouts(folder: Path) -> Rollouts:
-    """All shards of a folder, in the order of the problems' numbers."""
-    parts: list[tuple[int, dict[str, Any], Tensor, Tensor]] = []
-    for path in _shards(folder):
-        with safe_open(str(path), "pt") as file:
-            info = json.loads(file.metadata()["info"])
-            features, logprobs = file.get_tensor("features"), file.get_tensor("logprob_features")
-        parts += _split(info, features, logprobs)
-    parts.sort(key=lambda part: part[0])
-    starts = [0]
-    for _, _, features, _ in parts:
-        starts.append(starts[-1] + len(features))
-
-    def column(name: str) -> list[Any]:
-        return [row[name] for _, row, _, _ in parts]
-
-    return Rollouts(
-        features=torch.cat([part[2] for part in parts]) if parts else torch.empty(0, 0),
-        logprob_features=torch.cat([part[3] for part in parts]) if parts else torch.empty(0, 2),
-        starts=starts,
-        problems=column("problems"),
-        outcomes=column("outcomes"),
-        tokens=column("tokens"),
-        mean_logprobs=column("mean_logprobs"),
-        answers=column("answers"),
-        closed=column("closed"),
-        families=column("families"),
-    )
-
-
-def _split(
-    info: dict[str, list[Any]], features: Tensor, logprobs: Tensor
-) -> Iterator[tuple[int, dict[str, Any], Tensor, Tensor]]:
-    start = 0
-    for i, steps in enumerate(info["steps"]):
-        row = {name: values[i] for name, values in info.items()}
-        yield row["problems"], row, features[start : start + steps], logprobs[start : start + steps]
-        start += steps
+    def tell(self) -> None:
+        """Say how far it has come."""
+        self._told = time.monotonic()
+        spent = self._told - self._began
+        left = spent * (self._waiting - self._done) / max(self._done, 1)
+        self._note(
+            f"sampled {self._count:,} trajectories, {self._right / max(self._known, 1):.3f} right, "
+            f"{self._count / max(spent, 1e-9):.1f}/s, {clock(left)} left"
+        )

@@ -10,8 +10,9 @@ from reflective.errors import InputError
 from reflective.evaluate.paired import Comparison, common, compare
 from reflective.evaluate.summary import Summary, accuracy_by_problem, summarise
 from reflective.evaluate.table import Table
+from reflective.grading import grader_version
 from reflective.records import read_records
-from reflective.records.manifest import RECORDS, Manifest, read_manifest
+from reflective.records.manifest import MANIFEST, RECORDS, Manifest, read_manifest
 
 TESTED = ("chosen", "single", "best_of_n", "majority", "weighted", "oracle")
 """What two runs are compared by: the answers that each gave, and each strategy at the largest k that both have."""
@@ -30,7 +31,11 @@ class Run:
 
 
 def gather(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
-    """Read and summarise runs. Raises `InputError` where a folder is no run or holds no record."""
+    """Read and summarise runs. Raises `InputError` where a folder is no run or holds no record.
+
+    A folder that is no run stands for the runs in it, such as those that `train head` sampled.
+    """
+    folders = [run for folder in folders for run in _runs_in(folder)]
     names = _names(folders)
     runs = []
     for folder, name in zip(folders, names, strict=True):
@@ -46,8 +51,22 @@ def gather(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
             notes.append("only chosen answers were written, so strategies can't be compared; see eval --answers")
         if (table.scores["score"] < 0).any():
             notes.append("some scores are negative, so they can't weigh votes; there is no weighted vote")
+        graders = {g for g in table.graders if g} - {grader_version()}
+        if graders:
+            notes.append(
+                f"verdicts are of graders of version {', '.join(sorted(graders))}, and this release has "
+                f"{grader_version()}; reflective eval regrade gives new ones"
+            )
         runs.append(Run(name, folder, manifest, table, summarise(table, seed=seed), tuple(notes)))
     return runs
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder itself, or where it is no run those one or two levels below it that are."""
+    if (folder / MANIFEST).exists():
+        return [folder]
+    below = sorted({path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{MANIFEST}")})
+    return below or [folder]
 
 
 def paired_tests(a: Run, b: Run, *, seed: int = 0) -> dict[str, Comparison]:
