@@ -99,6 +99,15 @@ class Finished:
 Event = Text | StepScored | Finished
 
 
+def with_id(event: Event, id: int) -> Event:
+    """The event under another id."""
+    if isinstance(event, Text):
+        return Text(id, event.delta)
+    if isinstance(event, StepScored):
+        return StepScored(id, event.index, event.score)
+    return Finished(id, event.trajectory)
+
+
 class Engine(ABC):
     """Writes scored trajectories. Not thread-safe: one thread at a time, which is what a `Driver` sees to.
 

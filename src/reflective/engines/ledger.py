@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.engines.base import Engine, Event, Finished, Request, with_id
 from reflective.errors import InputError
 from reflective.types import Trajectory
 
@@ -206,7 +206,7 @@ class Ledger:
         for event in events:
             found = self._written.get(event.id)
             if found is not None:
-                self._tell(found, _renamed(event, found.id), engine)
+                self._tell(found, with_id(event, found.id), engine)
             elif isinstance(event, Finished) and event.id in self.orphans:
                 self.orphans.discard(event.id)
                 engine.cancel(event.id)
@@ -226,14 +226,6 @@ class Ledger:
         except Exception as error:
             self.fail_one(owner, error, engine)
         owner.news = True
-
-
-def _renamed(event: Event, id: int) -> Event:
-    if isinstance(event, Text):
-        return Text(id, event.delta)
-    if isinstance(event, StepScored):
-        return StepScored(id, event.index, event.score)
-    return Finished(id, event.trajectory)
 
 
 def _unwritten(request: Request) -> Trajectory:

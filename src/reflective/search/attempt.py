@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal, Protocol
 
-from reflective.engines.base import Event, Finished, Request, StepScored
+from reflective.engines.base import Event, Finished, Request, StepScored, with_id
 from reflective.engines.driver import Client
 from reflective.errors import InputError
 from reflective.search.base import Choice, Strategy
@@ -165,7 +165,7 @@ class Attempt:
             if trajectory.finish_reason == "think_end" and not self._interrupted:
                 self._strategy.on_thought(self, trajectory)
         else:
-            self._tell(replace(event, id=index))
+            self._tell(with_id(event, index))
             if isinstance(event, StepScored):
                 self._first_step_s = self._first_step_s or self._elapsed()
                 self._strategy.on_step(self, index, event.index, event.score)
