@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from engines.torch.runs import EOS, STEP_IDS, finished, hf_step_scores, make_engine, prompts, reference, run, text
+from engines.torch.runs import STEP_IDS, THINK, finished, hf_step_scores, make_engine, prompts, reference, run, text
 from reflective import InputError
 from reflective.engines.base import Request, Sampling
+from reflective.judge.format import between_marks
 
 (PROMPT,) = prompts(9)
 TOKENS = 24
@@ -57,15 +58,10 @@ def alike(ours, theirs):
     assert [s.text for s in ours.steps] == [s.text for s in theirs.steps]
 
 
-def closing(engine, at):
-    """Let the thinking end with the token that the engine draws at `at`, so that what it holds is parked."""
-    probe = engine.submit(request(max_tokens=at + 1))
-    token = finished(run(engine))[probe].token_ids[at]
-    engine.cancel(probe)
-    engine._eos_ids = frozenset({EOS})
-    engine.rule = type(engine.rule)(STEP_IDS - {token}, engine.rule.think_id, token)
-    engine._marks = engine.rule.marks
-    return token
+def closing(family, at, **options):
+    """An engine that takes for `</think>` what its parent trajectory's token at `at` is, so that it ends there."""
+    token = finished(write_one(make_engine(family, **options)))[0].token_ids[at]
+    return make_engine(family, rule=between_marks(STEP_IDS - {token}, THINK, token), **options)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -98,8 +94,7 @@ def write_one(engine):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_parked_thinking_is_forked_anywhere_and_one_position_is_read_again(way):
     family, options = WAYS[way]
-    engine = make_engine(family, **options)
-    closing(engine, 12)
+    engine = closing(family, 12, **options)
     parent = engine.submit(Request(PROMPT, seed=1, max_tokens=TOKENS))
     thought = finished(run(engine))[parent]
     assert (thought.finish_reason, thought.tokens) == ("think_end", 13)
@@ -170,18 +165,10 @@ def test_settings_of_a_fork_are_its_own():
     done = finished(run(engine))
     assert (done[greedy].index, done[greedy].seed, done[greedy].tokens) == (8, 3, 10)
     assert len(done[greedy].token_certainties) == len(done[greedy].token_confidences) == 10
-    (again,) = finished(write_again(engine, parent, penalized=True))
-    assert finished_tokens(engine, again) == done[penalized].token_ids
-
-
-def write_again(engine, parent, *, penalized):
-    sampling = Sampling(repetition_penalty=1.8) if penalized else Sampling()
-    engine.fork(parent, 6, Request((), sampling, seed=3, max_tokens=4, until="eos"))
-    return run(engine)
-
-
-def finished_tokens(engine, id):
-    return tuple(engine._finished[id].token_ids)
+    plain = engine.fork(parent, 6, Request((), seed=3, max_tokens=4, until="eos"))
+    engine.fork(parent, 6, Request((), Sampling(repetition_penalty=1.8), seed=3, max_tokens=4, until="eos", index=1))
+    again, alone = finished(run(engine)), done[penalized]
+    assert {t.token_ids for t in again.values()} == {again[plain].token_ids, alone.token_ids}
 
 
 def test_features_of_shared_steps_come_along():
