@@ -17,7 +17,7 @@ import torch
 from common import Check, Result, Setting, alternate, parse, progress, ratio, report, summary, timed
 from trl import GRPOTrainer
 
-from reflective.train.config import make_config
+from reflective.settings import make_settings
 from reflective.train.joint.batch import trimmed
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.run import prepare
@@ -85,7 +85,7 @@ def main() -> None:
 
 def config(setting: Setting, folder: str, group: int) -> JointConfig:
     """Joint training of the shipped model as `recipes/nano/joint.toml` does it."""
-    return make_config(
+    return make_settings(
         JointConfig,
         {
             "model": "nano",

@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "reflective"
 
-_GROUND = {"types", "errors", "files"}
+_GROUND = {"types", "errors", "files", "settings"}
 _ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
 _SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "selection", "search"}
 _EVALUATE = {*_SEARCH, "render", "grading", "shards", "tasks", "models", "evaluate"}
@@ -19,6 +19,7 @@ _API = {*_EVALUATE, "api"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "settings": {"errors"},
     "types": {"errors", "render"},  # render draws what str() and a notebook show, when they are asked to
     "render": {"types"},
     "confidence": set(),
@@ -58,6 +59,7 @@ MAY_IMPORT = {
 WITHOUT_TORCH = (
     "errors.py",
     "files.py",
+    "settings.py",
     "types.py",
     "records",
     "confidence.py",

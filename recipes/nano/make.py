@@ -16,11 +16,12 @@ from pathlib import Path
 
 from reflective.errors import ReflectiveError
 from reflective.models.load import has_head
+from reflective.settings import read_settings
 from reflective.tasks import drills
-from reflective.train.config import SFTConfig, read_config
 from reflective.train.head import HeadConfig, train_head
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.run import train_joint
+from reflective.train.sft.config import SFTConfig
 from reflective.train.sft.run import train_sft
 from reflective.train.sft.samples import task_samples
 from reflective.train.sft.tokenizer import build_tokenizer, save_tokenizer
@@ -46,7 +47,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=PROBLEMS, help="that the last head learns from")
     arguments = parser.parse_args()
     try:
-        config = read_config(
+        config = read_settings(
             SFTConfig,
             arguments.config,
             output=arguments.output,
@@ -62,7 +63,7 @@ def main() -> int:
             return INTERRUPTED
         if not is_made(last := run / "joint" / "rollouts"):
             joint = train_joint(
-                read_config(
+                read_settings(
                     JointConfig,
                     JOINT,
                     model=str(supervised.folder),

@@ -18,8 +18,8 @@ from reflective.judge.heads.paper import SPRMHead
 from reflective.records import Record, RecordWriter
 from reflective.records.manifest import RECORDS
 from reflective.selection import best_closed
+from reflective.settings import make_settings
 from reflective.shards import Steps
-from reflective.train.config import make_config
 from reflective.train.head import fit_exponent, fit_head
 from reflective.train.head_config import HeadConfig
 from reflective.train.progress import Note
@@ -33,7 +33,7 @@ Logits = list[list[list[float]]]
 
 def head_config(model: str, seed: int, *tables: Table) -> HeadConfig:
     """The package's settings of a head, and what the tables say over them."""
-    return make_config(HeadConfig, merged({"model": model, "tasks": ["all"], "seed": seed}, *tables))
+    return make_settings(HeadConfig, merged({"model": model, "tasks": ["all"], "seed": seed}, *tables))
 
 
 def fit(config: HeadConfig, train: Rollouts, validation: Rollouts, sprm: JudgeConfig, note: Note) -> SPRMHead:

@@ -21,8 +21,8 @@ from reflective.errors import TrainingError
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.records.manifest import RECORDS
+from reflective.settings import make_settings
 from reflective.tasks import TASKS
-from reflective.train.config import make_config
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.run import train_joint
 
@@ -60,7 +60,7 @@ def joint_config(lab: Lab, start: Path, output: Path, steps: int, seed: int, var
         "save_dtype": "float32",
     }
     its_own = {"model": str(start), "output": str(output), "steps": steps, "seed": seed}
-    return make_config(JointConfig, merged(ours, trainer, variant, its_own))
+    return make_settings(JointConfig, merged(ours, trainer, variant, its_own))
 
 
 def steps_told(settings: Table, steps: int) -> str:

@@ -49,12 +49,13 @@ from reflective.judge.config import JudgeConfig
 from reflective.models import load_checkpoint
 from reflective.records import Record
 from reflective.records.manifest import RECORDS
+from reflective.settings import make_settings
 from reflective.shards import load_features
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
-from reflective.train.config import SFTConfig, make_config
 from reflective.train.features import read_features
 from reflective.train.rollouts import Rollouts, load_records
+from reflective.train.sft.config import SFTConfig
 from reflective.train.sft.run import train_sft
 
 NAME = "scaling"
@@ -134,7 +135,7 @@ def sft_config(lab: Lab, target: Path, size: str, seed: int) -> SFTConfig:
     }
     recipe = nano_recipe()
     recipe["data"]["families"] = dict.fromkeys(_families(lab), 1)
-    return make_config(SFTConfig, merged(recipe, study.supervised, ours))
+    return make_settings(SFTConfig, merged(recipe, study.supervised, ours))
 
 
 def _families(lab: Lab) -> list[str]:

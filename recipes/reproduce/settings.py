@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.errors import InputError
-from reflective.train.config import at_least, make_config
+from reflective.settings import at_least, make_settings
 
 Table = Mapping[str, Any]
 RECIPE: Final = Path(__file__).resolve().parent.parent / "nano" / "sft.toml"
@@ -173,7 +173,7 @@ def read_settings(path: Path, **overrides: Any) -> Settings:
 
     A file that `extends` another one beside it says only what is different.
     """
-    return make_config(Settings, merged(_table(path), {k: v for k, v in overrides.items() if v is not None}))
+    return make_settings(Settings, merged(_table(path), {k: v for k, v in overrides.items() if v is not None}))
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ model.solve("What is 12 * 17 + 5?", effort="high").answer
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -28,6 +27,7 @@ from reflective.search import (
     solve_many,
     stream,
 )
+from reflective.settings import check_names
 from reflective.types import Problem, ScoredResponse, Solution
 
 if TYPE_CHECKING:
@@ -206,12 +206,7 @@ class Reflective:
 
 def plan(options: Options) -> tuple[int, Strategy, Settings]:
     """Effort, strategy and settings; an unknown option is refused with the nearest known one."""
-    known = Options.__annotations__
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown option {name!r}.{hint} Known: {', '.join(known)}.")
+    check_names(options, Options.__annotations__, "option")
     given: dict[str, Any] = dict(options)
     sampling = Sampling(**{name: given[name] for name in _SAMPLING if name in given})
     return (

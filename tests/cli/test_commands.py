@@ -113,12 +113,15 @@ def test_ctrl_c_while_loading_is_one_line(engine, run, monkeypatch):
         (["solve", "x", "--max-tokens", "0"], "max_tokens is 0"),
         (["solve", "word " * 20_000], "at most 4,096"),
         (["solve"], "required: problem"),
-        (["solve", "x", "--efort", "3"], "unrecognized arguments: --efort 3"),
+        (["solve", "x", "--efort", "3"], "unrecognized arguments: --efort 3; did you mean '--effort'"),
         (["solve", "x", "--answers", "some"], "invalid choice: 'some'"),
         (["score", "/no/such/file.jsonl"], "No such file"),
         (["tasks", "show", "countdwn"], "Did you mean 'countdown'"),
         (["tasks", "sample", "gcd", "-n", "0"], "--count is 0"),
         (["fly"], "invalid choice: 'fly'"),
+        (["solv", "x"], "did you mean 'solve'"),
+        (["tasks", "chek", "gcd"], "did you mean 'check'"),
+        (["eval", "gcd", "--outptu", "x", "--output", "y"], "did you mean '--output'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(engine, run, argv, message):

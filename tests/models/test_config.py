@@ -78,9 +78,9 @@ def test_the_layer_read_counts_hidden_states_from_either_end() -> None:
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
-    with pytest.raises(CheckpointError, match="unknown key 'agregation'; did you mean 'aggregation'"):
+    with pytest.raises(CheckpointError, match="unknown key 'agregation'. Did you mean 'aggregation'"):
         JudgeConfig.from_json(changed(agregation="min"))
-    with pytest.raises(CheckpointError, match=r"unknown key 'zzz'\.$"):
+    with pytest.raises(CheckpointError, match=r"unknown key 'zzz'\. Known: aggregation"):
         JudgeConfig.from_json(changed(zzz=1))
 
 

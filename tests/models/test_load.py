@@ -186,7 +186,7 @@ def test_malformed_head_config(folder: Path) -> None:
 
 def test_unknown_key_in_the_head_config(folder: Path) -> None:
     set_config(folder, layers=-2)
-    assert "did you mean 'layer'" in refusal(folder)
+    assert "Did you mean 'layer'" in refusal(folder)
 
 
 def test_a_head_of_another_width(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -52,7 +53,28 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*names, **{"allow_abbrev": False, "formatter_class": formatter, **options})
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {one_line(message)}. See: {self.prog} --help\n")
+        self.exit(USAGE, f"{self.prog}: {one_line(message)}{self._hint(message)}. See: {self.prog} --help\n")
+
+    def _hint(self, message: str) -> str:
+        """The nearest option or choice, where one that is not known was given."""
+        from reflective.settings import did_you_mean
+
+        invalid = r"invalid choice: '(.*?)' \(choose from (.*)\)"
+        unknown = re.search(r"unrecognized arguments:.*?(--[\w-]+)|" + invalid, message)
+        if unknown is None:
+            return ""
+        option, choice, choices = unknown.groups()
+        known = self._options() if option else re.findall(r"[^\s',]+", choices)
+        return did_you_mean(option or choice, known).rstrip("?").replace(" Did you mean", "; did you mean")
+
+    def _options(self) -> list[str]:
+        """The names of all options, those of the asked command among them."""
+        found = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    found += parser._options()
+        return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

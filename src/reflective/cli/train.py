@@ -148,11 +148,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sft(args: argparse.Namespace) -> int:
-    from reflective.train.config import SFTConfig, read_config
+    from reflective.settings import read_settings
+    from reflective.train.sft.config import SFTConfig
     from reflective.train.sft.run import train_sft
 
     names = ("output", "max_minutes", "max_tokens", "seed", "device")
-    result = train_sft(read_config(SFTConfig, args.config, **{name: getattr(args, name) for name in names}))
+    result = train_sft(read_settings(SFTConfig, args.config, **{name: getattr(args, name) for name in names}))
     if args.json:
         print_json(asdict(result) | {"folder": str(result.folder)})
     else:
@@ -163,13 +164,13 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _head(args: argparse.Namespace) -> int:
-    from reflective.train.config import make_config
+    from reflective.settings import make_settings
     from reflective.train.head import train_head
     from reflective.train.head_config import HeadConfig
 
     names = {field.name for field in fields(HeadConfig)}
     given = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    result = train_head(make_config(HeadConfig, given))
+    result = train_head(make_settings(HeadConfig, given))
     if args.json:
         print_json(asdict(result) | {"folder": str(result.folder)})
     else:
@@ -178,12 +179,12 @@ def _head(args: argparse.Namespace) -> int:
 
 
 def _joint(args: argparse.Namespace) -> int:
-    from reflective.train.config import read_config
+    from reflective.settings import read_settings
     from reflective.train.joint.config import JointConfig
     from reflective.train.joint.run import train_joint
 
     names = ("model", "output", "steps", "seed", "device")
-    result = train_joint(read_config(JointConfig, args.config, **{name: getattr(args, name) for name in names}))
+    result = train_joint(read_settings(JointConfig, args.config, **{name: getattr(args, name) for name in names}))
     if args.json:
         print_json(asdict(result) | {"folder": str(result.folder)})
     else:
@@ -192,12 +193,12 @@ def _joint(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from reflective.train.config import make_config
+    from reflective.settings import make_settings
     from reflective.train.plan import Work, plan
 
     names = {field.name for field in fields(Work)}
     given = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    found = plan(args.model, make_config(Work, given))
+    found = plan(args.model, make_settings(Work, given))
     if args.json:
         print_json(found)
         return DONE

@@ -14,7 +14,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from reflective.errors import EngineError, InputError
+from reflective.errors import EngineError
+from reflective.settings import check_names
 
 DEFAULT_AGGREGATION: Final = "geometric_mean"
 
@@ -61,8 +62,7 @@ AGGREGATIONS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
 
 def aggregate(logits: Iterable[float], how: str = DEFAULT_AGGREGATION) -> float | None:
     """The score of a trajectory, in 0..1, from the logits of its steps; None where there is no step."""
-    if how not in AGGREGATIONS:
-        raise InputError(f"unknown aggregation {how!r}; known are {', '.join(AGGREGATIONS)}.")
+    check_names([how], AGGREGATIONS, "aggregation")
     steps = [float(s) for s in logits]
     if not steps:
         return None

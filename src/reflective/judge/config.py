@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -15,6 +14,7 @@ from reflective.errors import CheckpointError
 from reflective.judge.aggregate import AGGREGATIONS, DEFAULT_AGGREGATION
 from reflective.judge.calibrate import Calibration
 from reflective.judge.format import Closing, Format, Mark, between_marks, whole_response
+from reflective.settings import check_names
 
 FORMAT_VERSION: Final = 4  # 1 has plain calibrations only, 2 no exponent, 3 single marks at the top; all are read
 SPRM_FOLDER: Final = "sprm"
@@ -116,7 +116,8 @@ class JudgeConfig:
                 f"format version {version} is newer than this reflective reads ({FORMAT_VERSION}). Upgrade reflective."
             )
         values = dict(data)
-        _refuse_unknown(values, {f.name for f in fields(cls)} | (_OLD_KEYS if version < FORMAT_VERSION else set()))
+        known = {f.name for f in fields(cls)} | (_OLD_KEYS if version < FORMAT_VERSION else set())
+        check_names(values, sorted(known), "key", CheckpointError)
         needed = ("hidden_size", "format") if version == FORMAT_VERSION else ("hidden_size", *_OLD_FORMAT)
         missing = [name for name in needed if name not in values]
         if missing:
@@ -174,7 +175,7 @@ def format_from_json(data: Any) -> Format:
         raise CheckpointError(f"the head's format must say reasoning '{BETWEEN}' or '{WHOLE}'; got {data!r:.60}.")
     shared = {"reasoning", "step_token_ids", "line_end_token_ids", "line_start_token_ids", "turn_token_ids"}
     more = {"end_token_ids"} if data["reasoning"] == WHOLE else {"opening", "closing", "closes", "plain_turns"}
-    _refuse_unknown(data, shared | more)
+    check_names(data, sorted(shared | more), "key", CheckpointError)
 
     def ids(name: str) -> tuple[int, ...]:
         return _ids(name, data.get(name, []))
@@ -211,14 +212,6 @@ def _old_format(values: dict[str, Any]) -> Format:
         closes=_closes("think_closes", values.pop("think_closes", "first")),
         turn_ids=_ids("turn_token_ids", values.pop("turn_token_ids", [])),
     )
-
-
-def _refuse_unknown(data: Mapping[str, Any], known: Iterable[str]) -> None:
-    names = sorted(known)
-    for key in data:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            raise CheckpointError(f"unknown key {key!r:.60}" + (f"; did you mean {near[0]!r}?" if near else "."))
 
 
 def _read_mark(name: str, value: Any) -> Mark:

@@ -18,6 +18,7 @@ from reflective.search.many import solve_many
 from reflective.search.settings import Settings, resolve_effort, trajectory_seed
 from reflective.search.single import Single
 from reflective.search.weighted import Weighted
+from reflective.settings import check_names
 
 __all__ = [
     "STRATEGIES",
@@ -55,8 +56,7 @@ def get_strategy(name: str | Strategy, answers: Answers = "selected") -> Strateg
     """The strategy of that name. `answers="all"` lets best_of_n write every answer; the votes do so anyway."""
     if isinstance(name, Strategy):
         return name
-    if name not in STRATEGIES:
-        raise InputError(f"unknown strategy {name!r}; known are: {', '.join(STRATEGIES)}.")
+    check_names([name], STRATEGIES, "strategy")
     if answers not in ("selected", "all"):
         raise InputError(f"answers is {answers!r}; it must be 'selected' or 'all'.")
     return BestOfN(answers) if name == BestOfN.name else STRATEGIES[name]()

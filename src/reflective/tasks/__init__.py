@@ -7,11 +7,11 @@ the first problem is drawn. `get_benchmark(name)` gives one benchmark, from the 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from reflective.errors import InputError
+from reflective.settings import check_names
 from reflective.tasks.base import Segment, Split, Task, Trace
 from reflective.tasks.benchmarks import BENCHMARKS, Benchmark, get_benchmark, load_problems
 from reflective.types import Problem
@@ -70,10 +70,7 @@ TASKS: Mapping[str, Task] = _Tasks()
 
 def get_task(name: str) -> Task:
     """The family of that name."""
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"unknown task {name!r}.{hint} Known: {', '.join(TASKS)}.")
+    check_names([name], TASKS, "task")
     return TASKS[name]
 
 

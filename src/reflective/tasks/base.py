@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from reflective.errors import DependencyError, InputError
+from reflective.settings import check_names
 from reflective.types import Problem
 
 Split = Literal["train", "validation", "test"]
@@ -143,8 +144,7 @@ class Task(ABC):
         return "validation" if place < self.test_share + self.validation_share else "train"
 
     def _check(self, split: str, level: int) -> None:
-        if split not in get_args(Split):
-            raise InputError(f"unknown split {split!r}. Known: {', '.join(get_args(Split))}.")
+        check_names([split], get_args(Split), "split")
         if level not in self.levels:
             raise InputError(f"{self.name} has no level {level!r}. Known: {', '.join(map(str, self.levels))}.")
 

@@ -9,13 +9,13 @@ have the same one in two of them. The ten families of `reflective.tasks` keep th
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from reflective.errors import InputError
+from reflective.settings import did_you_mean
 from reflective.tasks.base import gym_module, stable_hash
 from reflective.tasks.benchmarks.base import SLOT, ask
 from reflective.types import Problem
@@ -100,8 +100,7 @@ def _problem(name: str, item: Mapping[str, Any], id: str, place: Mapping[str, in
 def _check(name: str) -> None:
     family = FAMILIES.get(name)
     if family is None:
-        near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, FAMILIES)
         raise InputError(f"{PREFIX} has no family {name!r} that is known here.{hint} See: reflective tasks list.")
     if family.refused:
         raise InputError(f"{PREFIX}:{name} can't be graded: {family.refused}.")

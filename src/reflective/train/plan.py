@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from reflective.errors import InputError
-from reflective.train.config import at_least
+from reflective.settings import at_least
 
 Way = Literal["ddp", "fsdp2", "zero3"]
 

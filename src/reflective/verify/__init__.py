@@ -12,12 +12,11 @@ evaluation.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from reflective.errors import InputError
+from reflective.settings import check_names
 from reflective.types import Problem, Verdict
 from reflective.verify.choice import grade_choice
 from reflective.verify.code.grader import grade_code
@@ -56,15 +55,13 @@ WITHOUT_GOLD = frozenset({"code", "expression", "gym"})  # kinds whose metadata 
 
 def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Verdict:
     """The verdict on a final answer (None: there is none). Only an unknown kind raises."""
-    grader = GRADERS.get(problem.kind)
-    if grader is None:
-        raise InputError(_unknown_kind(problem.kind))
+    check_names([problem.kind], GRADERS, "kind of problem")
     if problem.kind not in WITHOUT_GOLD and not (problem.answer or "").strip():
         return Verdict("ungradable", "the problem has no gold answer")
     if answer is None or not answer.strip():
         return Verdict("wrong", "no final answer")
     try:
-        return grader(problem, answer, time_limit_s=time_limit_s)
+        return GRADERS[problem.kind](problem, answer, time_limit_s=time_limit_s)
     except Exception as error:  # a grader that fails is a fact about the grader, not about the answer
         return Verdict("ungradable", f"the grader failed: {type(error).__name__}: {str(error)[:100]}")
 
@@ -89,9 +86,3 @@ def self_check(
         if verdict.kind != "right":
             faults.append((problem, verdict))
     return faults
-
-
-def _unknown_kind(kind: str) -> str:
-    nearest = difflib.get_close_matches(kind, GRADERS, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"no grader for problems of kind {kind!r}.{hint} Known kinds: {', '.join(GRADERS)}."

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from reflective.train.config import make_config
+from reflective.settings import make_settings
 from reflective.train.joint.config import JointConfig
 from tiny import tiny_folder
 
@@ -74,4 +74,4 @@ def tiny_joint(folder: Path, family: str = "qwen3", **changes: Any) -> JointConf
     }
     for key, value in changes.items():
         table[key] = {**table.get(key, {}), **value} if isinstance(value, dict) else value
-    return make_config(JointConfig, table)
+    return make_settings(JointConfig, table)

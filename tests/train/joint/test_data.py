@@ -16,7 +16,7 @@ from reflective.judge.config import JudgeConfig
 from reflective.judge.detection import detect_format
 from reflective.judge.format import between_marks
 from reflective.judge.judge import Judge
-from reflective.train.config import read_config
+from reflective.settings import read_settings
 from reflective.train.joint.config import VERIFY, DataConfig, JointConfig, RewardConfig
 from reflective.train.joint.data import data_digest, numbered, read_data, rows
 from reflective.train.joint.rewards import Guarded, VerifiedAnswer, check_rewards
@@ -236,7 +236,7 @@ def test_a_program_is_rewarded_by_its_tests() -> None:
 
 
 def test_the_recipe_is_a_valid_configuration() -> None:
-    config = read_config(JointConfig, ROOT / "recipes/nano/joint.toml", steps=3, output=None)
+    config = read_settings(JointConfig, ROOT / "recipes/nano/joint.toml", steps=3, output=None)
     assert config.steps == 3 and config.model == "nano" and config.batches(1) == (4, 4) and config.batches(2) == (2, 2)
 
 
@@ -244,4 +244,4 @@ def test_a_value_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "joint.toml"
     path.write_text('model = "nano"\noutput = "x"\n[data]\nsource = "gcd"\n[rollouts]\ngroup = "many"\n')
     with pytest.raises(InputError, match=r"rollouts\.group must be int"):
-        read_config(JointConfig, path)
+        read_settings(JointConfig, path)

@@ -19,7 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.loss import UNGRADABLE
-from reflective.train.config import make_config
+from reflective.settings import make_settings
 from reflective.train.joint.batch import NO_STEP
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.scored_model import attach_head
@@ -106,7 +106,7 @@ def stated(model: Any, batch: dict[str, Any], config: JointConfig) -> Tensor:
 
 
 def configured(policy: dict[str, Any], filter: str = "self_supervised") -> JointConfig:
-    return make_config(
+    return make_settings(
         JointConfig,
         {
             "model": "tiny",

@@ -7,7 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from reflective.train.config import SFTConfig, make_config
+from reflective.settings import make_settings
+from reflective.train.sft.config import SFTConfig
 from reflective.train.sft.tokenizer import build_tokenizer, save_tokenizer
 
 ARCHITECTURE = {
@@ -62,4 +63,4 @@ def tiny_config(folder: Path, **changes: Any) -> SFTConfig:
         "device": "cpu",
         "save_dtype": "float32",
     }
-    return make_config(SFTConfig, table | changes)
+    return make_settings(SFTConfig, table | changes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reflective.train.config import OptimizerConfig
+from reflective.train.sft.config import OptimizerConfig
 from reflective.train.sft.optimizers import Muon, make_optimizers, orthogonalised, rate, split_parameters
 from train.sft.fakes import ARCHITECTURE
 

@@ -19,11 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reflective.errors import CheckpointError, InputError, TrainingError
 from reflective.files import folder_lock
-from reflective.train.config import SFTConfig, make_config, read_config
+from reflective.settings import make_settings, read_settings
 from reflective.train.progress import StepReport, stop_on_signals
 from reflective.train.sft import checkpoints
 from reflective.train.sft.batches import micro_batches
 from reflective.train.sft.checkpoints import newest_checkpoint
+from reflective.train.sft.config import SFTConfig
 from reflective.train.sft.learner import Learner
 from reflective.train.sft.peers import Peers
 from reflective.train.sft.run import SFTResult, _Run, train_sft
@@ -311,6 +312,6 @@ def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, changes: dict
 
 
 def test_the_recipe_of_nano_is_a_valid_configuration() -> None:
-    config = read_config(SFTConfig, TESTS.parent / "recipes/nano/sft.toml", max_minutes=None, output="elsewhere")
+    config = read_settings(SFTConfig, TESTS.parent / "recipes/nano/sft.toml", max_minutes=None, output="elsewhere")
     assert config.output == "elsewhere" and config.architecture is not None
-    assert make_config(SFTConfig, asdict(config)) == config
+    assert make_settings(SFTConfig, asdict(config)) == config

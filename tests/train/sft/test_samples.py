@@ -10,9 +10,9 @@ import pytest
 
 from reflective.errors import InputError
 from reflective.tasks import Segment
-from reflective.train.config import DataConfig
 from reflective.train.problems import read_problems
 from reflective.train.sft.batches import StepPlan, micro_batches
+from reflective.train.sft.config import DataConfig
 from reflective.train.sft.models import load_tokenizer
 from reflective.train.sft.samples import Encoder, Sample, file_samples, learnt_tokens
 from reflective.train.sft.token_cache import TokenCache, token_cache

@@ -7,7 +7,6 @@ they do. A continuation is a request whose prompt holds what has been written, f
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import threading
@@ -25,6 +24,7 @@ from reflective.engines.vllm.handshake import PROBLEM, TOKENS, scores_are_right,
 from reflective.engines.vllm.plan import make_plan
 from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
 from reflective.models.metadata import Metadata, read_metadata
+from reflective.settings import check_names
 from reflective.types import FinishReason
 
 PLUGIN: Final = "reflective.engines.vllm.plugin"
@@ -182,11 +182,7 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
             f"the engine vllm needs vLLM ({error}). Install it with: pip install 'reflective[vllm]', "
             "or use --engine torch."
         ) from error
-    known = {f.name for f in fields(EngineArgs)}
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise InputError(f"vLLM has no engine argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+    check_names(options, [f.name for f in fields(EngineArgs)], "engine argument of vLLM")
     settings: dict[str, Any] = {
         "model": str(model.folder),
         "dtype": dtype,

@@ -18,14 +18,14 @@ from reflective.errors import InputError
 from reflective.files import disk_errors, whole_file
 from reflective.records import Record, TrajectoryRecord, read_records
 from reflective.records.manifest import RECORDS, read_manifest
+from reflective.settings import check_names
 
 NO_SCORE = -1.0  # below every score, which are in 0..1
 
 
 def export_run(folder: Path, out: Path, format: str) -> int:
     """Write all problems of a run; how many. Raises `InputError` for an unknown format or a file that is there."""
-    if format not in FORMATS:
-        raise InputError(f"unknown format {format!r}. Known: {', '.join(FORMATS)}.")
+    check_names([format], FORMATS, "format")
     read_manifest(folder)
     if out.is_file() or out.is_dir():
         raise InputError(f"'{out}' is there already. Name another --output.")

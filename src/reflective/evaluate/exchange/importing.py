@@ -22,6 +22,7 @@ from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate
 from reflective.records import Record, RecordWriter, TrajectoryRecord
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
 from reflective.selection import best_closed
+from reflective.settings import check_names
 from reflective.tasks.benchmarks.gold import gold_answer
 from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
 from reflective.verify import GRADERS, WITHOUT_GOLD, answer_part, extract_answer
@@ -46,9 +47,7 @@ class Fields:
     def replaced(self, given: dict[str, str]) -> Fields:
         """With some fields named otherwise. Raises `InputError` for one that is none of ours."""
         known = [f.name for f in fields(self)]
-        for name in given:
-            if name not in known:
-                raise InputError(f"unknown field {name!r}. Known: {', '.join(known)}.")
+        check_names(given, known, "field")
         return Fields(**{**{name: getattr(self, name) for name in known}, **given})
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from reflective.errors import InputError
 from reflective.judge.detection import RuleName
-from reflective.train.config import at_least, settings_digest
+from reflective.settings import at_least, settings_digest
 
 PolicyLoss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
-from reflective.train.config import OptimizerConfig
+from reflective.train.sft.config import OptimizerConfig
 
 # Muon: https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # steepest at 0: singular values end between about 0.7 and 1.2

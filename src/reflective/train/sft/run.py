@@ -24,7 +24,6 @@ from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import TrainingError, first_line
 from reflective.files import folder_lock
 from reflective.models.source import resolve_device, resolve_source
-from reflective.train.config import SFTConfig
 from reflective.train.progress import (
     Note,
     Report,
@@ -46,6 +45,7 @@ from reflective.train.sft.checkpoints import (
     publish_model,
     save_checkpoint,
 )
+from reflective.train.sft.config import SFTConfig
 from reflective.train.sft.learner import Learner
 from reflective.train.sft.models import (
     has_native_bfloat16,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 import reflective.tasks
 from reflective.errors import InputError
 from reflective.files import disk_errors, whole_folder
-from reflective.train.config import DataConfig
+from reflective.train.sft.config import DataConfig
 from reflective.train.sft.models import load_tokenizer
 from reflective.train.sft.samples import Encoder, Sample, file_samples, task_samples
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import fields
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from trl import GRPOConfig
 
 from reflective.errors import InputError
+from reflective.settings import check_names
 from reflective.train.joint.config import JointConfig
 
 VLLM_MODES = {"vllm_server": "server", "vllm_colocate": "colocate"}
@@ -82,12 +82,7 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
             f"[trl] {ours[0]} has no effect there: "
             + ("another table sets it." if ours[0] in values else f'rollouts by "{rollouts.engine}" don\'t read it.')
         )
-    known = {f.name for f in fields(GRPOConfig)}
-    for name in {**values, **config.trl}:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"TRL has no setting {name!r}.{hint}")
+    check_names([*values, *config.trl], [f.name for f in fields(GRPOConfig)], "setting of TRL")
     try:
         return GRPOConfig(**{**values, **config.trl})
     except (ValueError, TypeError) as error:

@@ -1,25 +1,14 @@
-"""The settings of a supervised run, frozen and checked; they are read from TOML or given as keyword arguments.
-
-An unknown key is refused with the nearest known one, and a value that can't be meant is refused before anything runs.
-"""
+"""The settings of a supervised run, frozen and checked; from TOML or as keyword arguments (`reflective.settings`)."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import hashlib
-import json
-import tomllib
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from reflective.errors import InputError
-
-Config = TypeVar("Config")
+from reflective.settings import at_least, settings_digest
 
 # Settings of a run that may change between an interruption and the resumption.
 FREE_SETTINGS = (
@@ -125,74 +114,3 @@ class SFTConfig:
     def digest(self, data: str) -> str:
         """Of everything that decides what a step learns; `data` stands for the examples themselves."""
         return settings_digest(self, FREE_SETTINGS, data)
-
-
-def settings_digest(config: Any, free: Sequence[str], data: str) -> str:
-    """Of all settings of a run but those that are `free` to change when it goes on; `data` stands for the examples."""
-    values = {key: value for key, value in asdict(config).items() if key not in free} | {"data": data}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def read_config(kind: type[Config], path: str | Path, **overrides: Any) -> Config:
-    """The configuration in a TOML file; `overrides` replace its top-level keys (None: leave as it is)."""
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the configuration {str(path)!r}: {error}") from error
-    return make_config(kind, table | {key: value for key, value in overrides.items() if value is not None})
-
-
-def make_config(kind: type[Config], table: Mapping[str, Any], where: str = "") -> Config:
-    """A frozen configuration from plain values, tables becoming configurations and lists tuples."""
-    hints = typing.get_type_hints(kind)
-    for key in table:
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown setting {where + key!r}.{hint} Known: {', '.join(hints)}.")
-    values = {key: _value(hints[key], value, where + key) for key, value in table.items()}
-    missing = [
-        f.name
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise InputError(f"the setting {where + missing[0]!r} is missing.")
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that `hint` names, or an error that says what was expected."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
-            return value
-        if not isinstance(value, Mapping):
-            raise InputError(f"{where} must be a table of settings, got {value!r}.")
-        return make_config(hint, value, f"{where}.")
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise InputError(f"{where} must be one of {', '.join(map(repr, arguments))}, got {value!r}.")
-    if origin in (typing.Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        return None if value is None and type(None) in arguments else _value(inner[0], value, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_value(arguments[0], item, where) for item in value)
-    if origin is not None and isinstance(value, origin):
-        if arguments[1:] and arguments[1] is not Any and isinstance(value, Mapping):
-            return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if origin is None and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
-        return value
-    raise InputError(f"{where} must be {getattr(hint, '__name__', hint)}, got {value!r}.")
-
-
-def at_least(config: Any, least: float, *names: str) -> None:
-    """Refuse settings below `least`, or NaN."""
-    for name in names:
-        if not getattr(config, name) >= least:
-            raise InputError(f"{name} must be at least {least}, got {getattr(config, name)}.")
