@@ -72,7 +72,8 @@ def write_judge(folder: Path, judge: Judge) -> None:
     """Write the two files into an existing folder."""
     if judge.head is None:
         raise CheckpointError("the judge has no head, so there is nothing to save. Train one first.")
-    want = {name: tuple(t.shape) for name, t in new_head(judge.config).state_dict().items()}
+    with torch.random.fork_rng(devices=[]):  # saving in the midst of training must not move its random numbers
+        want = {name: tuple(t.shape) for name, t in new_head(judge.config).state_dict().items()}
     got = {name: tuple(t.shape) for name, t in judge.head.state_dict().items()}
     terms = judge.head.logprob_terms
     exponent = terms.exponent if terms is not None else 0.0
