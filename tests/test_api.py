@@ -209,15 +209,18 @@ class TestWithATinyModel:
         with pytest.raises(InputError):
             front.score(**given)
 
-    def test_a_model_without_a_head_is_refused_unless_that_is_meant(self, tiny_checkpoint_folder, tmp_path):
+    def test_a_model_without_a_head_solves_where_no_scores_are_needed(self, tiny_checkpoint_folder, tmp_path):
         import shutil
 
         folder = tmp_path / "plain"
         shutil.copytree(tiny_checkpoint_folder("qwen2"), folder)
         shutil.rmtree(folder / "sprm")
         with pytest.raises(CheckpointError, match="no SPRM head"):
-            Reflective.from_pretrained(str(folder))
-        front = Reflective.from_pretrained(str(folder), require_head=False, dtype="float32")
+            Reflective.from_pretrained(str(folder), require_head=True)
+        front = Reflective.from_pretrained(str(folder), dtype="float32")
+        assert "has no head" in front.engine.remark and "reflective train head" in front.engine.remark
+        with pytest.raises(EngineError, match="'best_of_n' selects by step scores.*train head"):
+            front.solve("hi", strategy="best_of_n")
         solution = front.solve("hi", effort=2, max_tokens=8, answer_tokens=4)
         assert solution.confidence in (None, 0.0) and all(t.score is None for t in solution.trajectories)
         with pytest.raises(CheckpointError, match="no SPRM head"):

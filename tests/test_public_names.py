@@ -34,6 +34,7 @@ PUBLIC = {
 }
 
 SEARCH = {
+    "AUTO",
     "STRATEGIES",
     "Answering",
     "Answers",
@@ -41,6 +42,7 @@ SEARCH = {
     "Choice",
     "Finished",
     "Interrupts",
+    "Logprob",
     "Majority",
     "SearchEvent",
     "Settings",

@@ -16,6 +16,7 @@ from reflective.engines.driver import Driver
 from reflective.errors import CheckpointError, EngineError, InputError
 from reflective.judge.aggregate import aggregate
 from reflective.search import (
+    AUTO,
     Answers,
     Interrupts,
     SearchEvent,
@@ -34,19 +35,21 @@ if TYPE_CHECKING:
     from reflective.search.attempt import Calibrated
 
 DEFAULT_EFFORT = "medium"
-DEFAULT_STRATEGY = "best_of_n"
-WITHOUT_SCORES = ("majority", "single")  # strategies that servers without step scores may serve
 
 Item = TypeVar("Item", str, Problem)
+Asked = str | Problem | Sequence[Mapping[str, str]]
 
 
 class Options(TypedDict, total=False):
     """What may be set about a search, by keyword.
 
-    `effort` is "low" (2 trajectories), "medium" (8), "high" (32) or a number; `strategy` best_of_n, majority, weighted,
-    single or a `Strategy`; `seed` makes everything repeatable. `temperature` (1; 0 is greedy), `top_p`, `top_k`,
-    `min_p` and `repetition_penalty` say how tokens are drawn. `max_tokens` bounds a thinking, `answer_tokens` the
-    answer after it. `answers="all"` writes the answer of every trajectory, not only of the selected one.
+    `effort` is "low" (2 trajectories), "medium" (8), "high" (32) or a number. `strategy` is best_of_n, majority,
+    weighted, logprob, single, a `Strategy`, or "auto": best_of_n where the model has a head, and else majority, or
+    logprob where the trajectories state no final answers. `seed` makes everything repeatable. `temperature` (0 is
+    greedy), `top_p`, `top_k`, `min_p` and `repetition_penalty` say how tokens are drawn; what is not given is as the
+    head was trained with, or else as the model's generation_config says, or else temperature 1 without filters.
+    `max_tokens` bounds the reasoning, `answer_tokens` the answer after it. `answers="all"` writes the answer of every
+    trajectory, not only of the selected one. `system` is a system message.
     """
 
     effort: str | int
@@ -60,10 +63,11 @@ class Options(TypedDict, total=False):
     max_tokens: int | None
     answer_tokens: int
     answers: Answers
+    system: str | None
 
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-_SETTINGS = ("seed", "max_tokens", "answer_tokens")
+_SETTINGS = ("seed", "max_tokens", "answer_tokens", "system")
 
 
 class Reflective:
@@ -83,15 +87,15 @@ class Reflective:
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
-        require_head: bool = True,
+        require_head: bool = False,
         **engine_options: Any,
     ) -> Reflective:
         """Load "nano" (it comes with the package), a folder or a hub id.
 
         `engine` is torch, vllm, or the addresses of vLLM servers with commas between them; the model is then read for
         its tokenizer and its head. `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32, bfloat16 or float16;
-        `threads` bounds the CPU threads. Without `require_head` a plain language model loads, too, and selects by
-        log-probability; and servers that send no scores may serve the strategies majority and single.
+        `threads` bounds the CPU threads. A model without a head, and servers that send no scores, serve the strategies
+        that need none (majority, logprob, single); with `require_head` they are refused.
         `engine_options` are the engine's own, such as `max_rows`, the trajectories written at once.
         """
         check_engine(engine)
@@ -110,19 +114,23 @@ class Reflective:
 
     # ---- solving
 
-    def solve(self, problem: str | Problem, **options: Unpack[Options]) -> Solution:
-        """Solve one problem; see `Options` for what may be set. Ctrl-C returns what is there, marked as interrupted."""
-        k, strategy, settings = self._plan(options)
-        return solve(self.engine, problem, k, strategy=strategy, settings=settings, calibration=self.calibration)
+    def solve(self, problem: Asked, **options: Unpack[Options]) -> Solution:
+        """Solve one problem: a text, a `Problem`, or the messages of a conversation.
+
+        See `Options` for what may be set. Ctrl-C returns what is there, marked as interrupted.
+        """
+        k, strategy, settings = self.plan(**options)
+        asked = _problem(problem)
+        return solve(self.engine, asked, k, strategy=strategy, settings=settings, calibration=self.calibration)
 
     def stream(
-        self, problem: str | Problem, *, interrupts: Interrupts | None = None, **options: Unpack[Options]
+        self, problem: Asked, *, interrupts: Interrupts | None = None, **options: Unpack[Options]
     ) -> Iterator[SearchEvent]:
         """Solve one problem and tell what happens: `Started`, `Text`, `StepScored`, `Finished`, …, `Solved`."""
-        k, strategy, settings = self._plan(options)
+        k, strategy, settings = self.plan(**options)
         return stream(
             self.engine,
-            problem,
+            _problem(problem),
             k,
             strategy=strategy,
             settings=settings,
@@ -132,15 +140,23 @@ class Reflective:
 
     def solve_many(self, problems: Iterable[Item], **options: Unpack[Options]) -> Iterator[tuple[Item, Solution]]:
         """Solve problems, several at a time; each comes with its solution as soon as that is there, in any order."""
-        k, strategy, settings = self._plan(options)
+        k, strategy, settings = self.plan(**options)
         return solve_many(self.engine, problems, k, strategy=strategy, settings=settings, calibration=self.calibration)
 
-    def _plan(self, options: Options) -> tuple[int, Strategy, Settings]:
-        """`plan`, refused where it ranks by scores and the engine's servers send none."""
-        k, strategy, settings = plan(options)
-        remark = self.engine.remark
-        if remark and not self.engine.scored and strategy.name not in WITHOUT_SCORES:
-            raise EngineError(f"the strategy {strategy.name!r} ranks by step scores. {remark}")
+    def plan(self, **options: Unpack[Options]) -> tuple[int, Strategy, Settings]:
+        """What `solve` would do with these options: trajectories, strategy, and settings with the model's defaults.
+
+        Raises `InputError` for options that can't be, `EngineError` where the strategy needs scores and there are none.
+        """
+        scored = self.engine.scored
+        k, strategy, settings = plan(options, scored=scored, sampling=self.engine.judge.config.sampling)
+        lost = self.engine.judge.scores and options.get("strategy", AUTO) == AUTO  # never without a word
+        if not scored and (strategy.needs_scores or lost):
+            name = "best_of_n" if lost else strategy.name
+            raise EngineError(
+                f"the strategy {name!r} selects by step scores, and there are none. {self.engine.remark} "
+                "Without scores: --strategy majority, logprob or single."
+            )
         return k, strategy, settings
 
     # ---- scoring what others wrote
@@ -204,16 +220,28 @@ class Reflective:
         self.close()
 
 
-def plan(options: Options) -> tuple[int, Strategy, Settings]:
-    """Effort, strategy and settings; an unknown option is refused with the nearest known one."""
+def plan(
+    options: Options, *, scored: bool = True, sampling: Mapping[str, float] | None = None
+) -> tuple[int, Strategy, Settings]:
+    """Effort, strategy and settings; an unknown option is refused with the nearest known one.
+
+    `scored` says whether the engine scores steps, and `sampling` how it draws where the options don't say.
+    """
     check_names(options, Options.__annotations__, "option")
     given: dict[str, Any] = dict(options)
-    sampling = Sampling(**{name: given[name] for name in _SAMPLING if name in given})
+    asked = {name: given[name] for name in _SAMPLING if given.get(name) is not None}
+    drawing: dict[str, Any] = {**(sampling or {}), **asked}
     return (
         resolve_effort(given.get("effort", DEFAULT_EFFORT)),
-        get_strategy(given.get("strategy", DEFAULT_STRATEGY), given.get("answers", "selected")),
-        Settings(sampling, **{name: given[name] for name in _SETTINGS if name in given}),
+        get_strategy(given.get("strategy", AUTO), given.get("answers", "selected"), scored=scored),
+        Settings(Sampling(**drawing), **{name: given[name] for name in _SETTINGS if name in given}),
     )
+
+
+def _problem(asked: Asked) -> str | Problem:
+    if isinstance(asked, str | Problem):
+        return asked
+    return Problem.of_messages(_messages(asked))
 
 
 def _set_threads(threads: int) -> None:

@@ -7,7 +7,7 @@ which a solution is shown (`to_json`; `str` and `_repr_html_` are drawn by `refl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ class Problem:
     """A question in plain text and, where it is known, its gold final answer.
 
     `kind` names the grader (see `reflective.verify.GRADERS`); `metadata` carries what that grader needs
-    beyond the gold answer, for instance the numbers of a countdown.
+    beyond the gold answer, for instance the numbers of a countdown. `messages`, each with a role and a content, are
+    what the model is asked where that is more than the text: a system message, earlier turns.
     """
 
     text: str
@@ -32,6 +33,18 @@ class Problem:
     family: str = ""
     kind: str = "math"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Mapping[str, str], ...] = ()
+
+    @classmethod
+    def of_messages(cls, messages: Sequence[Mapping[str, str]]) -> Problem:
+        """A conversation whose last user message is the question."""
+        asked = [message for message in messages if message.get("role") == "user"]
+        return cls(str(asked[-1].get("content", "")) if asked else "", messages=tuple(messages))
+
+    @property
+    def asked(self) -> str:
+        """All that the model is told: the text, or the contents of the messages."""
+        return "\n\n".join(message["content"] for message in self.messages) or self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,14 +87,14 @@ def test_a_budget_of_one_is_one_trajectory_and_its_answer(strategy):
 def test_all_unfinished_gives_no_answer_a_note_and_no_confidence():
     solution = solve(ScriptedEngine([CUT]), "what", 3, settings=Settings(max_tokens=12), calibration=Half())
     assert (solution.answer, solution.answer_text, solution.selected, solution.confidence) == (None, "", None, 0.0)
-    assert solution.notes == ("no trajectory finished its thinking within 12 tokens; allow more with max_tokens",)
+    assert solution.notes == ("no trajectory finished its reasoning within 12 tokens; allow more with max_tokens",)
     assert all(t.finish_reason == "length" for t in solution.trajectories)
 
 
 def test_an_unfinished_thinking_is_never_selected_however_high_its_score():
     solution = solve(ScriptedEngine([CUT, thought(5, -3.0)]), "what", 2, settings=Settings(max_tokens=12))
     assert (solution.answer, solution.selected) == ("5", 1)
-    assert solution.notes == ("1 of 2 trajectories did not finish their thinking within 12 tokens",)
+    assert solution.notes == ("1 of 2 trajectories did not finish their reasoning within 12 tokens",)
 
 
 def test_no_scored_step_falls_back_to_log_probability():

@@ -36,14 +36,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """--seed, --temperature, --top-p, --top-k, --min-p, --max-tokens."""
+    """--seed, --temperature, --top-p, --top-k, --min-p, --max-tokens, --answer-tokens, --system."""
     group = parser.add_argument_group("sampling")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same machine: same output")
-    group.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1)")
-    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="keep the likeliest tokens of mass P")
-    group.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (0: off)")
-    group.add_argument("--min-p", type=float, default=0.0, metavar="P", help="drop tokens below P times the likeliest")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="of a thinking (default: 4096, or the context)")
+    own = "default: as the head was trained with, or as the model's generation_config says, or"
+    group.add_argument("--temperature", type=float, metavar="T", help=f"0 is greedy ({own} 1)")
+    group.add_argument("--top-p", type=float, metavar="P", help="keep the likeliest tokens of mass P (likewise, or 1)")
+    group.add_argument("--top-k", type=int, metavar="K", help="keep the K likeliest tokens; 0 is off (likewise, or 0)")
+    group.add_argument("--min-p", type=float, metavar="P", help="drop tokens below P times the likeliest (likewise)")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="of the reasoning (default: 4096, or the context)")
+    group.add_argument(
+        "--answer-tokens", type=int, default=512, metavar="N", help="of the answer behind the reasoning (default: 512)"
+    )
+    group.add_argument("--system", metavar="TEXT", help="a system message")
 
 
 def solving_options(args: argparse.Namespace) -> Options:
@@ -58,6 +63,8 @@ def solving_options(args: argparse.Namespace) -> Options:
         "top_k": args.top_k,
         "min_p": args.min_p,
         "max_tokens": args.max_tokens,
+        "answer_tokens": args.answer_tokens,
+        "system": args.system,
     }
 
 
@@ -74,7 +81,7 @@ def _collector_resting() -> Iterator[None]:
         gc.enable()
 
 
-def load_model(args: argparse.Namespace, *, require_head: bool = True, **engine_options: Any) -> Any:
+def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine_options: Any) -> Any:
     """The `Reflective` that the arguments ask for; a remark of its engine goes to stderr.
 
     `engine_options` are the engine's own.
@@ -108,6 +115,13 @@ def read_problem(argument: str) -> str:
         return data.decode("utf-8").rstrip("\r\n")  # what echo adds is not part of the problem
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not UTF-8 text (byte {error.start + 1}). Convert it first.") from error
+
+
+def option_names(note: str) -> str:
+    """A note of the library's as the command line says it: options by their names here."""
+    for name in ("max_tokens", "answer_tokens"):
+        note = note.replace(name, f"--{name.replace('_', '-')}")
+    return note
 
 
 def print_json(data: Any, *, indent: int | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("benchmark", metavar="BENCHMARK", help="a benchmark, a family, mixture, or a file of problems")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run folder; an unfinished run goes on")
     parser.add_argument("--effort", default="high", metavar="E", help="low (2), medium (8), high (32) or a number")
-    parser.add_argument("--strategy", default="best_of_n", metavar="S", help="best_of_n, majority, weighted or single")
+    parser.add_argument(
+        "--strategy", default="auto", metavar="S", help="auto, best_of_n, majority, weighted, logprob or single"
+    )
     parser.add_argument(
         "--answers",
         default="all",
@@ -91,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     chosen = dict(plan.benchmark)
     problems = load_problems(chosen.pop("name"), **chosen)
     model = load_model(args, **plan.engine_options)
+    effort, strategy, settings = model.plan(**solving_options(args))  # with the model's own defaults
+    plan = replace(plan, effort=effort, strategy=strategy, settings=settings)
     notes: list[str] = []
     try:
         with _Meter(args.quiet) as meter:

@@ -12,12 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text as Styled
 
+from reflective.cli.common import option_names
 from reflective.render import cost, number, percent, score_block, score_color, shown_answer, state
 from reflective.search.events import Answering, Finished, SearchEvent, Solved, Started, StepScored, Text
 from reflective.types import Solution
 
 REFRESH_S = 0.12
-ROW_WIDTH = 28  # of a row without its blocks
+ROW_WIDTH = 31  # of a row without its blocks
 MIN_BLOCKS = 6
 HEADER_LINES = 4
 
@@ -86,7 +87,7 @@ class LiveRows:
             row.score, row.tokens = event.trajectory.score, event.trajectory.tokens
             row.state, row.ended = state(event.trajectory), True
         if row.state == "waiting":
-            row.state = "thinking"
+            row.state = "writing"
 
     def _draw(self) -> Group:
         width, height = self._console.size
@@ -115,7 +116,7 @@ class LiveRows:
         line.append(" " * (blocks - len(shown) + 1))
         line.append(f"{number(row.running_score):>5}", style="bold" if row.ended else "")
         line.append(f" {row.tokens:>5}" if row.tokens else " " * 6, style="dim")
-        line.append(f" {row.state[:10]:<10}", style="green" if chosen else "dim")
+        line.append(f" {row.state[:13]:<13}", style="green" if chosen else "dim")
         return line
 
 
@@ -133,4 +134,4 @@ def print_answer(solution: Solution) -> None:
     console.print(Styled(f"confidence  {percent(solution.confidence)}"))
     console.print(Styled(f"cost        {cost(solution)}", style="dim"))
     for note in solution.notes:
-        console.print(Styled(f"note        {note}", style="yellow"))
+        console.print(Styled(f"note        {option_names(note)}", style="yellow"))

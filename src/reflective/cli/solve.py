@@ -12,6 +12,7 @@ from reflective.cli.common import (
     add_model_arguments,
     add_sampling_arguments,
     load_model,
+    option_names,
     print_json,
     read_problem,
     say,
@@ -27,7 +28,7 @@ In a terminal it shows a row a trajectory; piped, it prints the answer; --json p
 EXAMPLES = """\
 examples:
   reflective solve "Using the numbers 3, 7, 11, 25, create an expression that equals 58." --effort high
-  reflective solve "What is 12 * 17 + 5?" --strategy majority --effort 16 --json
+  reflective solve "What is 12 * 17 + 5?" --model path/to/model --temperature 0.8 --json
   echo "What is the greatest common divisor of 84 and 126?" | reflective solve -
   reflective solve "What is 12 * 17 + 5?" --engine http://localhost:8000/v1
 """
@@ -41,10 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strategy",
-        default="best_of_n",
+        default="auto",
         metavar="S",
         help="best_of_n (the best score), majority (the most frequent answer), weighted (votes weighted by score), "
-        "single (one sample)",
+        "logprob (the most probable one), single (one sample); default: best_of_n with a head, else majority",
     )
     parser.add_argument(
         "--answers",
@@ -60,15 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Solve, show, print."""
-    from reflective.api import WITHOUT_SCORES, plan
+    from reflective.api import plan
     from reflective.search import Interrupts, Solved
     from reflective.search.settings import check_problem
 
     options = solving_options(args)
     plan(options)  # what can't work is refused before a model is loaded
     problem = check_problem(read_problem(args.problem)).text
-    remote = args.engine.startswith("http")
-    model = load_model(args, require_head=not (remote and args.strategy in WITHOUT_SCORES))
+    model = load_model(args)
     solution: Solution | None = None
     with Interrupts() as interrupts, _rows(args) as show:
         for event in model.stream(problem, interrupts=interrupts, **options):
@@ -109,7 +109,7 @@ def _report(solution: Solution, args: argparse.Namespace) -> None:
         return
     say(f"confidence {percent(solution.confidence)} · {cost(solution)}")
     for note in solution.notes:
-        say(f"note: {note}")
+        say(f"note: {option_names(note)}")
     if solution.interrupted and not solution.answer_text and solution.trajectories and not args.json:
         best = by_score(solution.trajectories)[0]
         say(f"the best thinking so far (trajectory {best.index}, score {number(best.score)}):\n{best.thinking.strip()}")

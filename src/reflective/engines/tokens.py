@@ -17,7 +17,7 @@ from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import EngineError, InputError
 from reflective.judge.aggregate import aggregate, sigmoid
 from reflective.judge.format import closing_span
-from reflective.judge.judge import Judge
+from reflective.judge.judge import Judge, no_head
 from reflective.types import FinishReason, Trajectory
 
 
@@ -36,6 +36,7 @@ class TokenEngine(Engine):
     ) -> None:
         self.name, self.tokenizer, self.judge = name, tokenizer, judge
         self.scored = judge.scores
+        self.remark = "" if judge.scores else no_head(name)
         self.context_length = context_length
         self._logprob_terms = judge.logprob_terms
         self.vocabulary, self._eos_ids = vocabulary, eos_ids

@@ -106,9 +106,28 @@ def init_judge(
     return Judge(config, head.to(model.device))
 
 
-def headless_judge(model_config: Any, tokenizer: Any, *, format: Format | None = None, **detection: Any) -> Judge:
-    """The judge of a model without a head: its format, found from the tokenizer where it is not given."""
+def headless_judge(
+    model_config: Any,
+    tokenizer: Any,
+    *,
+    format: Format | None = None,
+    sampling: Mapping[str, float] | None = None,
+    **detection: Any,
+) -> Judge:
+    """The judge of a model without a head: its format, found from the tokenizer where it is not given.
+
+    `sampling` is how the model wants its tokens drawn.
+    """
     format = format or detect_format(tokenizer, **detection)
     switches = template_switches(tokenizer, reasons=not format.is_whole)
     size = int(model_config.get_text_config().hidden_size)
-    return Judge(JudgeConfig(hidden_size=size, format=format, template_kwargs=switches))
+    config = JudgeConfig(hidden_size=size, format=format, sampling=sampling or {}, template_kwargs=switches)
+    return Judge(config)
+
+
+def no_head(name: str) -> str:
+    """What a user of a model without a head should know, in one line."""
+    return (
+        f"{name!r} has no head, so answers are chosen by agreement or probability, without a confidence. A head that "
+        f"scores the steps is trained with: reflective train head --model {name} --data problems.jsonl"
+    )

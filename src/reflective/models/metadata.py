@@ -15,6 +15,7 @@ from reflective.models.source import quiet, resolve_source
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # of a generation config
 TOKENIZER_FILES: Final = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 
@@ -59,7 +60,8 @@ def read_metadata(
         ends = _eos_ids(folder, model_config, tokenizer)
         judge = read_judge(_head_source(head) if head is not None else folder, model_config, tokenizer)
         if judge is None:
-            judge = headless_judge(model_config, tokenizer, end_ids=ends, **(detection or {}))
+            own = _own_sampling(folder)
+            judge = headless_judge(model_config, tokenizer, sampling=own, end_ids=ends, **(detection or {}))
         elif detection:
             raise CheckpointError(
                 f"the head of '{head or source}' was trained with a format of its own, which can't be changed. Leave "
@@ -115,17 +117,31 @@ def eos_ids_of(sources: Iterable[Any]) -> frozenset[int]:
 
 def _eos_ids(folder: Path, model_config: Any, tokenizer: Any) -> frozenset[int]:
     """Every token that ends an answer: the generation config's, the model's and the tokenizer's."""
+    sources: list[Any] = [model_config, model_config.get_text_config(), tokenizer, _generation_config(folder)]
+    return eos_ids_of(sources)
+
+
+def _own_sampling(folder: Path) -> dict[str, float]:
+    """How the model's makers want its tokens drawn, as far as their generation config says."""
+    config = _generation_config(folder)
+    if config is None or not config.do_sample:
+        return {}
+    found = {name: getattr(config, name, None) for name in SAMPLING}
+    return {name: value for name, value in found.items() if isinstance(value, int | float) and value}
+
+
+def _generation_config(folder: Path) -> Any:
+    """The model's `generation_config.json`; None where it has none."""
     from transformers import GenerationConfig
 
-    sources: list[Any] = [model_config, model_config.get_text_config(), tokenizer]
-    if (folder / "generation_config.json").is_file():
-        try:
-            sources.append(GenerationConfig.from_pretrained(folder, local_files_only=True))
-        except Exception as error:  # the same
-            raise CheckpointError(
-                f"'{folder / 'generation_config.json'}' can't be read: {first_line(error)} Mend or remove it."
-            ) from None
-    return eos_ids_of(sources)
+    if not (folder / "generation_config.json").is_file():
+        return None
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the same
+        raise CheckpointError(
+            f"'{folder / 'generation_config.json'}' can't be read: {first_line(error)} Mend or remove it."
+        ) from None
 
 
 def _head_source(head: str | Path) -> Path:

@@ -188,6 +188,8 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """A JSON object; infinite logits are written as strings, since JSON has no infinity."""
         data = asdict(replace(self, problem=replace(self.problem, metadata=dict(self.problem.metadata))))
+        if not self.problem.messages:
+            del data["problem"]["messages"]
         for t in data["trajectories"]:
             t["step_logits"] = [s if math.isfinite(s) else str(s) for s in t["step_logits"]]
             if t["mean_logprob"] is not None and not math.isfinite(t["mean_logprob"]):
@@ -203,7 +205,8 @@ class Record:
             raise InputError(f"record version {data['version']!r} is unknown; this release reads {RECORD_VERSION}.")
         try:
             known = _known(cls, data)
-            known["problem"] = Problem(**_known(Problem, data["problem"]))
+            problem = _known(Problem, data["problem"])
+            known["problem"] = Problem(**{**problem, "messages": tuple(problem.get("messages", ()))})
             known["usage"] = Usage(**_known(Usage, data["usage"]))
             known["timing"] = Timing(**_known(Timing, data["timing"]))
             known["verdict"] = _verdict(data.get("verdict"))

@@ -13,7 +13,8 @@ from reflective.search.base import Answers, Choice, Steering, Strategy
 from reflective.search.best_of_n import BestOfN
 from reflective.search.drive import solve, stream
 from reflective.search.events import Answering, Finished, SearchEvent, Solved, Started, StepScored, Text
-from reflective.search.majority import Majority
+from reflective.search.logprob import Logprob
+from reflective.search.majority import QUORUM, Majority
 from reflective.search.many import solve_many
 from reflective.search.settings import Settings, resolve_effort, trajectory_seed
 from reflective.search.single import Single
@@ -21,6 +22,7 @@ from reflective.search.weighted import Weighted
 from reflective.settings import check_names
 
 __all__ = [
+    "AUTO",
     "STRATEGIES",
     "Answering",
     "Answers",
@@ -28,6 +30,7 @@ __all__ = [
     "Choice",
     "Finished",
     "Interrupts",
+    "Logprob",
     "Majority",
     "SearchEvent",
     "Settings",
@@ -47,16 +50,23 @@ __all__ = [
     "trajectory_seed",
 ]
 
+AUTO = "auto"  # the best strategy that the model allows
 STRATEGIES: Mapping[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (BestOfN, Majority, Weighted, Single)
+    strategy.name: strategy for strategy in (BestOfN, Majority, Weighted, Logprob, Single)
 }
 
 
-def get_strategy(name: str | Strategy, answers: Answers = "selected") -> Strategy:
-    """The strategy of that name. `answers="all"` lets best_of_n write every answer; the votes do so anyway."""
+def get_strategy(name: str | Strategy, answers: Answers = "selected", *, scored: bool = True) -> Strategy:
+    """The strategy of that name. `answers="all"` lets best_of_n write every answer; the votes do so anyway.
+
+    "auto" is best_of_n where steps are scored; else majority, or the most probable trajectory where too few state a
+    final answer.
+    """
     if isinstance(name, Strategy):
         return name
-    check_names([name], STRATEGIES, "strategy")
+    check_names([name], (AUTO, *STRATEGIES), "strategy")
     if answers not in ("selected", "all"):
         raise InputError(f"answers is {answers!r}; it must be 'selected' or 'all'.")
+    if name == AUTO:
+        return BestOfN(answers) if scored else Majority(quorum=QUORUM)
     return BestOfN(answers) if name == BestOfN.name else STRATEGIES[name]()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal, Protocol
 
-from reflective.engines.base import Event, Finished, Request, StepScored, with_id
+from reflective.engines.base import Engine, Event, Finished, Request, StepScored, with_id
 from reflective.engines.driver import Client
 from reflective.errors import InputError
 from reflective.search.base import Choice, Strategy
@@ -38,6 +38,18 @@ class Calibrated(Protocol):
         answer is taken from; None where that is unknown."""
 
 
+def _encode(engine: Engine, problem: Problem, system: str | None) -> tuple[int, ...]:
+    """The prompt: the problem, or its messages, behind the system message where there is one."""
+    if system is None and not problem.messages:
+        return engine.encode_prompt(problem.text)
+    messages = [dict(message) for message in problem.messages] or [{"role": "user", "content": problem.text}]
+    if system is not None:
+        if messages[0]["role"] == "system":
+            raise InputError("a system message was given twice: among the messages and as `system`. Leave one out.")
+        messages.insert(0, {"role": "system", "content": system})
+    return engine.encode_messages(messages)
+
+
 class Attempt:
     """The state of one problem: `begin` it, and let its client advance until it is `done`.
 
@@ -58,7 +70,7 @@ class Attempt:
         self.k = strategy.budget(k)
         self._client, self._strategy, self._settings, self._calibration = client, strategy, settings, calibration
         self._tell: Callable[[SearchEvent], None] = tell or (lambda event: None)
-        self._prompt_ids = client.engine.encode_prompt(self.problem.text)
+        self._prompt_ids = _encode(client.engine, self.problem, settings.system)
         self._budgets = settings.budgets(client.engine, len(self._prompt_ids))
         self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
         self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked
@@ -119,7 +131,7 @@ class Attempt:
         return Request(
             prompt_ids=self._prompt_ids,
             sampling=self._settings.sampling,
-            seed=trajectory_seed(self._settings.seed, index, self.problem.text),
+            seed=trajectory_seed(self._settings.seed, index, self.problem.asked),
             max_tokens=self._budgets[0 if phase == "think" else 1],
             until="think_end" if phase == "think" else "eos",
             index=index,
@@ -189,7 +201,8 @@ class Attempt:
                 self._client.cancel(event.id)
                 return self._ended[index]
         self._paid[index] = trajectory.tokens - self._shared.get(index, 0)
-        if trajectory.answer_text.strip():
+        # a text that was cut may end within its answer, or before it is revised: it states none
+        if trajectory.answer_text.strip() and trajectory.finish_reason not in ("length", "cancelled"):
             trajectory = replace(trajectory, answer=self._extract(trajectory.answer_text))
         if phase == "think" and trajectory.finish_reason in ("think_end", "length"):
             self._held[index] = event.id
@@ -248,11 +261,12 @@ class Attempt:
         if self._interrupted:
             yield f"stopped by the user after {self._elapsed():.1f} s"
         if cut and cut == len(ended):
-            yield f"no trajectory finished its thinking within {self._budgets[0]:,} tokens; allow more with max_tokens"
+            yield f"no trajectory finished its reasoning within {self._budgets[0]:,} tokens; allow more with max_tokens"
         elif cut:
-            yield f"{cut} of {len(ended)} trajectories did not finish their thinking within {self._budgets[0]:,} tokens"
+            within = f"within {self._budgets[0]:,} tokens"
+            yield f"{cut} of {len(ended)} trajectories did not finish their reasoning {within}"
         elif best is None and not self._interrupted:
-            yield "no trajectory closed its thinking"
+            yield "no trajectory finished its reasoning"
         if best is None or self._interrupted:
             return
         if best.finish_reason == "length":

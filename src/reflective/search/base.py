@@ -63,6 +63,8 @@ class Strategy(ABC):
     """One way to spend a budget; see the module's docstring. Holds no state of a problem."""
 
     name: ClassVar[str]
+    needs_scores: ClassVar[bool] = False
+    """Whether the choice rests on step scores, which a model without a head has not."""
 
     def budget(self, k: int) -> int:
         """How many trajectories are written when k are allowed."""

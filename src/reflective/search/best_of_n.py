@@ -19,6 +19,7 @@ class BestOfN(Strategy):
     """Select by trajectory score; see the module's docstring."""
 
     name: ClassVar[str] = "best_of_n"
+    needs_scores: ClassVar[bool] = True
 
     def __init__(self, answers: Answers = "selected") -> None:
         self.answers = answers

@@ -19,13 +19,15 @@ ANSWER_SHARE = 0.25  # at most this share of a small context is kept free for th
 class Settings:
     """How the trajectories of a problem are drawn.
 
-    `max_tokens` bounds a thinking (None: 4,096, or what the context leaves), `answer_tokens` the answer after it.
+    `max_tokens` bounds the reasoning (None: 4,096, or what the context leaves), `answer_tokens` the answer after it.
+    `system` is a system message that stands before every problem.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     max_tokens: int | None = None
     answer_tokens: int = DEFAULT_ANSWER_TOKENS
+    system: str | None = None
 
     def __post_init__(self) -> None:
         for name, got in (("max_tokens", self.max_tokens), ("answer_tokens", self.answer_tokens)):
@@ -66,10 +68,13 @@ def check_problem(problem: str | Problem) -> Problem:
         problem = Problem(problem)
     if not isinstance(problem, Problem):
         raise InputError(f"a problem is a text or a Problem; got {type(problem).__name__}.")
+    for message in problem.messages:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise InputError('messages must be a list such as [{"role": "user", "content": "What is 2 + 2?"}].')
     if not problem.text.strip():
         raise InputError("the problem is empty. Write a question, for example: What is 12 * 17?")
     try:
-        problem.text.encode()
+        problem.asked.encode()
     except UnicodeEncodeError as error:
         raise InputError("the problem is not valid UTF-8 text. Save or type it as UTF-8.") from error
     return problem

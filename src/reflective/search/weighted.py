@@ -15,4 +15,5 @@ class Weighted(Majority):
     """A trajectory's vote weighs its score; see the module's docstring."""
 
     name: ClassVar[str] = "weighted"
+    needs_scores: ClassVar[bool] = True
     weighted: ClassVar[bool] = True

@@ -86,7 +86,8 @@ class TorchEngine(TokenEngine):
         )
         self.model = model
         self.head = judge.head.eval() if judge.head is not None else None
-        self._backbone, self.remark = choose(model, judge.config.layer, fuse=fuse, compiled=compiled)
+        self._backbone, slow = choose(model, judge.config.layer, fuse=fuse, compiled=compiled)
+        self.remark = " ".join(filter(None, (self.remark, slow)))
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self.vocabulary, self._device)
