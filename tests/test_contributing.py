@@ -7,7 +7,7 @@ import pytest
 
 PAGE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = re.split(r"^### ", PAGE.split("## Recipes", 1)[1], flags=re.MULTILINE)[1:]
-RECIPES = {title: body for title, body in (section.split("\n", 1) for section in SECTIONS)}
+RECIPES = dict(section.split("\n", 1) for section in SECTIONS)
 
 
 def test_a_recipe_is_there_for_a_strategy_and_an_engine():

@@ -103,6 +103,25 @@ def test_a_continuation_goes_on_behind_its_parent_at_the_same_endpoint(folder, s
         engine.close()
 
 
+def test_a_fork_is_sent_as_prompt_and_prefix_from_a_finished_or_a_running_parent(folder, server, expected):
+    engine = connect(folder, server, stream_interval=1)
+    request = requests(engine, 1, tokens=10)[0]
+    parent = engine.submit(request)
+    while len(engine._running[parent].token_ids) < 5:
+        engine.step()
+    running = engine.fork(parent, 4, Request((), GREEDY, max_tokens=20, until=request.until))
+    ends = {}
+    while engine.busy:
+        ends.update({e.id: e.trajectory for e in engine.step() if isinstance(e, Finished)})
+    finished = engine.fork(parent, 10, Request((), GREEDY, max_tokens=14, until=request.until))
+    while engine.busy:
+        ends.update({e.id: e.trajectory for e in engine.step() if isinstance(e, Finished)})
+    same([ends[running], ends[finished]], [expected[0], expected[0]])
+    sent = [body["prompt"] for body in server.requests[-2:]]
+    assert sent == [[*request.prompt_ids, *expected[0].token_ids[:at]] for at in (4, 10)]
+    engine.close()
+
+
 def test_load_is_spread_over_the_endpoints(folder, server):
     with fake_server(folder, pause_s=0.005) as a, fake_server(folder, pause_s=0.005) as b:
         engine = connect(folder, a, b)

@@ -99,6 +99,21 @@ def test_a_continuation_goes_on_from_its_parent_and_finds_its_prefix_in_the_cach
     assert_same([got], write(embedded("nano"), [whole]))
 
 
+def test_a_fork_of_a_running_trajectory_finds_whole_blocks_of_its_prefix_in_the_cache(engine, monkeypatch):
+    prompt, thinking = long_thinking(engine)
+    length = thinking.tokens - 1
+    parent = engine.submit(Request(prompt, GREEDY, max_tokens=length))
+    while len(engine._held(parent).token_ids) < 45:
+        engine.step()
+    cached = cached_tokens(engine, monkeypatch)
+    child = engine.fork(parent, 40, Request((), GREEDY, max_tokens=length - 40))
+    ends = {}
+    while engine.busy:
+        ends.update({e.id: e.trajectory for e in engine.step() if isinstance(e, Finished)})
+    assert max(cached) >= (len(prompt) + 39) // CPU_BLOCK * CPU_BLOCK > len(prompt)
+    assert_same([ends[child]], [ends[parent]])
+
+
 def cached_tokens(engine, monkeypatch):
     """What vLLM says, output by output, of how many positions it found in its cache."""
     found, step = [], engine._engine.step

@@ -103,7 +103,7 @@ class OpenAIEngine(ExternalEngine):
             interval = self._interval or tokens_together(len(self._running), len(self._pool.endpoints))
             return completion_request(
                 model,
-                [*request.prompt_ids, *tokens],
+                [*sequence.prompt_ids, *tokens],
                 request.sampling,
                 seed=draw_seed(request.seed, len(tokens)),
                 max_tokens=sequence.limit - len(tokens),
