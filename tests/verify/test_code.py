@@ -128,11 +128,40 @@ def test_another_output_another_code_and_no_end_are_wrong(program: str) -> None:
         "class Solution:\n    def append(self, a, b):\n        return '[1, 2, 3]'",
         "class Solution:\n    def append(self, a, b):\n        return {1, 2, 3}",
         "class Solution:\n    def add(self, a, b):\n        return a + [b]",
-        "def append(a, b):\n    return a + [b]",
+        "class Solution:\n    pass\ndef append(a, b):\n    return a + [b]",
     ],
 )
 def test_another_value_is_wrong(program: str) -> None:
     assert verdict(APPEND, program) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (
+            "class Solution:\n    def append(self, a: List[int], b: Optional[int]) -> List[int]:\n        return a + [b]",
+            "right",
+        ),
+        ("class Solution:\n    def append(self, a, b):\n        return list(chain(a, accumulate([b])))", "right"),
+        (
+            "from __future__ import annotations\nclass Solution:\n    def append(self, a: List[int], b):\n        return a + [b]",
+            "right",
+        ),
+        (
+            "def append(a: List[int], b):\n    return a + [b]",
+            "right",
+        ),  # the harness looks for a class only where one is
+        (
+            "class Solution:\n    seen = 0\n    def append(self, a, b):\n        self.seen += 1\n        return a + [b] * self.seen",
+            "wrong",
+        ),
+        ("class Solution:\n    def append(self, a: Vector, b):\n        return a + [b]", "wrong"),
+    ],
+)
+def test_solutions_stand_behind_the_imports_of_livecodebench(program: str, expected: str) -> None:
+    assert verdict(APPEND, program) == expected
+    stdin = "rows = defaultdict(int)\nrows[0] += sum(map(int, stdin.readline().split()))\nprint(rows[0])"
+    assert verdict(ADD, stdin) == "right" and verdict(ADD, stdin.replace("stdin", "stdout")) == "wrong"
 
 
 @pytest.mark.parametrize(

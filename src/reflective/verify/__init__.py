@@ -4,17 +4,15 @@
     answer = extract_answer(part, problem.kind)
     verdict = grade(problem, answer)          # right, wrong or ungradable, with the reason
 
-A problem's kind names its grader. A grader never evaluates what a model wrote, never raises, and ends within the time
-limit, in any thread; only "code" runs what a model wrote, in the sandbox and for as long as its tests may take. What it
-can't decide it calls ungradable, which is not wrong: such a trajectory is left out of training and counted apart in
-evaluation.
+A problem's kind names its grader (`registry.py` says how one's own is added). A grader never evaluates what a model
+wrote, never raises, and ends within the time limit, in any thread; only "code" runs what a model wrote, in the sandbox
+and for as long as its tests may take. What it can't decide it calls ungradable, which is not wrong: such a trajectory
+is left out of training and counted apart in evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Protocol
+from collections.abc import Iterable
 
 from reflective.settings import check_names
 from reflective.types import Problem, Verdict
@@ -26,42 +24,46 @@ from reflective.verify.extract import answer_part, extract_answer
 from reflective.verify.gym import grade_gym
 from reflective.verify.lists import grade_list
 from reflective.verify.math.grader import grade_math, unreadable
+from reflective.verify.registry import GRADERS, WITHOUT_GOLD, Grader, grader
 
-__all__ = ["GRADERS", "WITHOUT_GOLD", "Grader", "answer_part", "extract_answer", "grade", "self_check"]
+__all__ = [
+    "GRADERS",
+    "GRADER_VERSION",
+    "WITHOUT_GOLD",
+    "Grader",
+    "answer_part",
+    "extract_answer",
+    "grade",
+    "grader",
+    "self_check",
+]
 
+GRADER_VERSION = 2  # changes whenever a verdict or an extracted answer may; records keep it beside their verdicts
 DEFAULT_TIME_LIMIT_S = 5.0
 
-
-class Grader(Protocol):
-    """Says whether `answer`, which is not empty, answers `problem`."""
-
-    def __call__(self, problem: Problem, answer: str, *, time_limit_s: float) -> Verdict: ...
-
-
-GRADERS: Mapping[str, Grader] = MappingProxyType(
-    {
-        "math": grade_math,
-        "choice": grade_choice,
-        "code": grade_code,
-        "expression": grade_expression,
-        "exact": grade_exact,
-        "factors": grade_factors,
-        "list": grade_list,
-        "gym": grade_gym,
-    }
-)
-WITHOUT_GOLD = frozenset({"code", "expression", "gym"})  # kinds whose metadata say what is right
+for _kind, _grade, _needs_gold in (
+    ("math", grade_math, True),
+    ("choice", grade_choice, True),
+    ("code", grade_code, False),
+    ("expression", grade_expression, False),
+    ("exact", grade_exact, True),
+    ("factors", grade_factors, True),
+    ("list", grade_list, True),
+    ("gym", grade_gym, False),
+):
+    GRADERS.add_own(_kind, _grade, needs_gold=_needs_gold)
 
 
 def grade(problem: Problem, answer: str | None, *, time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Verdict:
     """The verdict on a final answer (None: there is none). Only an unknown kind raises."""
     check_names([problem.kind], GRADERS, "kind of problem")
+    judge = GRADERS[problem.kind]
     if problem.kind not in WITHOUT_GOLD and not (problem.answer or "").strip():
         return Verdict("ungradable", "the problem has no gold answer")
     if answer is None or not answer.strip():
         return Verdict("wrong", "no final answer")
     try:
-        return GRADERS[problem.kind](problem, answer, time_limit_s=time_limit_s)
+        return judge(problem, answer, time_limit_s=time_limit_s)
     except Exception as error:  # a grader that fails is a fact about the grader, not about the answer
         return Verdict("ungradable", f"the grader failed: {type(error).__name__}: {str(error)[:100]}")
 

@@ -3,9 +3,12 @@
 What the tests are stands in the problem's `metadata`:
 
     mode "stdin"  `tests`: [{"input": text, "output": text}, …]; the program reads the input and prints the output
-    mode "call"   `entry`: ["f"] or ["Solution.f"]; `tests`: the input holds one JSON value a line, the arguments, and
-                  the output one JSON value, what the function returns
+    mode "call"   `entry`: ["f"] or ["Solution.f"] (which may also be a function f); `tests`: the input holds one JSON
+                  value a line, the arguments, and the output one JSON value, what the function returns
     mode "check"  `entry`: names of functions; `check`: a test program that calls them and asserts
+
+The first two are LiveCodeBench's, and do as its harness does: its imports stand before the program (`imports.py`), and
+one `Solution` answers all calls.
 
 `tests_packed` (see `packing.py`) may stand for `tests`. `time_limit_s` bounds a test (mode "check": all of them), in
 seconds of computing; on the clock it may take twice as long and a second. `memory_bytes` bounds each process.
@@ -27,6 +30,7 @@ from typing import Any
 
 from reflective.types import Problem, Verdict
 from reflective.verify.code import program
+from reflective.verify.code.imports import with_imports
 from reflective.verify.code.packing import unpack_tests
 from reflective.verify.code.sandbox import Ended, Limits, Process, Sandbox, SandboxError
 
@@ -78,7 +82,7 @@ def _grade_stdin(sandbox: Sandbox, metadata: Mapping[str, Any], answer: str) -> 
     for number, test in enumerate(tests, 1):
         if left <= 0:
             return Verdict("wrong", f"test {number} of {len(tests)}: {_WHY['time']} of all tests")
-        outcome = sandbox.run(answer, stdin=test["input"].encode(), limits=limits)
+        outcome = sandbox.run(with_imports(answer), stdin=test["input"].encode(), limits=limits)
         left -= outcome.seconds
         where = f"test {number} of {len(tests)}: "
         if outcome.end != "exit":
@@ -95,7 +99,7 @@ def _grade_call(sandbox: Sandbox, metadata: Mapping[str, Any], answer: str) -> V
     """One process answers the calls in turn; what it returns is compared here."""
     tests, entry = _tests(metadata), _entries(metadata)[0]
     limits = _limits(metadata, TIME_LIMIT_S)
-    with _Tested(sandbox, answer, limits) as tested:
+    with _Tested(sandbox, with_imports(answer), limits) as tested:
         for number, test in enumerate(tests, 1):
             where = f"test {number} of {len(tests)}: "
             if tested.seconds > TOTAL_LIMIT_S:

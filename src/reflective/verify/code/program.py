@@ -128,14 +128,15 @@ def _serve(source):
         channel.write({"broken": f"{type(error).__name__}: {error}"[:300]})
         return
     channel.write({"ready": True})
+    holders = {}
     while True:
         request = channel.read()
         try:
-            found = module
-            for part in request["name"].split("."):
-                found = getattr(found, part)
-                if isinstance(found, type) and part != request["name"].split(".")[-1]:
-                    found = found()
+            holder, _, name = request["name"].rpartition(".")
+            if holder not in holders:  # an instance of Solution; a program without it may define the function itself
+                found = getattr(module, holder, module) if holder else module
+                holders[holder] = found() if isinstance(found, type) else found
+            found = getattr(holders[holder], name)
             reply = {"value": encode(found(*decode(request["args"]), **decode(request["kwargs"])))}
         except BaseException as error:
             reply = {"raised": type(error).__name__, "text": str(error)[:300]}
