@@ -98,8 +98,6 @@ def extract_answer(answer_text: str, kind: str = "math") -> str | None:
     if not found:
         if kind in ("math", "choice"):
             answer_text = _DENIED.sub(" ", answer_text)
-        if kind == "math":
-            answer_text = prose.without_emphasis(answer_text)
         found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or boxed
     if kind == "choice":
         found = stated_letters(found) or found
@@ -162,6 +160,8 @@ def _following(text: str, start: int) -> str:
 
 def _stated(text: str, kind: str) -> str:
     """The answer at the beginning of `text`, without the words around it."""
+    if kind == "math":
+        text = prose.without_emphasis(text)
     text = _FILLER.sub("", text.strip().strip("*_ ")).strip()
     if kind == "choice":
         return stated_letters(text) or ""
@@ -197,12 +197,12 @@ def _answers(text: str) -> list[prose.Found]:
 
 def _last_formula(text: str) -> str:
     """Kind "math": a short text without prose as it stands, else the last formula or number."""
+    text = prose.without_emphasis(text[-TAIL_CHARS:])
     line = _single_line(text)
     if line and (not prose.PROSE.search(line) or (len(line.split()) <= 3 and not any(map(str.isdigit, line)))):
         return line
-    tail = text[-TAIL_CHARS:]
-    found = _answers(tail)
-    return prose.with_magnitude(found[-1], tail) if found else ""
+    found = _answers(text)
+    return prose.with_magnitude(found[-1], text) if found else ""
 
 
 def _last_letter(text: str) -> str:

@@ -14,7 +14,7 @@ _DECIMAL = re.compile(r"^([-+]?)\s*(\d*)\.(\d+)$")
 _SCIENTIFIC = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,4})$")
 _MIXED = re.compile(r"^([-+]?)\s*(\d+) (\d+)/(\d+)$")
 _REPEATING = re.compile(r"^([-+]?)\s*(\d*)\.(\d*)\\overline\s*\{(\d+)\}$")
-_BASED = re.compile(r"^([0-9A-F]+)\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\d{1,2}|two|eight|ten|sixteen)\s*\}?\s*\}?$")
+_BASED = re.compile(r"^([0-9A-F]+)\s*_\s*\{?\s*(?:\\text\s*\{\s*(?:base\s*)?)?\}?\s*(\d{1,2}|two|eight|ten|sixteen)\s*\}?\s*\}?$")
 _BASE_NAMES = {"two": "2", "eight": "8", "ten": "10", "sixteen": "16"}
 _ANY_UNIT = frozenset(("unit", "unit^2", "unit^3", None))
 
@@ -70,6 +70,8 @@ def rounds(gold: Atom, answer: Atom) -> bool:
 def units_fit(gold: str | None, answer: str | None) -> bool:
     """Whether two units are one: a missing one and "units" fit all, degrees fit degrees Celsius."""
     if gold in _ANY_UNIT or answer in _ANY_UNIT or gold == answer:
+        return True
+    if {gold, answer} == {"lb", "pound sterling"}:  # "pounds" may be either
         return True
     return "deg" in (gold, answer) and bool(gold and answer and gold.startswith("deg") and answer.startswith("deg"))
 

@@ -88,6 +88,8 @@ class Comparison:
         except Unsupported:
             return self.symbolic(gold, answer)
         difference = self.value(gold_value, answer_value)
+        if difference is not None and ("vmatrix" in gold or "vmatrix" in answer):
+            return self.symbolic(gold, answer)
         if difference is not None and _may_be_one_set(gold_value, answer_value):
             if _SET_ALGEBRA.search(gold) and _SET_ALGEBRA.search(answer):
                 return self.symbolic(gold, answer)
@@ -106,7 +108,9 @@ class Comparison:
             return self.atom(gold, answer)
         if isinstance(gold, Clock) and isinstance(answer, Clock):
             return None if gold.fits(answer) else "another time"
-        return None if _letters(gold) == _letters(answer) else "other words"
+        words, stated = _letters(gold), _letters(answer)
+        said = {words, words.rpartition(" is ")[2]} & {stated, stated.rpartition(" is ")[2]}  # the function is even
+        return None if said and ("not " in words) == ("not " in stated) else "other words"
 
     # several values
 
@@ -306,11 +310,16 @@ def _letters(value: Value) -> str:
 
 def _may_be_one_set(gold: Value, answer: Value) -> bool:
     """Whether the two may write one set differently: as a union, an inequality, a complement."""
-    if any(isinstance(v, Group) and v.brackets == "cup" for v in (gold, answer)):
+    if any(isinstance(v, Group) and v.brackets == "cup" or _bounds_size(v) for v in (gold, answer)):
         return True
     if any(isinstance(v, Words) or (isinstance(v, Relation) and region(v) is not None) for v in (gold, answer)):
         return False
     return type(gold) is not type(answer)
+
+
+def _bounds_size(value: Value) -> bool:
+    """Whether this is an inequality about |x|."""
+    return isinstance(value, Relation) and any(isinstance(s, Atom) and s.text.startswith("|") for s in value.sides)
 
 
 def _with_unit_of(other: Atom, atom: Atom) -> Atom:

@@ -101,6 +101,8 @@ _CONDITION = re.compile(  # x : x < 5
 _POINT = re.compile(r"^([A-Z](?:_\d|')?)\s*(\(.*,.*\))$")
 _OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")  # ]0, 1[
 _RATIO = re.compile(r"^(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)(?: to (\d+(?:\.\d+)?))?$")
+_PARAMETER = re.compile(r"[,;]?\s*(?:\\text\s*\{[^{}]*\}\s*)?\(?\b[a-z]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?$")  # , k \in Z
+_SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
 _TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
 _PHRASES = tuple(
     (re.compile(pattern, re.IGNORECASE), meaning)
@@ -109,6 +111,9 @@ _PHRASES = tuple(
         (r"(?:the )?empty set", r"\emptyset"),
         (r"(?:the )?(?:set of )?(?:all )?(?:real numbers|reals)|all real (?:x|values(?: of x)?)", r"\mathbb{R}"),
         (r"(?:there are )?infinitely many(?: solutions)?|infinite(?: number of)? solutions", "infinitely many"),
+        (r"(?:all |the )?(?:set of )?(?:the )?integers", r"\\mathbb{Z}"),
+        (r"(?:positive )?infinity", r"\\infty"),
+        (r"(?:negative |minus |-)infinity", r"-\\infty"),
         (r"dne|(?:the limit )?does not exist", "does not exist"),
     )
 )
@@ -130,12 +135,14 @@ def read(text: str) -> Value:
 
 def plain(text: str) -> str:
     """`text` in plain LaTeX, with the phrases that stand for a sign in its place."""
-    text = to_latex(text)
-    words = _TEXT.sub(lambda m: m[1], text).strip(" .")
+    text = _PARAMETER.sub("", to_latex(text))
+    words = " ".join(_TEXT.sub(lambda m: m[1], text).split()).strip(" .")
     for pattern, meaning in _PHRASES:
         if pattern.fullmatch(words):
             return meaning
-    if match := _RATIO.match(text):
+    if _SPELLED_LIST.match(text):
+        text = words
+    if match := _RATIO.match(words):
         return ":".join(part for part in match.groups() if part)
     if match := _TEXT_LIST.match(text):
         return ", ".join(rf"\text{{{part.strip()}}}" for part in match[1].split(","))

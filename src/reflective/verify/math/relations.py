@@ -19,6 +19,7 @@ _SEGMENT_NAME = re.compile(r"^\|?(?:m?\s*\\(?:angle|triangle|overline)\s*\{?\s*)
 # dy/dx, \text{area of} ABC
 _OTHER_NAME = re.compile(r"^\\frac\s*\{d\^?\d?[a-z]\}\s*\{d[a-z]\^?\d?\}$|^\\text\s*\{[^{}\d]+\}")
 _INDEX = re.compile(r"_\s*(?:\{\s*\d+\s*\}|\d)$")
+_SIZE = re.compile(r"^\|\s*([A-Za-z])\s*([-+]\s*[\d./]+)?\s*\|$")
 _UPWARDS = {"gt": "lt", "ge": "le"}
 _DOWNWARDS = {"lt": "gt", "le": "ge"}
 
@@ -112,6 +113,11 @@ def region(relation: Relation) -> tuple[Value, Group] | None:
         ops, sides = tuple(_UPWARDS.get(op, _DOWNWARDS.get(op, op)) for op in reversed(ops)), sides[::-1]
     if any(op not in ("lt", "le") for op in ops):
         return None
+    if len(sides) == 2 and isinstance(sides[0], Atom) and (match := _SIZE.match(sides[0].text)):
+        if isinstance(sides[1], Atom):  # |x - 2| < 3
+            centre, radius = f"({match[2] or 0})", f"({sides[1].text})"
+            sides = Atom(f"-{radius}-{centre}"), Atom(match[1]), Atom(f"{radius}-{centre}")
+            ops = ops * 2
     if len(sides) == 2 and is_variable(sides[0]):
         sides, ops = (MINUS_INFINITY, *sides), ("lt", *ops)
     elif len(sides) == 2 and is_variable(sides[1]):

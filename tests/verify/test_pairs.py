@@ -1,0 +1,98 @@
+"""1,700 pairs of answers with their verdicts, and 170 texts with the answers that they state.
+
+The pairs are from the tests of other graders and from real golds, respelled and corrupted; each was judged by eye, by
+the rules of `verify/math/grader.py`. One half was split off, by a hash, before the graders were changed for the other.
+docs/grading.md tells what was measured and names what is left.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from reflective.types import Problem
+from reflective.verify import extract_answer, grade
+
+CASES = Path(__file__).parent / "cases"
+MAX_SHARE = 0.005  # of each kind of error on the half that was split off
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (CASES / name).read_text(encoding="utf-8").splitlines()]
+
+
+def faults(pairs: list[dict[str, str]]) -> list[tuple[str, str, str]]:
+    """(verdict that was expected, gold, answer) of the pairs that are graded otherwise."""
+
+    def kind(pair: dict[str, str]) -> str:
+        return grade(Problem("", pair["gold"]), pair["answer"], time_limit_s=60.0).kind
+
+    with ThreadPoolExecutor(2) as pool:
+        graded = zip(pairs, pool.map(kind, pairs), strict=True)
+        return [(pair["verdict"], pair["gold"], pair["answer"]) for pair, got in graded if got != pair["verdict"]]
+
+
+def test_the_table_is_large_and_half_of_its_first_part_was_held_out() -> None:
+    pairs = rows("pairs.jsonl")
+    held_out = [pair for pair in pairs if pair["split"] == "held-out"]
+    assert len(pairs) >= 1500 and 0.4 < len(held_out) / len(pairs) < 0.6
+    assert len({(pair["gold"], pair["answer"]) for pair in pairs}) == len(pairs)
+    assert all(pair["verdict"] in ("right", "wrong") for pair in pairs)
+
+
+def test_the_half_that_was_looked_at_is_graded_as_people_judge() -> None:
+    assert faults([pair for pair in rows("pairs.jsonl") if pair["split"] == "dev"]) == []
+
+
+def test_the_half_that_was_split_off_has_at_most_five_errors_in_a_thousand_of_each_kind() -> None:
+    held_out = [pair for pair in rows("pairs.jsonl") if pair["split"] == "held-out"]
+    found = faults(held_out)
+    for verdict in ("right", "wrong"):
+        of_these = [fault for fault in found if fault[0] == verdict]
+        assert len(of_these) <= MAX_SHARE * sum(pair["verdict"] == verdict for pair in held_out), of_these
+
+
+@pytest.mark.parametrize("kind", ["math", "choice"])
+def test_answers_are_found_in_the_languages_and_the_markdown_that_models_write(kind: str) -> None:
+    texts = [row for row in rows("extraction.jsonl") if row["kind"] == kind]
+    found = [(row["text"], row["answer"], extract_answer(row["text"], kind)) for row in texts]
+    assert [case for case in found if case[1] != case[2]] == []
+
+
+UNITS = "m cm km kg g ml l L s h min mph km/h m² cm³ ft mi kg. m, °C 元 个 只 米 厘米 人 рублей".split()
+
+
+@pytest.mark.parametrize("number", ["15", "2.5", "1,250", "0.75", "120"])
+def test_a_number_ends_where_its_digits_end_whatever_unit_is_glued_to_it(number: str) -> None:
+    for unit in UNITS:
+        for sentence in ("The result is {} long.", "We find {}", "一共是{}。", "So it weighs {} in all."):
+            stated = extract_answer(sentence.format(number + unit)) or ""
+            assert grade(Problem("", number), stated).kind == "right", (sentence, unit, stated)
+            assert grade(Problem("", number[0]), stated).kind == "wrong" or (number == "2.5" and stated[0] == "2.")
+
+
+@pytest.mark.parametrize(
+    "joined", [" and ", " or ", ", ", " ", "\\quad\\text{or}\\quad ", "、", " 和 ", "; ", "$ and $"]
+)
+def test_boxes_that_are_only_joined_are_one_list(joined: str) -> None:
+    text = f"$\\boxed{{3}}{joined}\\boxed{{5}}$"
+    assert extract_answer(text) == "3, 5" and extract_answer(f"So {text}.") == "3, 5"
+    assert extract_answer(text.replace(joined, " is less than ")) == "5"
+
+
+def test_all_letters_of_a_choice_are_wanted_and_no_others() -> None:
+    for gold in ("A C", "AC", "A, C", "CA", "A and C"):
+        for answer in ("A C", "AC", "C, A", "(A)(C)", "A and C", "**A, C**", "A、C", "both A and C"):
+            assert grade(Problem("", gold, kind="choice"), answer).kind == "right", (gold, answer)
+        for answer in ("A", "C", "ABC", "A B C D", "AD"):
+            assert grade(Problem("", gold, kind="choice"), answer).kind == "wrong", (gold, answer)
+    assert grade(Problem("", "A", kind="choice"), "A B C D").kind == "wrong"
+
+
+def test_a_second_closing_mark_ends_no_answer() -> None:
+    assert extract_answer("The answer is 4.</think>") == "4"
+    assert extract_answer("I said 3.</think>The answer is 4.") == "4"
+    assert extract_answer("\\boxed{3}</think>\\boxed{4}") == "4"
