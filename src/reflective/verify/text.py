@@ -60,7 +60,10 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset"),
         (r"\\(?:degree)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
         (rf"\\frac\s*\{{\s*{_TEXT}\s*\}}\s*\{{\s*{_TEXT}\s*\}}", r"\\text{\1/\2}"),
-        (r"(?:(?<=[\d}/])|(?<=cdot))(\s*)\\(?:mathrm|operatorname)\s*\{\s*([A-DF-HJ-Za-df-hj-z])\s*\}", r"\1\\text{\2}"),
+        (
+            r"(?:(?<=[\d}/])|(?<=cdot))(\s*)\\(?:mathrm|operatorname)\s*\{\s*([A-DF-HJ-Za-df-hj-z])\s*\}",
+            r"\1\\text{\2}",
+        ),
         (r"\\(?:mathrm|mathit|operatorname)\s*\{\s*([A-Za-z])\s*\}", r" \1 "),
         (r"\\operatorname\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "),
         (r"\\(?:mbox|textrm|textbf|textit|textnormal|textsf|mathrm|mathit|hbox)(?![A-Za-z])\s*", r"\\text"),

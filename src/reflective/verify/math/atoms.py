@@ -14,7 +14,9 @@ _DECIMAL = re.compile(r"^([-+]?)\s*(\d*)\.(\d+)$")
 _SCIENTIFIC = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,4})$")
 _MIXED = re.compile(r"^([-+]?)\s*(\d+) (\d+)/(\d+)$")
 _REPEATING = re.compile(r"^([-+]?)\s*(\d*)\.(\d*)\\overline\s*\{(\d+)\}$")
-_BASED = re.compile(r"^([0-9A-F]+)\s*_\s*\{?\s*(?:\\text\s*\{\s*(?:base\s*)?)?\}?\s*(\d{1,2}|two|eight|ten|sixteen)\s*\}?\s*\}?$")
+_BASED = re.compile(
+    r"^\(?([0-9A-F]+|[0-9][0-9a-f]*)\)?\s*_\s*\{?\s*(?:\\text\s*\{\s*(?:base\s*)?)?\}?\s*(\d{1,2}|two|eight|ten|sixteen)\s*\}?\s*\}?$"
+)
 _BASE_NAMES = {"two": "2", "eight": "8", "ten": "10", "sixteen": "16"}
 _ANY_UNIT = frozenset(("unit", "unit^2", "unit^3", None))
 
@@ -82,7 +84,9 @@ def based_number(atom: Atom) -> tuple[str, int] | None:
     if match is None:
         return None
     base = int(_BASE_NAMES.get(match[2], match[2]))
-    return (match[1].lstrip("0") or "0", base) if base > 1 and all(int(c, 16) < base for c in match[1]) else None
+    return (
+        (match[1].upper().lstrip("0") or "0", base) if base > 1 and all(int(c, 16) < base for c in match[1]) else None
+    )
 
 
 def bases_fit(gold: Atom, answer: Atom) -> bool:

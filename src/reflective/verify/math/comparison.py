@@ -91,7 +91,8 @@ class Comparison:
         if difference is not None and ("vmatrix" in gold or "vmatrix" in answer):
             return self.symbolic(gold, answer)
         if difference is not None and _may_be_one_set(gold_value, answer_value):
-            if _SET_ALGEBRA.search(gold) and _SET_ALGEBRA.search(answer):
+            written = [bool(_SET_ALGEBRA.search(text)) for text in (gold, answer)]
+            if all(written) or (any(written) and _is_set(gold_value) and _is_set(answer_value)):
                 return self.symbolic(gold, answer)
         return difference
 
@@ -315,6 +316,10 @@ def _may_be_one_set(gold: Value, answer: Value) -> bool:
     if any(isinstance(v, Words) or (isinstance(v, Relation) and region(v) is not None) for v in (gold, answer)):
         return False
     return type(gold) is not type(answer)
+
+
+def _is_set(value: Value) -> bool:
+    return isinstance(value, Group) and value.brackets in ("{}", "cup")
 
 
 def _bounds_size(value: Value) -> bool:

@@ -48,7 +48,7 @@ def grade_math(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict
     if gold_number is not None and number is not None and not tolerances:
         if gold_number == number:
             return Verdict("right", "equal")
-        if ("." in gold) == ("." in answer):  # else one may be the other rounded
+        if bool(_FRACTION.fullmatch(gold)) == bool(_FRACTION.fullmatch(answer)):  # else one may be the other, rounded
             return Verdict("wrong", "another value")
     if len(answer) > MAX_ANSWER_CHARS:
         return Verdict("wrong", f"longer than {MAX_ANSWER_CHARS} characters")

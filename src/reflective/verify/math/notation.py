@@ -83,7 +83,7 @@ _RELATION_NAMES = {"<=": "le", ">=": "ge", "!=": "ne", "=": "eq", "<": "lt", ">"
 _CUP = re.compile(r"\\cup(?![A-Za-z])")
 _COLON = re.compile(r":|\\colon(?![A-Za-z])")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])|\+/-|\+-(?=\d)")
-_MEMBER = re.compile(r"^(?:[A-Za-z]|\\[A-Za-z]+)\s*\\in(?![A-Za-z])\s*")
+_MEMBER = re.compile(r"^(?:[A-Za-z]|\\[A-Za-z]+|\([A-Za-z](?:\s*,\s*[A-Za-z])+\))\s*\\in(?![A-Za-z])\s*")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
 _SPACED_THOUSANDS = re.compile(r"^([-+]?[1-9]\d{0,2})((?: \d{3})+)(\.\d+)?$")
 _MATRIX = re.compile(r"^\\begin\{(?P<name>[pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\}$")
@@ -101,7 +101,9 @@ _CONDITION = re.compile(  # x : x < 5
 _POINT = re.compile(r"^([A-Z](?:_\d|')?)\s*(\(.*,.*\))$")
 _OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")  # ]0, 1[
 _RATIO = re.compile(r"^(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)(?: to (\d+(?:\.\d+)?))?$")
-_PARAMETER = re.compile(r"[,;]?\s*(?:\\text\s*\{[^{}]*\}\s*)?\(?\b[a-z]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?$")  # , k \in Z
+_PARAMETER = re.compile(
+    r"[,;]?\s*(?:\\text\s*\{[^{}]*\}\s*)?\(?\b[a-z]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?$"
+)  # , k \in Z
 _SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
 _TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
 _PHRASES = tuple(
@@ -234,7 +236,18 @@ def _list(text: str, depth: int) -> Value:
         return items[0]
     if all(_OR.search(separator) for separator in separators) and all(map(_is_inequality, items)):
         return Group("cup", items)  # x < 2 or x > 5
-    return Group("", items)
+    return _between(items) or Group("", items)
+
+
+def _between(items: tuple[Value, ...]) -> Relation | None:
+    """x >= 2 and x < 8 as 2 <= x < 8."""
+    match items:
+        case (Relation((name, one), (first,)), Relation((same, other), (second,))) if name == same:
+            if first in ("gt", "ge") and second in ("lt", "le"):
+                return Relation((one, name, other), ("lt" if first == "gt" else "le", second))
+            if first in ("lt", "le") and second in ("gt", "ge"):
+                return Relation((other, name, one), ("lt" if second == "gt" else "le", first))
+    return None
 
 
 def _is_inequality(value: Value) -> bool:

@@ -74,7 +74,7 @@ _NO_UNIT = frozenset(
     "remainder root since so sqrt subtract than that then times to twice under undefined unless until up when "
     "where while with without".split()
 )
-_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp)(?![A-Za-z])")
+_FUNCTION = re.compile(r"\\(?:cis|sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp)(?![A-Za-z])")
 _POWER = r"(?:\s*\^\s*\{?\s*(?P<power>[23])\s*\}?)?"
 _TEXT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\s*-?[1-4]\s*\}?)?"
 _TEXT_UNIT = re.compile(rf"\s*(?P<words>{_TEXT}(?:\s*(?:/|\\cdot(?![A-Za-z]))?\s*{_TEXT})*)$")
@@ -151,7 +151,8 @@ def canonical_unit(words: str, *, bare: bool = False) -> str | None:
     parts = re.split("[ /]", words)
     if len(parts) > 5 or any(part.lower() in _NO_UNIT or part in FUNCTIONS for part in parts):
         return None
-    if bare and not any(len(part) > 3 or (len(part) > 1 and part in _NAMES) for part in parts):
+    compound = "/" in words and len(parts) > 1 and all(part in _NAMES for part in parts)  # m/s
+    if bare and not compound and not any(len(part) > 3 or (len(part) > 1 and part in _NAMES) for part in parts):
         return None
     return "/".join(_canonical_power(part.strip()) for part in _PER.split(words))
 

@@ -282,13 +282,15 @@ def _root(context: Any, radicand: Any, degree: Any) -> Any:
     return _power(context, radicand, 1 / degree if isinstance(degree, Fraction) else 1 / _mp(degree, context))
 
 
-def _factorial(_: Any, n: Any) -> Fraction:
+def _factorial(context: Any, n: Any) -> Any:
     from math import factorial
 
     if not (isinstance(n, Fraction) and n.denominator == 1 and n >= 0):
         raise Undefined("a factorial of what is not a natural number")
-    if n > 2_000:
+    if n > MAX_MAGNITUDE:
         raise TooLarge("a huge factorial")
+    if n > 2_000:
+        return context.factorial(int(n))
     return Fraction(factorial(int(n)))
 
 
