@@ -200,7 +200,9 @@ class Comparison:
         return self.multiples((gold.sides[0], gold.sides[1]), (answer.sides[0], answer.sides[1]), positive=positive)
 
     def statements(self, gold: Sequence[Value], answer: Sequence[Value]) -> str | None:
-        """Side by side: 1 < 2 is 1 < 2, and not every other truth."""
+        """Side by side: 1 < 2 is 1 < 2, and not every other truth, least of all 2 = 2."""
+        if len(set(answer)) == 1 < len(set(gold)):
+            return "says nothing"
         return self.pairwise(gold, answer) if len(gold) == len(answer) else f"{len(answer)} values, not {len(gold)}"
 
     def multiples(self, gold: tuple[Value, Value], answer: tuple[Value, Value], *, positive: bool) -> str | None:
@@ -311,7 +313,7 @@ def _letters(value: Value) -> str:
 
 def _may_be_one_set(gold: Value, answer: Value) -> bool:
     """Whether the two may write one set differently: as a union, an inequality, a complement."""
-    if any(isinstance(v, Group) and v.brackets == "cup" or _bounds_size(v) for v in (gold, answer)):
+    if any((isinstance(v, Group) and v.brackets == "cup") or _bounds_size(v) for v in (gold, answer)):
         return True
     if any(isinstance(v, Words) or (isinstance(v, Relation) and region(v) is not None) for v in (gold, answer)):
         return False

@@ -329,8 +329,8 @@ def _bracketed(text: str, depth: int) -> Value:
     outer = _outer_brackets(text)
     if outer is not None:
         kind, inside = outer
-        if kind in ("()", "[]") and _MATRIX.match(inside):
-            return _bracketed(inside, depth + 1)
+        if kind in ("()", "[]") and (_MATRIX.match(inside) or _outer_brackets(inside) == ("()", inside[1:-1].strip())):
+            return _bracketed(inside, depth + 1)  # ((3, 4)) and a matrix in brackets
         if kind == "{}" and (match := _CONDITION.match(inside)):  # {x : x < 5}
             return _list(match[1].strip(), depth + 1)
         if kind == "{}" and not inside:

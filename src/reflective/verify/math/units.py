@@ -68,7 +68,7 @@ MAGNITUDES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, 
 
 # words that turn "5 ..." into something else than five of something
 _NO_UNIT = frozenset(
-    "about above add added after all almost and approximately around as at because before below but by different "
+    "about above add added after all almost and approximately around as at because before below but by "
     "divided each else equals even except fewer for from greater half if increase inf infinity is it least less "
     "minus mod modulo more most multiplied negative no none not odd of off or out over percentage pi plus point "
     "remainder root since so sqrt subtract than that then times to twice under undefined unless until up when "
@@ -84,6 +84,7 @@ _INVERSE_UNIT = re.compile(  # m s^{-1}
 _WORD_UNIT = re.compile(rf"(?<=[\d}})%\s])\s*(?P<words>[A-Za-z][A-Za-z./ ]*?){_POWER}$")
 _LETTERS = re.compile(r"(?<=[\d}%])\s*(?P<words>(?:\\Omega|[^\W\d_a-zA-Z¢][^\x00-\x7f]*|¢))\s*$")  # 元, рублей
 _REMARK = re.compile(r"(?<=[\d}%])\s*\(\s*(?P<words>[A-Za-z]{2}[A-Za-z ]*)\)$")  # 9 (apples)
+_LEADING = re.compile(r"^\\text\s*\{([A-Za-z ]+)\}\s*(?=[-\d\\])")  # \text{There are } 12
 _DEGREES = re.compile(r"\s*\^\\circ\s*(?:\\text\s*\{\s*)?(?P<scale>[CF]?)\s*\}?$")
 _PER = re.compile(r"\s*/\s*|\s+per\s+|每")
 _INVERSE = re.compile(r"\s*([A-Za-z]+)\s*\^\s*-\s*([1-4])$")
@@ -102,6 +103,8 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
     The unit is None where there is none, and the core is then the whole text.
     """
+    if (match := _LEADING.match(text)) and canonical_unit(match[1]) is not None:
+        text = text[match.end() :]
     if match := _BEFORE.match(text):
         sign = match[2] or match[3]
         name = _SIGNS[sign] if sign else _NAMES[match[4]]
