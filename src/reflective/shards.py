@@ -178,5 +178,5 @@ def read_shards(folder: Path, places: Sequence[Place] | None = None) -> Iterator
 
 
 def load_features(folder: Path, place: Place) -> dict[str, Steps]:
-    """The steps of every problem of a run folder at one place, by the keys of their records."""
-    return {shard.key: shard.at(place) for shard in read_shards(folder, [place])}
+    """The steps of every problem of a run folder that has trajectories, at one place, by the keys of their records."""
+    return {shard.key: shard.at(place) for shard in read_shards(folder, [place]) if shard.tokens}

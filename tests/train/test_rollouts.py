@@ -14,14 +14,18 @@ from safetensors import SafetensorError
 from reflective import files, shards
 from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
-from reflective.errors import CheckpointError
+from reflective.errors import CheckpointError, InputError
+from reflective.evaluate.report.browse import problems_to_show
+from reflective.evaluate.report.content import gather
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint
+from reflective.records import read_records
+from reflective.records.manifest import RECORDS
 from reflective.shards import Place
 from reflective.train import rollouts
 from reflective.train.rollout_settings import source_digest
-from reflective.train.rollouts import load_rollouts, sample_rollouts
-from reflective.types import Problem
+from reflective.train.rollouts import load_records, load_rollouts, sample_rollouts
+from reflective.types import Problem, Timing
 from tiny import tiny_checkpoint
 
 PROBLEMS = [Problem(f"What is {i} + 1?", str(i + 1), id=f"p{i}", metadata={"number": i}) for i in range(3)]
@@ -31,10 +35,12 @@ def checkpoint(seed: int = 0) -> Checkpoint:
     return tiny_checkpoint(seed=seed, step_token_ids=range(40, 100))
 
 
-def sample(folder: Path, made: Checkpoint, problems: list[Problem] = PROBLEMS, layer: int = -2, **options: Any) -> bool:
+def sample(
+    folder: Path, made: Checkpoint, problems: list[Problem] = PROBLEMS, layer: int = -2, rows: int = 64, **options: Any
+) -> bool:
     assert made.config is not None
     sprm = replace(made.config, layer=layer)
-    engine = TorchEngine(made.model, made.tokenizer, Judge(sprm), catch_features=True)
+    engine = TorchEngine(made.model, made.tokenizer, Judge(sprm), catch_features=True, max_rows=rows)
     return sample_rollouts(
         engine,
         problems,
@@ -121,3 +127,70 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, monke
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
     assert left == ["manifest.json", "records.jsonl", "shards"] and not (tmp_path / "records.jsonl").read_bytes()
     assert sample(tmp_path, checkpoint())
+
+
+def lines(folder: Path) -> dict[str, Any]:
+    """The records without what the clock says, by key."""
+    return {record.key: replace(record, timing=Timing(0.0)) for record in read_records(folder / RECORDS)}
+
+
+def test_an_interrupted_run_holds_what_an_uninterrupted_one_holds(tmp_path: Path) -> None:
+    made, problems = checkpoint(), [replace(PROBLEMS[0], text=f"What is {i} + 2?", id=f"q{i}") for i in range(6)]
+    assert sample(tmp_path / "whole", made, problems)
+
+    class After:
+        """A user who presses Ctrl-C when something is there."""
+
+        looks = 0
+
+        @property
+        def requested(self) -> bool:
+            self.looks += 1
+            return self.looks > 3
+
+    stop: Any = After()
+    parts = tmp_path / "parts"
+    assert not sample(parts, made, problems, rows=2, stop=stop)
+    assert 0 < len(lines(parts)) < 6
+    (parts / "shards").mkdir(exist_ok=True)
+    (parts / "shards" / "000005.safetensors").write_bytes(b"of a process killed between a shard and its record")
+    with (parts / RECORDS).open("ab") as file:
+        file.write(b'{"version":1,"prob')  # of a process killed in the middle of a line
+    assert sample(parts, made, problems, rows=3)
+    assert lines(parts) == lines(tmp_path / "whole")
+    for number in range(6):
+        name = f"shards/{number:06d}.safetensors"
+        assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_several_layers_are_kept_of_the_same_trajectories(tmp_path: Path) -> None:
+    made = checkpoint()
+    assert sample(tmp_path / "many", made, layers=[-1, -2, -3])
+    assert sample(tmp_path / "other", made, layer=-3)
+    caught, read = load_rollouts(tmp_path / "other", Place(-3)), load_rollouts(tmp_path / "many", Place(-3))
+    assert caught.starts == read.starts and len(read.features) > 0
+    # bfloat16, and another order of additions
+    torch.testing.assert_close(caught.features, read.features, rtol=1e-2, atol=1e-2)
+    assert not torch.equal(read.features, load_rollouts(tmp_path / "many", Place(-1)).features)
+    with pytest.raises(InputError, match="no features at -1/before"):
+        load_rollouts(tmp_path / "other", Place(-1))
+
+
+def test_a_problem_too_long_for_the_context_is_recorded_and_teaches_nothing(tmp_path: Path) -> None:
+    problems = [PROBLEMS[0], replace(PROBLEMS[1], text="word " * 400)]
+    assert sample(tmp_path, checkpoint(), problems)
+    first, second = load_records(tmp_path)
+    assert len(first.trajectories) == 2 and not second.trajectories and "the prompt has" in second.notes[0]
+    assert load_rollouts(tmp_path, Place(-2)).problems == [0, 0]
+
+
+def test_the_samples_can_be_looked_at_with_their_texts(tmp_path: Path) -> None:
+    sample(tmp_path / "train", checkpoint())
+    sample(tmp_path / "validation", checkpoint(), [replace(p, id=f"v{i}") for i, p in enumerate(PROBLEMS)])
+    runs = gather([tmp_path])
+    assert [run.manifest.name for run in runs] == ["train", "validation"]
+    record = load_records(tmp_path / "train")[0]
+    (shown, *_) = problems_to_show(runs[0], 10**6)
+    texts = {t["index"]: t["rest"] for t in shown["trajectories"]}
+    assert texts == {t.index: t.thinking for t in record.trajectories} and all(texts.values())
+    assert record.trajectories[0].token_ids and record.prompt_ids

@@ -62,7 +62,7 @@ def read_features(
 
     Raises `CheckpointError` where the shards that are there are of another format.
     """
-    missing = [record for record in records if not _has(folder, record, places)]
+    missing = [record for record in records if record.trajectories and not _has(folder, record, places)]
     for start in range(0, len(missing), PROBLEMS):
         if start % (20 * PROBLEMS) == 0:
             note(f"  reading hidden states, problem {start + 1:,} of {len(missing):,}")
@@ -75,7 +75,7 @@ def read_features(
 
 def _has(folder: Path, record: Record, places: Sequence[Place]) -> bool:
     path = path_of(folder, record.extra["number"])
-    return path.is_file() and set(places) <= set(read_shard(path).features)
+    return path.is_file() and set(places) <= set(read_shard(path, places).features)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +95,11 @@ def _add(
     old = read_shard(path) if path.is_file() else Shard(record.key, [len(row.tokens) for row in rows], steps)
     if old.features and old.steps != steps:
         raise CheckpointError(f"'{path}' holds the features of steps that end elsewhere. Remove it.")
-    width = {place: torch.cat([r.states[place] for r in read]) for place in places} if read else {}
+    states = {place: torch.cat([r.states[place] for r in read]) for place in places}  # (N, H) each
     logprobs = torch.tensor([value for r in read for value in r.logprobs], dtype=torch.float64)
-    shard = replace(old, steps=steps, features={**old.features, **width}, figures={"logprobs": logprobs, **old.figures})
+    shard = replace(
+        old, steps=steps, features={**old.features, **states}, figures={"logprobs": logprobs, **old.figures}
+    )
     shard.write(folder, number)
 
 

@@ -15,6 +15,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -71,10 +72,8 @@ class Rollouts:
     def of(cls, records: Sequence[Record], steps: Mapping[str, Steps]) -> Rollouts:
         """Records and, by their keys, the steps of their trajectories."""
         trajectories = [(number, t) for number, record in enumerate(records) for t in record.trajectories]
-        starts = [0]
-        for count in (count for record in records for count in steps[record.key].counts):
-            starts.append(starts[-1] + count)
         parts = [steps[record.key] for record in records if record.trajectories]
+        starts = [0, *accumulate(count for part in parts for count in part.counts)]
         return cls(
             features=torch.cat([part.features for part in parts]) if parts else torch.empty(0, 0),
             logprob_features=torch.cat([part.logprobs for part in parts]) if parts else torch.empty(0, 2),
