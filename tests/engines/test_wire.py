@@ -42,8 +42,37 @@ def test_a_name_that_holds_no_id_is_told(name):
 
 
 def test_lines_that_carry_nothing_are_passed_over():
-    for line in ("", ": ping", "event: x", "data: [DONE]", 'data: {"choices": []}'):
+    for line in (
+        "",
+        ": ping",
+        ":",
+        "event: x",
+        "data: [DONE]",
+        'data: {"choices": []}',
+        "data:",
+        "data:  ",
+        "retry: 9",
+    ):
         assert read_line(line, SLOTS) is None
+    assert read_line('data: {"usage": {"prompt_tokens": 3}, "choices": null}', SLOTS) is None
+
+
+@pytest.mark.parametrize("logprobs", [None, {}, {"tokens": [], "token_logprobs": [], "top_logprobs": []}])
+@pytest.mark.parametrize("end", [None, ""])
+@pytest.mark.parametrize("ids", [{}, {"token_ids": None}, {"token_ids": []}])
+def test_an_empty_chunk_is_passed_over(logprobs, end, ids):
+    assert read_line(event(text="", logprobs=logprobs, finish_reason=end, **ids), SLOTS) is None
+
+
+def test_an_empty_finish_reason_does_not_finish():
+    chunk = read_line(event(token_ids=[3], logprobs=logprobs(3), finish_reason=""), SLOTS)
+    assert [d.token for d in chunk.drawn] == [3] and chunk.end is None
+
+
+def test_an_empty_chunk_may_carry_the_end_or_the_prompt():
+    chunk = read_line(event(text="", logprobs=None, finish_reason="stop"), SLOTS)
+    assert chunk.drawn == () and chunk.end == "stop"
+    assert read_line(event(text="", logprobs=None, prompt_token_ids=[1, 2]), SLOTS).prompt_ids == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from reflective.evaluate.run import Plan, run_benchmark
 from reflective.evaluate.table import Table
 from reflective.records.manifest import MANIFEST, RECORDS, read_manifest
 from reflective.search import BestOfN, Majority, Settings
+from reflective.shards import read_shards
 
 PROBLEMS = [Problem(f"What is {i} + {i}?", str(2 * i), id=f"p{i}", family="sum", kind="exact") for i in range(12)]
 
@@ -268,3 +269,17 @@ def test_the_runner_adds_little_to_the_engine(tmp_path):
         run(tmp_path / str(i), engine=engine())
         whole.append(time.perf_counter() - begun)
     assert min(whole) < 2 * min(bare)  # the figure itself is measured by benchmarks/evaluate_speed.py
+
+
+def test_what_is_known_of_every_token_is_kept_where_asked(tmp_path):
+    run(tmp_path / "run", tokens=True)
+    run(tmp_path / "plain")
+    shards = {shard.key: shard for shard in read_shards(tmp_path / "run")}
+    assert not (tmp_path / "plain" / "shards").exists()
+    for key, record in told(tmp_path / "run").items():
+        assert record.prompt_ids and shards[key].tokens == [t.tokens for t in record.trajectories]
+        for t, logprobs in zip(record.trajectories, shards[key].figure("logprobs"), strict=True):
+            assert len(t.token_ids) == len(logprobs) == t.tokens
+            assert sum(logprobs) / len(logprobs) == pytest.approx(t.mean_logprob)
+        bare = replace(record, prompt_ids=(), trajectories=tuple(replace(t, token_ids=()) for t in record.trajectories))
+        assert bare == told(tmp_path / "plain")[key]

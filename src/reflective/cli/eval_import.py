@@ -11,7 +11,7 @@ from reflective.cli.common import print_json, say
 DESCRIPTION = """\
 Turn a JSON-lines file with responses, and where they are there scores and verdicts, into a run folder, so that our
 selectors, metrics and reports work on it. Fields are named by OURS=THEIRS; a dot goes into an object. Ours are problem,
-answer, responses, scores, correct, id, tokens, family. Without verdicts the answers are graded."""
+answer, responses, scores, correct, id, tokens, family, filter. Without verdicts the answers are graded."""
 EXAMPLES = """\
 examples:
   reflective eval import theirs.jsonl --fields responses=outputs scores=rewards correct=labels --output runs/theirs
@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--format", default="plain", choices=("plain", "reference", "lm-eval"), help="field names to begin with"
     )
     parser.add_argument("--fields", nargs="+", default=[], metavar="OURS=THEIRS", help="other names of fields")
+    parser.add_argument("--filter", metavar="NAME", help="where several judged the same responses (default: the first)")
     parser.add_argument("--kind", default="math", metavar="K", help="the grader (default: math)")
     parser.add_argument("--model", default="imported", metavar="NAME", help="what the responses are from")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -38,9 +39,14 @@ def run(args: argparse.Namespace) -> int:
     from reflective.evaluate.exchange import PRESETS, import_run
 
     fields = PRESETS[args.format].replaced(mapping(args.fields))
-    count = import_run(Path(args.file), Path(args.output), fields, kind=args.kind, model=args.model)
+    notes: list[str] = []
+    count = import_run(
+        Path(args.file), Path(args.output), fields, kind=args.kind, model=args.model, filter=args.filter, notes=notes
+    )
+    for note in notes:
+        say(f"note: {note}")
     if args.json:
-        print_json({"output": args.output, "problems": count})
+        print_json({"output": args.output, "problems": count, "notes": notes})
     else:
         print(args.output)
         say(f"{count:,} problems; try: reflective report {args.output}")

@@ -148,3 +148,100 @@ def test_what_is_there_is_not_overwritten(ours, tmp_path):
         export_run(ours, tmp_path / "x.jsonl", "xml")
     with pytest.raises(InputError, match="already holds a run"):
         import_run(tmp_path / "out.jsonl", ours, PRESETS["plain"])
+
+
+# ---- what other tools' files hold beside what they should
+
+
+def sample_row(doc, filter, right, response="so \\boxed{2}"):
+    """A line of the harness's samples file, one per document and filter."""
+    return {
+        "doc_id": doc,
+        "target": "2",
+        "arguments": {"gen_args_0": {"arg_0": f"1+1? ({doc})"}},
+        "resps": [[response]],
+        "filtered_resps": ["2" if right else "[invalid]"],
+        "filter": filter,
+        "exact_match": float(right),
+    }
+
+
+def test_the_lines_of_one_filter_are_taken_and_named(tmp_path):
+    rows = [sample_row(d, f, f == "flexible") for d in range(2) for f in ("strict", "flexible")]
+    source, notes = lines(tmp_path / "in.jsonl", rows), []
+    assert import_run(source, tmp_path / "first", PRESETS["lm-eval"], notes=notes) == 2
+    assert "strict, flexible" in notes[0] and "'strict' is taken" in notes[0]
+    assert "filter 'strict'" in read_manifest(tmp_path / "first").history[0]
+    assert [len(r.trajectories) for r in records(tmp_path / "first")] == [1, 1]
+    assert summarise(Table.of(records(tmp_path / "first"))).curves["oracle"].last.value == 0.0
+    import_run(source, tmp_path / "other", PRESETS["lm-eval"], filter="flexible")
+    assert summarise(Table.of(records(tmp_path / "other"))).curves["oracle"].last.value == 1.0
+    with pytest.raises(InputError, match="no line is of the filter 'x'. Known: strict, flexible"):
+        import_run(source, tmp_path / "none", PRESETS["lm-eval"], filter="x")
+
+
+def test_several_lines_of_the_only_filter_are_several_samples(tmp_path):
+    notes = []
+    source = lines(tmp_path / "in.jsonl", [sample_row(0, "none", right) for right in (0, 1)])
+    import_run(source, tmp_path / "run", PRESETS["lm-eval"], notes=notes)
+    assert len(records(tmp_path / "run")[0].trajectories) == 2 and notes == []
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"problem": "1+1?", "answer": "2", "responses": ["\\\\boxed{2}"]}\n'
+    )
+    import_run(tmp_path / "in.jsonl", tmp_path / "run", PRESETS["plain"])
+    assert records(tmp_path / "run")[0].trajectories[0].verdict.right is True
+
+
+@pytest.mark.parametrize("missing", ["", "  ", None, float("nan"), []])
+def test_a_missing_gold_is_none_and_one_of_another_line_is_taken(tmp_path, missing):
+    rows = [
+        {"problem": "1+1?", "answer": missing, "responses": ["\\boxed{2}"]},
+        {"problem": "2+2?", "answer": missing, "responses": ["\\boxed{4}"]},
+        {"problem": "1+1?", "answer": "2", "responses": ["\\boxed{3}"]},
+    ]
+    notes = []
+    import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", PRESETS["plain"], notes=notes)
+    first, second = records(tmp_path / "run")
+    assert [t.verdict.right for t in first.trajectories] == [True, False]
+    assert second.problem.answer is None and second.verdict.kind == "ungradable"
+    assert notes == ["1 of 2 problems have no gold answer, so theirs are ungradable"]
+
+
+@pytest.mark.parametrize("gold", [True, False])
+def test_a_boolean_gold_is_its_word(tmp_path, gold):
+    rows = [{"problem": "prime?", "answer": gold, "responses": ["\\boxed{True}", "It is \\boxed{false}."]}]
+    import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", PRESETS["plain"], kind="exact")
+    assert [t.verdict.right for t in records(tmp_path / "run")[0].trajectories] == [gold, not gold]
+
+
+def test_one_number_in_a_list_is_the_trajectorys_score(tmp_path):
+    rows = [{"problem": "1+1?", "answer": "2", "responses": ["\\boxed{2}", "3", "4"], "scores": [[3.5], [-20], [0.25]]}]
+    import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", PRESETS["plain"])
+    (record,) = records(tmp_path / "run")
+    assert [t.score for t in record.trajectories] == pytest.approx([3.5, -20, 0.25]) and record.selected == 0
+
+
+@pytest.mark.parametrize("scores", [["high"], [["a"]], [[None, 0.3]], [[float("nan")]], [[True]]])
+def test_a_score_that_is_no_number_is_refused_with_its_line(tmp_path, scores):
+    rows = [{"problem": "1+1?", "answer": "2", "responses": ["x"], "scores": scores}]
+    with pytest.raises(InputError, match=r"in\.jsonl:1: a score is a number or a list of numbers"):
+        import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", PRESETS["plain"])
+
+
+def test_unknown_verdicts_and_scores_stay_unknown(tmp_path):
+    rows = [{"problem": "1+1?", "responses": ["x", "y"], "scores": [float("nan"), None], "ok": [float("nan"), True]}]
+    import_run(lines(tmp_path / "in.jsonl", rows), tmp_path / "run", Fields(correct="ok"))
+    first, second = records(tmp_path / "run")[0].trajectories
+    assert first.score is None and second.score is None
+    assert first.verdict.kind == "ungradable" and second.verdict.right is True
+
+
+def test_the_example_of_the_docs(tmp_path):
+    rows = [{"q": "1 + 1?", "gold": "2", "outputs": ["It is 2.", "It is 3."], "rm": [0.9, 0.2]}]
+    mapping = Fields().replaced({"problem": "q", "answer": "gold", "responses": "outputs", "scores": "rm"})
+    import_run(lines(tmp_path / "theirs.jsonl", rows), tmp_path / "run", mapping)
+    s = summarise(Table.of(records(tmp_path / "run")))
+    assert (s.figures["chosen"].value, s.figures["single"].value, s.curves["oracle"].last.value) == (1.0, 0.5, 1.0)

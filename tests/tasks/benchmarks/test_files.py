@@ -113,7 +113,7 @@ def test_a_gold_answer_is_found_in_what_a_field_holds(value: Any, gold: str) -> 
     assert gold_answer(value) == gold
 
 
-@pytest.mark.parametrize("value", [None, True, "", "  ", "so\n####", "\\boxed{", [], {"a": 1}])
+@pytest.mark.parametrize("value", [None, True, float("nan"), "", "  ", "so\n####", "\\boxed{", [], {"a": 1}])
 def test_what_holds_no_gold_answer_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="gold answer"):
         gold_answer(value)
@@ -209,3 +209,10 @@ def test_an_unknown_source_names_the_nearest() -> None:
         load_problems("mth500")
     with pytest.raises(InputError, match="limit is 0"):
         load_problems("gcd", limit=0)
+
+
+def test_a_field_of_a_table_may_be_long(tmp_path: Path) -> None:
+    solution = "step " * 100_000  # half a million characters; the csv module stops at 131,072 by itself
+    (tmp_path / "p.csv").write_text(f"question,key\n1 + 1?,{solution}#### 2\n", encoding="utf-8")
+    (row,) = read_rows(tmp_path / "p.csv")
+    assert row["key"] == f"{solution}#### 2"

@@ -106,7 +106,7 @@ def read_line(line: str, slots: Slots | None) -> Chunk | None:
     if not line.startswith(DATA):
         raise Garbage(f"a line that is no event: {line[:60]!r}")
     payload = line.removeprefix(DATA).strip()
-    if payload == DONE:
+    if payload in ("", DONE):  # a keep-alive, or the end
         return None
     try:
         data = json.loads(payload)
@@ -115,6 +115,8 @@ def read_line(line: str, slots: Slots | None) -> Chunk | None:
     if isinstance(data, dict) and "error" in data:
         raise Garbage(f"an error in the stream: {message(data)}")
     choices = data.get("choices") if isinstance(data, dict) else None
+    if isinstance(data, dict) and choices is None and isinstance(data.get("usage"), dict):
+        return None
     if not isinstance(choices, list):
         raise Garbage(f"an event without choices: {payload[:60]!r}")
     if not choices:  # a usage report
@@ -122,12 +124,20 @@ def read_line(line: str, slots: Slots | None) -> Chunk | None:
     return _chunk(choices[0], slots)
 
 
-def _chunk(choice: Any, slots: Slots | None) -> Chunk:
+def _chunk(choice: Any, slots: Slots | None) -> Chunk | None:
+    """The tokens of a choice. One without text needs none: servers open and close streams with such."""
     if not isinstance(choice, dict):
         raise Garbage("a choice that is no object")
     logprobs = choice.get("logprobs")
     end, prompt = choice.get("finish_reason"), choice.get("prompt_token_ids")
+    if end == "":  # not finished, as some servers write it
+        end = None
     tokens = choice.get("token_ids")
+    if tokens is None and choice.get("text", "?") in ("", None):
+        named = logprobs.get("tokens") if isinstance(logprobs, dict) else None
+        tokens = None if named else []
+    if tokens == [] and end is None and prompt is None:
+        return None
     if tokens is None and isinstance(logprobs, dict):
         tokens = [_token_id(text) for text in _list(logprobs, "tokens")]
     if not isinstance(tokens, list) or not all(map(_is_id, tokens)):

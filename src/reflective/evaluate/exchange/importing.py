@@ -2,13 +2,15 @@
 
 A line of the file is a problem with lists of responses, scores and verdicts, or one response; lines of the same problem
 are joined. Which field is which is said by a `Fields`; a dot goes into an object ("output.score_lst"). A score may be
-a number, larger being better, or a list of step scores in 0..1, which are aggregated as ours are. Where no verdicts are
-given, the answers are extracted and graded.
+a number, larger being better, alone or in a list of its own, or a list of step scores in 0..1, which are aggregated as
+ours are. Where no verdicts are given, the answers are extracted and graded. Null and NaN stand for what is unknown.
+
+Where a tool judged the same responses by several filters, as lm-evaluation-harness does, only the lines of one filter
+are taken: the others hold the same responses once more.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -23,10 +25,13 @@ from reflective.records import Record, RecordWriter, TrajectoryRecord
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
 from reflective.selection import best_closed
 from reflective.settings import check_names
-from reflective.tasks.benchmarks.gold import gold_answer
+from reflective.tasks.benchmarks.gold import NoAnswer, gold_answer
+from reflective.tasks.benchmarks.rows import json_lines
 from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
 from reflective.verify import GRADERS, WITHOUT_GOLD, answer_part, extract_answer
 from reflective.verify import grade as grade_answer
+
+Row = tuple[str, dict[str, Any]]  # a line's place, and what it holds
 
 STEP_CLIP = 1e-12  # a step score of 0 or 1 has no finite logit
 
@@ -43,6 +48,7 @@ class Fields:
     id: str = ""
     tokens: str = ""
     family: str = ""
+    filter: str = ""
 
     def replaced(self, given: dict[str, str]) -> Fields:
         """With some fields named otherwise. Raises `InputError` for one that is none of ours."""
@@ -57,7 +63,9 @@ PRESETS = MappingProxyType(
         # test/inference.py of the reference: {"prompt", "answer", "output": {"solution_lst", "score_lst"}}
         "reference": Fields("prompt", "answer", "output.solution_lst", "output.score_lst"),
         # samples_*.jsonl of lm-evaluation-harness
-        "lm-eval": Fields("arguments.gen_args_0.arg_0", "target", "resps", "", "exact_match", "doc_id"),
+        "lm-eval": Fields(
+            "arguments.gen_args_0.arg_0", "target", "resps", "", "exact_match", "doc_id", filter="filter"
+        ),
     }
 )
 
@@ -69,19 +77,30 @@ def import_run(
     *,
     kind: str = "math",
     model: str = "imported",
+    filter: str | None = None,
     grade: Grade = grade_answer,
+    notes: list[str] | None = None,
 ) -> int:
-    """Write a run folder from a file of JSON lines; the number of problems. Raises `InputError` with the line."""
+    """Write a run folder from a file of JSON lines; the number of problems. Raises `InputError` with the line.
+
+    `filter` names the filter whose lines are taken (None: the first in the file). `notes` are told what a reader of the
+    figures should know.
+    """
     if kind not in GRADERS:
         raise InputError(f"unknown kind {kind!r}. Known: {', '.join(GRADERS)}.")
     if (out / MANIFEST).exists() or (out / RECORDS).exists():
         raise InputError(f"'{out}' already holds a run. Name another --output.")
+    rows = list(_rows(source))
+    told = notes if notes is not None else []
+    rows, chosen = _filtered(rows, mapping, filter, told)
     groups: dict[str, _Group] = {}
-    for where, row in _rows(source):
+    for where, row in rows:
         _take(groups, row, mapping, kind, where)
     if not groups:
         raise InputError(f"'{source}' holds no responses.")
     problems = [group.problem for group in groups.values()]
+    if without := sum(p.answer is None for p in problems) if kind not in WITHOUT_GOLD and not mapping.correct else 0:
+        told.append(f"{without:,} of {len(problems):,} problems have no gold answer, so theirs are ungradable")
     most = max(len(group.responses) for group in groups.values())
     write_manifest(
         out,
@@ -95,7 +114,7 @@ def import_run(
             problems=len(problems),
             digest=digest_of(problems),
             versions=versions(),
-            history=(f"imported from {source.name}",),
+            history=(f"imported from {source.name}" + (f", filter {chosen!r}" if chosen else ""),),
         ),
     )
     with RecordWriter(out / RECORDS, resume=False) as writer:
@@ -122,22 +141,25 @@ class _Group:
     responses: list[_Response]
 
 
-def _rows(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with source.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                where = f"{source}:{number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise InputError(f"{where}: not JSON: {error}.") from error
-                if not isinstance(row, dict):
-                    raise InputError(f"{where}: a JSON object is expected, got {type(row).__name__}.")
-                yield where, row
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read '{source}': {error}.") from error
+def _rows(source: Path) -> Iterator[Row]:
+    for where, row in json_lines(source):
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: a JSON object is expected, got {type(row).__name__}.")
+        yield where, row
+
+
+def _filtered(rows: list[Row], mapping: Fields, wanted: str | None, notes: list[str]) -> tuple[list[Row], str]:
+    """The lines of one filter, and its name; all of them where there are no filters."""
+    named = [str(_field(row, mapping.filter) or "") if mapping.filter else "" for _, row in rows]
+    names = list(dict.fromkeys(name for name in named if name))
+    if wanted is not None and wanted not in names:
+        raise InputError(f"no line is of the filter {wanted!r}. Known: {', '.join(names) or 'none'}.")
+    if not names:
+        return rows, ""
+    chosen = wanted or names[0]
+    if len(names) > 1:
+        notes.append(f"of the filters {', '.join(names)} that judged these responses, {chosen!r} is taken (--filter)")
+    return [row for row, name in zip(rows, named, strict=True) if name in ("", chosen)], chosen
 
 
 def _field(row: dict[str, Any], name: str) -> Any:
@@ -172,6 +194,8 @@ def _take(groups: dict[str, _Group], row: dict[str, Any], mapping: Fields, kind:
             kind=kind,
         )
         group = groups[key] = _Group(problem, [])
+    elif group.problem.answer is None:  # a line without it may have come first
+        group.problem = replace(group.problem, answer=_gold(gold, kind))
     columns = [
         _column(_field(row, name), len(responses), what, where)
         for what, name in (("scores", mapping.scores), ("correct", mapping.correct), ("tokens", mapping.tokens))
@@ -191,6 +215,8 @@ def _gold(value: Any, kind: str) -> str | None:
         return None if value is None else str(value)
     try:
         return gold_answer(value)
+    except NoAnswer:
+        return None
     except ValueError:
         return str(value)
 
@@ -271,21 +297,31 @@ def _parts(text: str) -> tuple[str, str | None]:
 
 
 def _score(value: Any) -> tuple[tuple[float, ...], float | None]:
-    """Step logits and the trajectory's score."""
+    """Step logits and the trajectory's score; one number in a list is a score as one alone is."""
     if isinstance(value, list):
+        if not all(_is_number(v) for v in value):
+            raise InputError(f"a score is a number or a list of numbers, got {value!r:.60}.")
         steps = [float(v) for v in value]
+        if len(steps) == 1 and not 0.0 <= steps[0] <= 1.0:
+            return (), steps[0]
         if not all(0.0 <= v <= 1.0 for v in steps):
             raise InputError("step scores must lie in 0..1. Map only trajectory scores, or turn logits into scores.")
         clipped = [min(max(v, STEP_CLIP), 1.0 - STEP_CLIP) for v in steps]
         logits = tuple(math.log(v / (1.0 - v)) for v in clipped)
         return logits, aggregate(logits, DEFAULT_AGGREGATION)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if _is_number(value):
         return (), float(value)
-    return (), None
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return (), None
+    raise InputError(f"a score is a number or a list of numbers, got {value!r:.60}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _verdict(value: Any) -> Verdict | None:
-    if value is None:
+    if value is None or value != value:
         return None
     if isinstance(value, bool | int | float) and value in (0, 1):
         return Verdict("right" if value else "wrong", "as imported")

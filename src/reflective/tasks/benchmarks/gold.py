@@ -25,6 +25,8 @@ def gold_answer(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         raise ValueError(f"a gold answer is a number or a text, got {value!r}")
     if isinstance(value, int | float):
+        if value != value:
+            raise NoAnswer("the gold answer is NaN, which stands for a missing one")
         return _plain(value)
     if isinstance(value, str):
         text = value.rpartition(HASHES)[2] if HASHES in value else value

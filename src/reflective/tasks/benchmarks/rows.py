@@ -107,10 +107,13 @@ def _tsv(text: str, path: Path) -> list[Any]:
 
 
 def _separated(text: str, path: Path, delimiter: str) -> list[Any]:
+    limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # a worked solution may be long
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise InputError(f"can't read '{path}': {error}.") from error
+    finally:
+        csv.field_size_limit(limit)
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise InputError(f"'{path}', row {number} has another number of fields than the header.")
