@@ -93,9 +93,9 @@ class Reflective:
         """Load "nano" (it comes with the package), a folder or a hub id.
 
         `engine` is torch, vllm, or the addresses of vLLM servers with commas between them; the model is then read for
-        its tokenizer and its head. `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32, bfloat16 or float16;
-        `threads` bounds the CPU threads. A model without a head, and servers that send no scores, serve the strategies
-        that need none (majority, logprob, single); with `require_head` they are refused.
+        its tokenizer and its head. `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32, bfloat16, float16, or
+        int8 or int4 on a CPU; `threads` bounds the CPU threads. A model without a head, and servers that send no
+        scores, serve the strategies that need none (majority, logprob, single); with `require_head` they are refused.
         `engine_options` are the engine's own, such as `max_rows`, the trajectories written at once.
         """
         check_engine(engine)
@@ -109,7 +109,7 @@ class Reflective:
             return cls(serve_engine(engine, source, require_head=require_head, **engine_options))
         from reflective.models import load_checkpoint
 
-        checkpoint = load_checkpoint(source, device=device, dtype=dtype, require_head=require_head)
+        checkpoint = load_checkpoint(source, device=device, dtype=dtype, require_head=require_head, packed=True)
         return cls(make_engine(engine, checkpoint, **engine_options))
 
     # ---- solving

@@ -245,7 +245,7 @@ def test_unknown_devices_and_types_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="device"):
         resolve_device(text)
     with pytest.raises(InputError, match="give auto, float32, bfloat16"):
-        resolve_dtype("int8")
+        resolve_dtype("int3")
 
 
 def test_bfloat16_only_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "http://a:8000/v1,http://b:8000/v1 (API key: REFLECTIVE_API_KEY)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16; on a CPU also int8, int4")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
 

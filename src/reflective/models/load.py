@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from reflective.errors import CheckpointError, first_line
+from reflective.errors import CheckpointError, InputError, first_line
 from reflective.judge.config import JudgeConfig
 from reflective.judge.judge import Judge
 from reflective.models.metadata import read_metadata
 from reflective.models.source import quiet, resolve_device, resolve_dtype
+from reflective.models.stored import QUANTIZED, PackedKind, StoredWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +32,17 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerBase
     judge: Judge
     name: str = ""
+    weights: StoredWeights | None = None  # where they are to be packed; the model then is a form without memory
+
+    def dense(self) -> Checkpoint:
+        """The same with its weights in the model, in the number type that "auto" gives."""
+        if self.weights is None:
+            return self
+        folder = self.weights.folder
+        dtype = resolve_dtype("auto", "cpu", stored_bytes(folder))
+        with quiet():
+            model = _load_model(folder, self.name, dtype, torch.device("cpu"))
+        return replace(self, model=model, weights=None)
 
     @property
     def head(self) -> StepHead | None:
@@ -49,9 +61,12 @@ def load_checkpoint(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     require_head: bool = True,
+    packed: bool = False,
     **metadata: Any,
 ) -> Checkpoint:
     """Load "nano", a folder or a hub id, in eval mode.
+
+    With `packed`, for an engine that packs weights itself: int8, int4 and a CPU's bfloat16 leave them in their files.
 
     The head is read from `sprm/`, or else from the reference's `score_module.pt`; it stays in float32. Without
     `require_head`, a plain language model loads, too, and its judge has no head. `metadata` are further arguments of
@@ -60,13 +75,42 @@ def load_checkpoint(
     device = resolve_device(device)
     # the head first: it is small, and what is wrong with it should not cost the loading of the backbone
     found = read_metadata(source, require_head=require_head, weights=True, **metadata)
-    number_type = resolve_dtype(dtype, device, stored_bytes(found.folder))
+    kind = _packed_kind(dtype, device) if packed else None
+    number_type = resolve_dtype("float32" if kind else dtype, device, stored_bytes(found.folder))
+    weights = None
     with quiet():
-        model = _load_model(found.folder, source, number_type, device)
+        if kind and any(found.folder.glob("*.safetensors")):
+            weights = StoredWeights(found.folder, kind)
+            model = _form(found.folder, found.model_config)
+            weights.check(model, source)
+        else:
+            model = _load_model(found.folder, source, number_type, device)
     judge = found.judge
     if judge.head is not None:
         judge = replace(judge, head=judge.head.to(device))
-    return Checkpoint(model, found.tokenizer, judge, str(source))
+    return Checkpoint(model, found.tokenizer, judge, str(source), weights)
+
+
+def _packed_kind(dtype: str | torch.dtype, device: torch.device) -> PackedKind | None:
+    """The kind that an engine packs weights of this number type in; None where it does not."""
+    quantized = next((kind for kind in QUANTIZED if kind == dtype), None)
+    if device.type != "cpu":
+        if quantized:
+            raise InputError(f"dtype {dtype!r} is for CPUs, and the device is {device}. Give auto, or --device cpu.")
+        return None
+    return "bfloat16" if dtype in ("bfloat16", torch.bfloat16) else quantized
+
+
+def _form(folder: Path, config: Any) -> PreTrainedModel:
+    """The model's modules and shapes without memory for their weights."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    form: PreTrainedModel = model.eval()
+    return form
 
 
 def stored_bytes(folder: Path) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 
 from reflective.errors import CheckpointError, InputError, first_line
+from reflective.models.stored import QUANTIZED
 
 NANO: Final = "nano"
 SMALL_WEIGHTS: Final = 2**29  # bytes as stored: about 0.25B parameters in bfloat16
@@ -69,8 +70,10 @@ def resolve_dtype(
         where = resolve_device(device)
         small = where.type == "cpu" and stored_bytes is not None and stored_bytes < SMALL_WEIGHTS
         return torch.bfloat16 if _has_bfloat16(where) and not small else torch.float32
+    if dtype in QUANTIZED:
+        raise InputError(f"dtype {dtype!r} is for writing on a CPU with --engine torch; give auto or float32 here.")
     if dtype not in DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; give auto, {', '.join(DTYPES)}.")
+        raise InputError(f"unknown dtype {dtype!r}; give auto, {', '.join((*DTYPES, *QUANTIZED))}.")
     return DTYPES[dtype]
 
 

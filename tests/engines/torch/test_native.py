@@ -54,11 +54,11 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["widest", "narrow"])
+@pytest.fixture(params=[-1, 0], ids=["widest", "plain"])
 def _instructions(request: pytest.FixtureRequest) -> Iterator[None]:
-    library().reflective_set_narrow(request.param)
+    library().reflective_set_level(request.param)
     yield
-    library().reflective_set_narrow(0)
+    library().reflective_set_level(-1)
 
 
 def filled(backbone, lengths, rows=None):

@@ -19,7 +19,7 @@ from torch import Tensor
 from reflective.engines.base import MAX_ROWS, Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.tokens import TokenEngine
-from reflective.engines.torch.backbones import choose
+from reflective.engines.torch.backbones import choose, packed_obstacle
 from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.batch import Rows
 from reflective.engines.torch.kv import KVMemory
@@ -32,6 +32,7 @@ from reflective.judge.format import step_positions
 from reflective.judge.judge import Judge, headless_judge
 from reflective.judge.logprobs import step_logprobs
 from reflective.models.metadata import eos_ids_of
+from reflective.models.stored import StoredWeights
 from reflective.types import FinishReason, Step
 
 
@@ -53,8 +54,9 @@ class TorchEngine(TokenEngine):
     place, call `refresh`.
 
     `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
-    (`reflective.confidence`). `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why
-    one that is allowed can't be taken, "" where none is closed.
+    (`reflective.confidence`). `weights` are packed for the compiled step; the model then is a form without memory.
+    `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why one that is allowed can't
+    be taken, "" where none is closed.
     """
 
     reads = True
@@ -69,6 +71,7 @@ class TorchEngine(TokenEngine):
         max_rows: int = MAX_ROWS,
         catch_features: bool = False,
         keep_confidences: bool = False,
+        weights: StoredWeights | None = None,
         fuse: bool = True,
         compiled: bool = True,
     ) -> None:
@@ -86,7 +89,7 @@ class TorchEngine(TokenEngine):
         )
         self.model = model
         self.head = judge.head.eval() if judge.head is not None else None
-        self._backbone, slow = choose(model, judge.config.layer, fuse=fuse, compiled=compiled)
+        self._backbone, slow = choose(model, judge.config.layer, weights=weights, fuse=fuse, compiled=compiled)
         self.remark = " ".join(filter(None, (self.remark, slow)))
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
@@ -97,7 +100,14 @@ class TorchEngine(TokenEngine):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
-        """An engine on a loaded `reflective.models.Checkpoint`."""
+        """An engine on a loaded `reflective.models.Checkpoint`; packs the weights that it has left in their files."""
+        if checkpoint.weights is not None and (reason := packed_obstacle(checkpoint.model)):
+            kind = checkpoint.weights.kind
+            engine = cls.from_checkpoint(checkpoint.dense(), **options)
+            held = str(engine.model.dtype).removeprefix("torch.")
+            engine.remark = " ".join(filter(None, (engine.remark, f"weights in {held}, not in {kind}: {reason}.")))
+            return engine
+        options = {"weights": checkpoint.weights, **options}
         return cls(checkpoint.model, checkpoint.tokenizer, checkpoint.judge, name=checkpoint.name, **options)
 
     # ---- the contract

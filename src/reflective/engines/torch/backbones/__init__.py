@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from reflective.engines.torch.backbones import decoder, native
 from reflective.engines.torch.backbones.base import Backbone
 from reflective.engines.torch.backbones.fused import FusedBackbone
-from reflective.engines.torch.backbones.hf import HFBackbone
+from reflective.engines.torch.backbones.hf import HFBackbone, feature_layer, kv_shape
+from reflective.engines.torch.backbones.native.packing import packed_decoder
+from reflective.models.stored import StoredWeights
 
 
-def choose(model: Any, layer: int = -2, *, fuse: bool = True, compiled: bool = True) -> tuple[Backbone, str]:
+def choose(
+    model: Any, layer: int = -2, *, weights: StoredWeights | None = None, fuse: bool = True, compiled: bool = True
+) -> tuple[Backbone, str]:
     """The fastest way to run the model, of those that are allowed, and why a faster one is closed ("" where none is).
 
-    `layer` is that of the feature, as in `hidden_states`.
+    `layer` is that of the feature, as in `hidden_states`. With `weights` the model is a form without memory, and they
+    are packed for the compiled step; ask `packed_obstacle` first.
     """
+    if weights is not None:
+        packed = packed_decoder(model, weights)
+        return native.NativeBackbone(packed, feature_layer(layer, packed.shape.layers)), ""
     reader = HFBackbone(model, layer)
     if not fuse:
         return reader, ""
     if reason := decoder.obstacle(model):
         return reader, f"decoding goes through the model's own modules, several times slower: {reason}."
-    weights = decoder.Decoder(model)
+    dense = decoder.Decoder.of(model)
     if not compiled or model.device.type != "cpu":
-        return FusedBackbone(reader, weights), ""
-    if reason := native.obstacle(weights):
-        return FusedBackbone(reader, weights), f"decoding runs two to three times slower than it could: {reason}."
-    return native.NativeBackbone(reader, weights), ""
+        return FusedBackbone(reader, dense), ""
+    if reason := native.obstacle(dense.shape):
+        return FusedBackbone(reader, dense), f"decoding runs two to three times slower than it could: {reason}."
+    return native.NativeBackbone(dense, reader.feature_layer, reader), ""
+
+
+def packed_obstacle(model: Any) -> str | None:
+    """Why the weights of this model, a form without memory, can't be packed for the compiled step; None: they can."""
+    shape = replace(kv_shape(model), dtype=torch.float32, device=torch.device("cpu"))
+    return decoder.obstacle(model) or native.obstacle(shape)

@@ -8,8 +8,9 @@ Letters: H hidden size, Q query heads, G KV heads, D head size, I intermediate s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,42 +79,50 @@ def _wrapped(linear: Any) -> str | None:
 class Decoder:
     """The weights of a model without an `obstacle`, its sizes, and the angles of its positions."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        shape: KVShape,
+        layers: list[LayerWeights],
+        embedding: Matrix,
+        final_norm: Tensor,
+        lm_head: Matrix,
+        rotary: Any,
+    ) -> None:
         config = model.config.get_text_config()
-        decoder: Any = model.get_decoder()
-        embeddings: Any = model.get_input_embeddings()
-        head: Any = model.get_output_embeddings()
-        self.model = model
-        self.shape: KVShape = kv_shape(model)
+        self.model, self.shape, self.layers = model, shape, layers
+        self.embedding, self.final_norm, self.lm_head = embedding, final_norm, lm_head  # (V, H), (H, 1), (V, H)
         self.query_heads = int(config.num_attention_heads)
         self.intermediate = int(config.intermediate_size)
         self.eps = float(config.rms_norm_eps)
-        self.layers: list[LayerWeights] = [self._layer(layer) for layer in decoder_layers(model)]
-        self.embedding = Matrix(embeddings.weight.detach())  # (V, H)
-        self.final_norm: Tensor = decoder.norm.weight.detach().unsqueeze(1)  # (H, 1)
-        self.lm_head = Matrix(head.weight.detach())  # (V, H)
-        self._rotary = decoder.rotary_emb
-        self._cos = self._sin = torch.empty(0, 1, self.shape.head_size)
+        self._rotary = rotary
+        self._cos = self._sin = torch.empty(0, 1, shape.head_size)
 
-    def _layer(self, layer: Any) -> LayerWeights:
-        a, m = layer.self_attn, layer.mlp
-        qkv, bias = _join([a.q_proj, a.k_proj, a.v_proj])
-        gate_up, _ = _join([m.gate_proj, m.up_proj])
-        return LayerWeights(
-            input_norm=layer.input_layernorm.weight.detach().unsqueeze(1),
-            qkv=Matrix(qkv),
-            qkv_bias=None if bias is None else bias.unsqueeze(1),
-            qk_norm=self._head_norms(a) if hasattr(a, "q_norm") else None,
-            out=Matrix(a.o_proj.weight.detach()),
-            post_norm=layer.post_attention_layernorm.weight.detach().unsqueeze(1),
-            gate_up=Matrix(gate_up),
-            down=Matrix(m.down_proj.weight.detach()),
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Decoder:
+        """On the model's own memory."""
+        shape, decoder = kv_shape(model), cast(Any, model.get_decoder())
+        embedding, head = cast(Any, model.get_input_embeddings()), cast(Any, model.get_output_embeddings())
+        return cls(
+            model,
+            shape,
+            [_layer(layer, shape) for layer in decoder_layers(model)],
+            Matrix.of(embedding.weight.detach()),
+            decoder.norm.weight.detach().unsqueeze(1),
+            Matrix.of(head.weight.detach()),
+            decoder.rotary_emb,
         )
 
-    def _head_norms(self, attention: Any) -> Tensor:
-        """The norms of the query and key heads, one row a head, (Q + G, D)."""
-        q_norm, k_norm = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
-        return torch.cat([q_norm.expand(self.query_heads, -1), k_norm.expand(self.shape.heads, -1)])
+    @property
+    def packed(self) -> bool:
+        """Whether only the compiled step can read the weights."""
+        return self.lm_head.kind != "dense"
+
+    def matrices(self) -> Iterator[Matrix]:
+        """All of them."""
+        for layer in self.layers:
+            yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
+        yield from (self.embedding, self.lm_head)
 
     def refresh(self) -> None:
         """Take over what an optimizer has changed in place: all but the norms of the heads are the model's own memory.
@@ -127,7 +136,7 @@ class Decoder:
             if any(linear.weight.data_ptr() != matrix.data.data_ptr() for linear, matrix in zip(theirs, ours)):
                 raise EngineError("the model's weights were moved after its engine was made; make the engine last.")
             if layer.qk_norm is not None:
-                layer.qk_norm.copy_(self._head_norms(a))
+                layer.qk_norm.copy_(head_norms(a.q_norm.weight, a.k_norm.weight, layer.qk_norm.shape[0], self.shape))
 
     def angles(self, length: int) -> tuple[Tensor, Tensor]:
         """cos and sign-folded sin for at least so many positions, (T, 1, D) each."""
@@ -139,6 +148,29 @@ class Decoder:
             sin = torch.cat([-sin[..., :half], sin[..., half:]], -1)
             self._cos, self._sin = cos[0].unsqueeze(1).contiguous(), sin[0].unsqueeze(1).contiguous()
         return self._cos, self._sin
+
+
+def _layer(layer: Any, shape: KVShape) -> LayerWeights:
+    a, m = layer.self_attn, layer.mlp
+    qkv, bias = _join([a.q_proj, a.k_proj, a.v_proj])
+    gate_up, _ = _join([m.gate_proj, m.up_proj])
+    heads = a.q_proj.out_features // shape.head_size + shape.heads
+    return LayerWeights(
+        input_norm=layer.input_layernorm.weight.detach().unsqueeze(1),
+        qkv=Matrix.of(qkv),
+        qkv_bias=None if bias is None else bias.unsqueeze(1),
+        qk_norm=head_norms(a.q_norm.weight, a.k_norm.weight, heads, shape) if hasattr(a, "q_norm") else None,
+        out=Matrix.of(a.o_proj.weight.detach()),
+        post_norm=layer.post_attention_layernorm.weight.detach().unsqueeze(1),
+        gate_up=Matrix.of(gate_up),
+        down=Matrix.of(m.down_proj.weight.detach()),
+    )
+
+
+def head_norms(q_norm: Tensor, k_norm: Tensor, heads: int, shape: KVShape) -> Tensor:
+    """The norms of the query and key heads, one row a head, (Q + G, D)."""
+    query, key = q_norm.detach().expand(heads - shape.heads, -1), k_norm.detach().expand(shape.heads, -1)
+    return torch.cat([query, key])
 
 
 def _join(linears: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:

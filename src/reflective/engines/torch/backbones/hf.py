@@ -131,12 +131,20 @@ def kv_shape(model: PreTrainedModel) -> KVShape:
     )
 
 
-class HFBackbone:
-    """A `Backbone` that runs the Hugging Face model and catches the hidden state that the head reads.
+def feature_layer(layer: int, layers: int) -> int:
+    """The decoder layer whose input is the feature; `layers` for what leaves the final norm.
 
     `layer` counts as in `hidden_states`: -2 is the state that enters the last decoder layer, -1 what leaves the final
     norm (design, section 1).
     """
+    index = layer if layer >= 0 else layers + 1 + layer
+    if not 0 <= index <= layers:
+        raise EngineError(f"layer {layer} does not exist: the model has {layers} decoder layers.")
+    return index
+
+
+class HFBackbone:
+    """A `Backbone` that runs the Hugging Face model and catches the hidden state that the head reads."""
 
     def __init__(self, model: PreTrainedModel, layer: int = -2) -> None:
         AttentionInterface.register(ATTENTION, attention)
@@ -148,10 +156,7 @@ class HFBackbone:
                 f"{type(model).__name__} does not let its attention be replaced; use another engine (vllm)."
             )
         self.shape = kv_shape(model)
-        index = layer if layer >= 0 else self.shape.layers + 1 + layer
-        if not 0 <= index <= self.shape.layers:
-            raise EngineError(f"layer {layer} does not exist: the model has {self.shape.layers} decoder layers.")
-        self.feature_layer = index
+        self.feature_layer = feature_layer(layer, self.shape.layers)
 
     def refresh(self) -> None:
         """See `Backbone.refresh`; here every pass reads the model's own weights."""

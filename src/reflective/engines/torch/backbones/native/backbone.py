@@ -21,10 +21,12 @@ from reflective.engines.torch.backbones.hf import HFBackbone
 from reflective.engines.torch.backbones.native.binding import (
     CHUNK,
     HEAD_SIZE_MULTIPLE,
-    KINDS,
     MATRICES,
+    MAX_BLOCK,
     MAX_HEAD_SIZE,
+    MIN_BLOCK,
     PANEL,
+    PREPARED,
     VECTORS,
     Columns,
     Draw,
@@ -36,7 +38,7 @@ from reflective.engines.torch.backbones.native.binding import (
     Work,
     library,
 )
-from reflective.engines.torch.kv import KVMemory
+from reflective.engines.torch.kv import KVMemory, KVShape
 from reflective.engines.torch.matrix import Matrix
 from reflective.engines.torch.sampling import SamplingRows
 from reflective.judge.heads import StepHead
@@ -48,31 +50,34 @@ if TYPE_CHECKING:
 PREFILL_COLUMNS = 64  # positions of a prompt in one pass: what the second-level cache holds
 
 
-def obstacle(decoder: Decoder) -> str | None:
-    """Why the compiled step can't run the model; None where it can."""
+def obstacle(shape: KVShape) -> str | None:
+    """Why the compiled step can't run a decoder with such keys and values; None where it can."""
     if library() is None:
         return "the compiled step is not built here; install a C compiler, then reflective again"
-    size = decoder.shape.head_size
+    size = shape.head_size
     if size > MAX_HEAD_SIZE or size % HEAD_SIZE_MULTIPLE:
         return f"its heads have {size} numbers, and the compiled step knows multiples of {HEAD_SIZE_MULTIPLE}"
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in decoder.model.parameters()):
-        return "the compiled step knows float32 on a CPU"
+    if shape.dtype != torch.float32 or shape.device.type != "cpu":
+        return "on this device the compiled step knows dense weights in float32 alone"
     return None
 
 
 class NativeBackbone:
-    """A `Backbone` that prefills and decodes by `decode.c`, and draws where no row asks for more than a temperature."""
+    """A `Backbone` that prefills and decodes by `decode.c`, and draws where no row asks for more than a temperature.
 
-    def __init__(self, reader: HFBackbone, decoder: Decoder) -> None:
+    Dense weights are read for `score` by the Hugging Face model (`reader`), others by the compiled pass, too.
+    """
+
+    def __init__(self, decoder: Decoder, feature_layer: int, reader: HFBackbone | None = None) -> None:
         found = library()
         assert found is not None, "obstacle() was not asked"
         self.reader, self.decoder, self.shape = reader, decoder, decoder.shape
-        self.read = reader.read
+        self.read = reader.read if reader is not None else self._read
         self._library = found
         # tensors whose memory the structs point into
         self._held: list[Tensor] = []
         layers = (Layer * self.shape.layers)(*[self._layer(layer) for layer in decoder.layers])
-        self._vocabulary, self._hidden = decoder.lm_head.data.shape
+        self._vocabulary, self._hidden = decoder.lm_head.shape
         self._model = Model(
             layers,
             self._point(decoder.final_norm),
@@ -85,7 +90,7 @@ class NativeBackbone:
             self.shape.heads,
             self.shape.head_size,
             self._vocabulary,
-            reader.feature_layer,
+            feature_layer,
             decoder.eps,
         )
         self._buffers: dict[str, Tensor] = {}
@@ -107,8 +112,8 @@ class NativeBackbone:
         return tensor.data_ptr()
 
     def _matrix(self, matrix: Matrix) -> MatrixPointer:
-        rows, columns = matrix.data.shape
-        return MatrixPointer(self._point(matrix.data), self._point(matrix.scale), KINDS[matrix.kind], rows, columns)
+        self._held += [matrix.data] if matrix.scale is None else [matrix.data, matrix.scale]
+        return MatrixPointer.of(matrix)
 
     def _layer(self, layer: LayerWeights) -> Layer:
         vectors = (self._point(getattr(layer, name)) for name in VECTORS)
@@ -145,11 +150,16 @@ class NativeBackbone:
             "weights": drawn * chunks,
             "plain": drawn * chunks,
         }
+        if self.decoder.packed:  # columns in whole blocks; a code takes 4 bytes at most
+            widest = -(-max(heads, self._hidden, self.decoder.intermediate) // MAX_BLOCK) * MAX_BLOCK
+            blocks = inner * widest // MIN_BLOCK
+            room |= dict(zip(PREPARED, (inner * widest, blocks, blocks), strict=True))
         for name, size in room.items():
             held = self._buffers.get(name)
             if held is None or held.numel() < size:
                 self._buffers[name] = held = torch.zeros(size)
-                setattr(self._work, name, held.data_ptr())
+                target = self._work.prepared if name in PREPARED else self._work
+                setattr(target, name, held.data_ptr())
         self._work.normed_size = inner * self._hidden
         self._work.threads = threads
         self._prepared = (inner, drawn, threads, kv.length)
@@ -168,16 +178,45 @@ class NativeBackbone:
     def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
         """See `Backbone.prefill`."""
         for begin in range(start, len(ids), PREFILL_COLUMNS):
-            chunk = ids[begin : begin + PREFILL_COLUMNS]
-            count, last = len(chunk), begin + PREFILL_COLUMNS >= len(ids)
-            panels = -(-count // PANEL)
-            self._prepare(kv, count, PANEL)
-            tokens, rows, positions = _integers(chunk), _integers([row] * count), _integers(range(begin, begin + count))
-            wanted = panels - 1 if last else panels
-            self._run(_columns(tokens, rows, positions, shared_rows=True, logits_from=wanted))
+            last = begin + PREFILL_COLUMNS >= len(ids)
+            count = self._chunk(ids, begin, kv, row, panels=1 if last else 0)
         logits = self._buffers["logits"][: self._vocabulary * PANEL].view(self._vocabulary, PANEL)
         features = self._buffers["features"][: count * self._hidden].view(count, self._hidden)
         return logits[:, (count - 1) % PANEL].clone(), features[-1].clone()
+
+    def _read(
+        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
+    ) -> tuple[Tensor, list[float]]:
+        """See `Backbone.read`."""
+        features: list[Tensor] = []
+        found: list[float] = []
+        for begin in range(0, len(ids), PREFILL_COLUMNS):
+            count = self._chunk(ids, begin, kv, 0, panels=PREFILL_COLUMNS // PANEL if logprobs else 0)
+            here = [p - begin for p in features_at if begin <= p < begin + count]
+            features.append(self._caught(count)[here])
+            if logprobs:
+                following = torch.tensor(ids[begin + 1 : begin + 1 + count])  # (M,); nothing follows the last one
+                logits = self._logits(count)[: len(following)]  # (M, V)
+                chosen = logits.gather(1, following.unsqueeze(1)).squeeze(1)
+                found += (chosen - logits.logsumexp(-1)).tolist()
+        return torch.cat(features), found
+
+    def _chunk(self, ids: Sequence[int], begin: int, kv: KVMemory, row: int, panels: int) -> int:
+        """One pass over positions of a row from `begin` on, with logits for the last `panels` panels; how many."""
+        chunk = ids[begin : begin + PREFILL_COLUMNS]
+        count = len(chunk)
+        all_panels = -(-count // PANEL)
+        self._prepare(kv, count, max(panels, 1) * PANEL)
+        tokens, rows, positions = _integers(chunk), _integers([row] * count), _integers(range(begin, begin + count))
+        wanted = max(all_panels - panels, 0)
+        self._run(_columns(tokens, rows, positions, shared_rows=True, logits_from=wanted))
+        return count
+
+    def _logits(self, count: int) -> Tensor:
+        """The logits (count, V) of the last pass, where it computed them for all of its columns."""
+        panels = -(-count // PANEL)
+        logits = self._buffers["logits"][: panels * PANEL * self._vocabulary].view(panels, self._vocabulary, PANEL)
+        return logits.transpose(1, 2).reshape(-1, self._vocabulary)[:count]
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """See `Backbone.decode`."""
@@ -186,9 +225,7 @@ class NativeBackbone:
         tokens, rows, positions = _integers(plan.tokens), _integers(range(count)), _integers(plan.positions)
         common = _common(plan)  # held here: the struct only points
         self._run(_columns(tokens, rows, positions, *common))
-        panels = -(-count // PANEL)
-        logits = self._buffers["logits"][: panels * PANEL * self._vocabulary].view(panels, self._vocabulary, PANEL)
-        return logits.transpose(1, 2).reshape(-1, self._vocabulary)[:count], self._caught(count)
+        return self._logits(count), self._caught(count)
 
     def write(
         self, plan: DecodePlan, kv: KVMemory, settings: SamplingRows, uniform: Tensor, seen: Tensor | None

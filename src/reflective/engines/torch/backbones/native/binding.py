@@ -7,22 +7,39 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from collections.abc import Mapping
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from functools import cache
+
+from reflective.engines.torch.matrix import Kind, Matrix
 
 PANEL = 16  # columns that lie side by side
 CHUNK = 128  # tokens of the vocabulary that are summed together
 MAX_HEAD_SIZE = 256
+MAX_BLOCK, MIN_BLOCK = 64, 32  # columns of a row that share a scale, of int8 and of int4
 HEAD_SIZE_MULTIPLE = 16  # two registers of eight numbers
 VECTORS = ("input_norm", "qkv_bias", "qk_norm", "post_norm")  # of LayerWeights
 MATRICES = ("qkv", "out", "gate_up", "down")  # of LayerWeights
-KINDS = {"dense": 0}
+KINDS: Mapping[Kind, int] = {"dense": 0, "bfloat16": 1, "int4": 4}  # int8: see `kind_code`
 
 
 class MatrixPointer(ctypes.Structure):
-    """A `Matrix`; null where a layer has no such weights."""
+    """A `Matrix`, whose memory must outlive it."""
 
     _fields_ = [("data", c_void_p), ("scale", c_void_p), ("kind", c_int32), ("rows", c_int32), ("columns", c_int32)]
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> MatrixPointer:
+        """Points at its memory."""
+        scale = None if matrix.scale is None else matrix.scale.data_ptr()
+        return cls(matrix.data.data_ptr(), scale, kind_code(matrix.kind), *matrix.shape)
+
+
+def kind_code(kind: Kind) -> int:
+    """The number that decode.c knows the kind by; int8 has the layout that this processor multiplies fastest."""
+    found = library()
+    assert found is not None, "obstacle() was not asked"
+    return int(found.reflective_int8_kind()) if kind == "int8" else KINDS[kind]
 
 
 class Layer(ctypes.Structure):
@@ -61,11 +78,21 @@ class Columns(ctypes.Structure):
     ]
 
 
+PREPARED = ("codes", "code_scales", "code_offsets")
 WORK = ("x", "qkv", "attended", "inner", "logits", "features", "normed", "scores", "peaks", "weights", "plain")
 
 
+class Prepared(ctypes.Structure):
+    _fields_ = [(name, c_void_p) for name in PREPARED]
+
+
 class Work(ctypes.Structure):
-    _fields_ = [*((name, c_void_p) for name in WORK), ("normed_size", c_int64), ("threads", c_int32)]
+    _fields_ = [
+        *((name, c_void_p) for name in WORK),
+        ("prepared", Prepared),
+        ("normed_size", c_int64),
+        ("threads", c_int32),
+    ]
 
 
 class Draw(ctypes.Structure):
@@ -97,16 +124,26 @@ LAYOUT = [
 def library() -> ctypes.CDLL | None:
     """The compiled step, or None where it was not built, or from other sources."""
     spec = importlib.util.find_spec(f"{__package__}._decode")
-    if spec is None or spec.origin is None:
-        return None
+    return load(spec.origin) if spec is not None and spec.origin is not None else None
+
+
+def load(path: str) -> ctypes.CDLL | None:
+    """The compiled step in a file; None where it was built from other sources."""
     try:
-        found = ctypes.CDLL(spec.origin)
+        found = ctypes.CDLL(path)
         found.reflective_layout.restype = POINTER(c_int32)
         layout = found.reflective_layout()
         if [number for number, _ in zip(layout, LAYOUT)] != LAYOUT or layout[len(LAYOUT)]:
             return None
     except (OSError, AttributeError):
         return None
+    found.reflective_pack.argtypes = [c_void_p] * 2 + [c_int32] * 4
+    found.reflective_packed_size.restype = None
+    found.reflective_packed_size.argtypes = [c_int32] * 3 + [c_void_p] * 2
+    found.reflective_row.restype = None
+    found.reflective_row.argtypes = [c_void_p, c_int64, c_void_p]
+    found.reflective_product.restype = None
+    found.reflective_product.argtypes = [c_void_p, c_void_p, c_int32, c_void_p, c_void_p]
     found.reflective_forward.restype = None
     found.reflective_forward.argtypes = [c_void_p] * 5
     found.reflective_head.restype = None

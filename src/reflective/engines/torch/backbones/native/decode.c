@@ -17,14 +17,10 @@
 #define DEPTH 1024         /* entries of a column that stay in the cache while the rows of a matrix pass by */
 #define CHUNK 128          /* tokens of the vocabulary that are summed together */
 #define MAX_HEAD_SIZE 256
+#define HEADS_AT_ONCE 4    /* columns whose attention one thread computes before it looks for more */
 
-typedef struct { /* M rows (outputs), K columns (inputs); see matrix.py */
-    const void *data;
-    const float *scale;
-    int32_t kind, rows, columns;
-} Matrix;
-
-enum { DENSE = 0 }; /* kinds: float32, (M, K) */
+#include "pack.h"
+#include "team.h"
 
 typedef struct {
     const float *input_norm; /* (H) */
@@ -67,6 +63,7 @@ typedef struct {
 
 typedef struct { /* memory for intermediate results; `__init__.py` says how large each is */
     float *x, *qkv, *attended, *inner, *logits, *features, *normed, *scores, *peaks, *weights, *plain;
+    Prepared prepared;
     int64_t normed_size; /* of one thread */
     int32_t threads;
 } Work;
@@ -97,6 +94,64 @@ static void draw_token(const Model *m, const Work *work, const Draw *draw, int c
 #define SHUFFLE(x, y, mask, ...) __builtin_shuffle(x, y, (mask){__VA_ARGS__})
 #endif
 
+typedef void StripProduct(const Matrix *, int, int, int, const Prepared *, int, int, float *);
+
+#define TILES(f) plain_##f
+#define TARGET
+#define WIDE 0
+#include "tiles.h"
+#undef TILES
+#undef TARGET
+#undef WIDE
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define TILES(f) avx2_##f
+#define TARGET __attribute__((target("avx2,fma")))
+#define WIDE 1
+#include "tiles.h"
+#undef TILES
+#undef TARGET
+#undef WIDE
+#define HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#else
+#define avx2_strip plain_strip
+#define HAS_AVX2 0
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__) || defined(REFLECTIVE_EMULATE_VNNI)
+#define TILES(f) vnni_##f
+#ifdef REFLECTIVE_EMULATE_VNNI
+#define TARGET
+#define HAS_VNNI HAS_AVX2
+#else
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")))
+#define HAS_VNNI                                                                                                       \
+    (HAS_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                            \
+     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+#endif
+#define WIDE 2
+#include "tiles.h"
+#undef TILES
+#undef TARGET
+#undef WIDE
+#else
+#define vnni_strip plain_strip
+#define HAS_VNNI 0
+#endif
+
+enum { PLAIN, AVX2, VNNI };
+static int level = -1; /* of the instructions that are used */
+
+static int best_level(void) { return HAS_VNNI ? VNNI : HAS_AVX2 ? AVX2 : PLAIN; }
+
+/* The widest product that knows the matrix's layout. */
+static StripProduct *strip_product(const Matrix *w)
+{
+    if (w->kind == INT8 && level != VNNI) return plain_strip; /* pairs would not fit into 16 bits */
+    return level == VNNI ? vnni_strip : level == AVX2 ? avx2_strip : plain_strip;
+}
+
 #define LANES 4
 #define TILE 4
 #define NAME(f) plain_##f
@@ -116,11 +171,11 @@ static void draw_token(const Model *m, const Work *work, const Draw *draw, int c
 #undef TILE
 #undef NAME
 #pragma GCC pop_options
-#define HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #else
-#define HAS_AVX2 0
 #define avx2_forward plain_forward
 #define avx2_head plain_head
+#define avx2_prepare plain_prepare
+#define avx2_packed_product plain_packed_product
 #endif
 
 /* The first token whose cumulative weight exceeds u · total; the first of the likeliest where greedy. */
@@ -161,34 +216,76 @@ static void draw_token(const Model *m, const Work *work, const Draw *draw, int c
     if (token >= 0) draw->logprobs[c] = (double)logits[(size_t)token * PANEL] - peak - log(plain);
 }
 
-static int narrow = 0;
-
-/* What `__init__.py` must agree on before it uses this library, ended by 0. */
+/* What `binding.py` must agree on before it uses this library, ended by 0. */
 const int32_t *reflective_layout(void)
 {
-    static const int32_t layout[] = {PANEL, CHUNK, MAX_HEAD_SIZE, sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Memory),
-                                     sizeof(Columns), sizeof(Work), sizeof(Draw), sizeof(Head), 0};
+    static const int32_t layout[] = {PANEL, CHUNK, MAX_HEAD_SIZE, sizeof(Matrix), sizeof(Layer), sizeof(Model),
+                                     sizeof(Memory), sizeof(Columns), sizeof(Work), sizeof(Draw), sizeof(Head), 0};
     return layout;
 }
 
-/* Whether the widest instructions of this CPU are left unused, to compare the ways. */
-void reflective_set_narrow(int value) { narrow = value; }
+/* Use no wider instructions than this level, to compare the ways; -1 for the widest there are. Returns the level. */
+int reflective_set_level(int most)
+{
+    const int best = best_level();
+    level = most < 0 || most > best ? best : most;
+    return level;
+}
+
+static void set_level(void)
+{
+    if (level < 0) reflective_set_level(-1);
+}
+
+/* What int8 is on this processor: 8 bits, or 7 where it has no VNNI. */
+int reflective_int8_kind(void)
+{
+    set_level();
+    return level == VNNI ? INT8 : INT7;
+}
+
+/* Bytes of a packed matrix's data, and numbers of its scales, for so many rows (whole strips) and columns. */
+void reflective_packed_size(int32_t kind, int32_t rows, int32_t columns, int64_t *bytes, int64_t *scales)
+{
+    const Matrix w = {.kind = kind, .rows = rows, .columns = columns};
+    const int64_t blocks = (int64_t)((rows + STRIP - 1) / STRIP) * blocks_of(&w);
+    *bytes = blocks * block_bytes(kind);
+    *scales = kind == BFLOAT16 ? 0 : blocks * STRIP;
+}
+
+/* See `pack_rows`. */
+int reflective_pack(Matrix *w, const void *source, int32_t half, int32_t first, int32_t rows, int32_t threads)
+{
+    return pack_rows(w, source, half, first, rows, threads);
+}
+
+/* One row of a matrix as numbers (K). */
+void reflective_row(const Matrix *w, int64_t row, float *out)
+{
+    for (int k = 0; k < w->columns; k++) out[k] = entry(w, row, k);
+}
 
 /* The pass over all columns; with `draw`, also the next token of each. */
 void reflective_forward(const Model *model, const Memory *kv, const Columns *in, Work *work, const Draw *draw)
 {
-    if (HAS_AVX2 && !narrow)
-        avx2_forward(model, kv, in, work, draw);
+    set_level();
+    (level >= AVX2 ? avx2_forward : plain_forward)(model, kv, in, work, draw);
+}
+
+/* y (P, M, 16) = w · x (P, K, 16) for C columns, as a pass computes it. */
+void reflective_product(const Matrix *w, const float *x, int32_t C, const Prepared *to, float *y)
+{
+    set_level();
+    if (level >= AVX2 && HAS_AVX2)
+        avx2_prepare(w, x, C, to, 0, 1), avx2_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C);
     else
-        plain_forward(model, kv, in, work, draw);
+        plain_prepare(w, x, C, to, 0, 1), plain_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C);
 }
 
 /* The scores of n rows of features, see `head` in kernel.h. */
 void reflective_head(const Head *head, const float *features, const int64_t *rows, int32_t n, float *parts,
                      double *logits, int32_t threads)
 {
-    if (HAS_AVX2 && !narrow)
-        avx2_head(head, features, rows, n, parts, logits, threads);
-    else
-        plain_head(head, features, rows, n, parts, logits, threads);
+    set_level();
+    (level >= AVX2 ? avx2_head : plain_head)(head, features, rows, n, parts, logits, threads);
 }

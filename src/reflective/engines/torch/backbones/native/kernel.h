@@ -164,6 +164,8 @@ static void NAME(gated_product)(const float *w, const float *x, float *y, int fi
     }
 }
 
+#include "packed.h"
+
 /* y = x / sqrt(mean(x²) + eps) · weight over the size of each column (Zhang and Sennrich 2019, eq. 4). */
 static void NAME(norm)(const float *x, const float *weight, float eps, float *y, int size, int P)
 {
@@ -348,27 +350,73 @@ static void NAME(chunk_sums)(const float *logits, int count, const float *peak, 
     }
 }
 
-/* The whole pass: every thread runs it, and they wait for each other where one reads what another wrote. */
+/* How many rows a thread takes at once: whole tiles, a few pieces for each thread. */
+static inline int NAME(piece)(int rows, int tile, int threads)
+{
+    const int share = rows / (4 * threads) / tile * tile, most = 64 / tile * tile;
+    return share < tile ? tile : share > most ? most : share;
+}
+
+/* y = w · x for all rows, every thread its pieces. Returns when this thread finds no more. */
+static void NAME(multiply)(const Matrix *w, const float *x, const float *bias, int add, float *y, int C, const Work *work,
+                           Team *team, int32_t *turn, int thread)
+{
+    const int M = w->rows, P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE;
+    const int units = packed ? (M + STRIP - 1) / STRIP : M, tile = packed ? 1 : TILE;
+    const int size = packed ? NAME(piece)(M, STRIP, team->threads) / STRIP : NAME(piece)(M, tile, team->threads);
+    if (packed) {
+        NAME(prepare)(w, x, C, &work->prepared, thread, team->threads);
+        meet(team, turn);
+    }
+    for (int first; (first = take(team, *turn) * size) < units;) {
+        const int last = units - first < size ? units : first + size;
+        if (packed)
+            NAME(packed_product)(w, &work->prepared, bias, add, y, first, last, C);
+        else
+            NAME(product)(w->data, x, bias, add, y, first, last, M, w->columns, P);
+    }
+}
+
+/* y (P, I, 16) = silu(gate · x) · (up · x), every thread its pieces. */
+static void NAME(multiply_gated)(const Matrix *w, const float *x, float *y, int I, int C, const Work *work, Team *team,
+                                 int32_t *turn, int thread)
+{
+    const int P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE, units = packed ? (I + STRIP - 1) / STRIP : I;
+    const int size = packed ? NAME(piece)(I, STRIP, team->threads) / STRIP : NAME(piece)(I, TILE / 2, team->threads);
+    if (packed) {
+        NAME(prepare)(w, x, C, &work->prepared, thread, team->threads);
+        meet(team, turn);
+    }
+    for (int first; (first = take(team, *turn) * size) < units;) {
+        const int last = units - first < size ? units : first + size;
+        if (packed)
+            NAME(packed_gated_product)(w, &work->prepared, y, first, last, I, C);
+        else
+            NAME(gated_product)(w->data, x, y, first, last, I, w->columns, P);
+    }
+}
+
+/* The whole pass: every thread runs it, and they meet where one reads what another wrote. */
 static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, Work *work, const Draw *draw)
 {
-    const int H = m->hidden, I = m->inner, D = m->size, QD = m->queries * D, heads = m->queries + 2 * m->groups;
+    const int H = m->hidden, I = m->inner, G = m->groups;
     const int C = in->count, P = (C + PANEL - 1) / PANEL, V = m->vocabulary, from = in->logits_from;
     const int chunks = (V + CHUNK - 1) / CHUNK;
+    Team team = {0};
 #pragma omp parallel num_threads(work->threads)
     {
         const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+        team.threads = threads; /* every thread writes the same */
+        int32_t turn = 0;
         float *normed = work->normed + (size_t)thread * work->normed_size;
         float *scores = work->scores + (size_t)thread * kv->length;
 #define FIRST(n) ((int)((int64_t)(n) * thread / threads))
 #define LAST(n) ((int)((int64_t)(n) * (thread + 1) / threads))
-/* rows of a matrix, in whole tiles as far as they go */
-#define FIRST_ROW(n) (thread == 0 ? 0 : FIRST((n) / TILE) * TILE)
-#define LAST_ROW(n) (thread == threads - 1 ? (n) : LAST((n) / TILE) * TILE)
         for (int i = FIRST(H); i < LAST(H); i++)
             for (int c = 0; c < P * PANEL; c++)
                 work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] =
-                    c < C ? ((const float *)m->embedding.data)[in->tokens[c] * H + i] : 0.0f;
-#pragma omp barrier
+                    c < C ? entry(&m->embedding, in->tokens[c], i) : 0.0f;
+        meet(&team, &turn);
         for (int l = 0; l < m->layers; l++) {
             const Layer *w = &m->layer[l];
             if (l == m->feature_layer)
@@ -376,25 +424,26 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
                     for (int c = 0; c < C; c++)
                         work->features[(size_t)c * H + i] = work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
             NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
-            NAME(product)(w->qkv.data, normed, w->qkv_bias, 0, work->qkv, FIRST_ROW(heads * D), LAST_ROW(heads * D),
-                          heads * D, H, P);
-#pragma omp barrier
-            for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
-                NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
+            NAME(multiply)(&w->qkv, normed, w->qkv_bias, 0, work->qkv, C, work, &team, &turn, thread);
+            meet(&team, &turn);
             if (in->shared_rows) { /* columns of one row see each other's keys */
-#pragma omp barrier
+                for (int i = FIRST(C * G); i < LAST(C * G); i++) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
+                meet(&team, &turn);
             }
             /* columns side by side, so that what they have in common is read once */
-            for (int i = FIRST(C * m->groups); i < LAST(C * m->groups); i++)
-                NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C);
-#pragma omp barrier
-            NAME(product)(w->out.data, work->attended, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, QD, P);
-#pragma omp barrier
+            for (int first; (first = take(&team, turn) * HEADS_AT_ONCE) < C * G;)
+                for (int i = first; i < first + HEADS_AT_ONCE && i < C * G; i++) {
+                    if (!in->shared_rows) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
+                    NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C);
+                }
+            meet(&team, &turn);
+            NAME(multiply)(&w->out, work->attended, 0, 1, work->x, C, work, &team, &turn, thread);
+            meet(&team, &turn);
             NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
-            NAME(gated_product)(w->gate_up.data, normed, work->inner, FIRST_ROW(I), LAST_ROW(I), I, H, P);
-#pragma omp barrier
-            NAME(product)(w->down.data, work->inner, 0, 1, work->x, FIRST_ROW(H), LAST_ROW(H), H, I, P);
-#pragma omp barrier
+            NAME(multiply_gated)(&w->gate_up, normed, work->inner, I, C, work, &team, &turn, thread);
+            meet(&team, &turn);
+            NAME(multiply)(&w->down, work->inner, 0, 1, work->x, C, work, &team, &turn, thread);
+            meet(&team, &turn);
         }
         if (from < P) {
             const int last = P - from;
@@ -404,8 +453,8 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
                     for (int i = 0; i < H; i++)
                         work->features[(size_t)c * H + i] =
                             normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
-            NAME(product)(m->lm_head.data, normed, 0, 0, work->logits, FIRST_ROW(V), LAST_ROW(V), V, H, last);
-#pragma omp barrier
+            NAME(multiply)(&m->lm_head, normed, 0, 0, work->logits, C - from * PANEL, work, &team, &turn, thread);
+            meet(&team, &turn);
         }
         if (draw) {
             for (int i = FIRST(P * chunks); i < LAST(P * chunks); i++) {
@@ -413,7 +462,7 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
                 NAME(chunk_max)(work->logits + ((size_t)(i / chunks) * V + begin) * PANEL, count,
                                 work->peaks + (size_t)i * PANEL);
             }
-#pragma omp barrier
+            meet(&team, &turn);
             for (int p = 0; p < P; p++) {
                 float peak[PANEL];
                 for (int c = 0; c < PANEL; c++) peak[c] = -INFINITY;
@@ -430,9 +479,10 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
                                      work->plain + at);
                 }
             }
-#pragma omp barrier
+            meet(&team, &turn);
             for (int c = FIRST(C); c < LAST(C); c++) draw_token(m, work, draw, c, chunks);
         }
+        meet(&team, &turn); /* or the runtime's own barrier would spin */
     }
 }
 
@@ -470,5 +520,3 @@ static void NAME(head)(const Head *head, const float *features, const int64_t *r
 #undef PARTS
 #undef FIRST
 #undef LAST
-#undef FIRST_ROW
-#undef LAST_ROW

@@ -1,0 +1,104 @@
+"""Weights where a checkpoint stores them: mapped files whose tensors are read one at a time.
+
+For engines that hold weights in a layout of their own: no copy of the whole is made, in any number type.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from reflective.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PackedKind = Literal["bfloat16", "int8", "int4"]
+QUANTIZED: Final[tuple[PackedKind, ...]] = ("int8", "int4")
+NUMBERS: Final = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # as safetensors names them
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    path: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int  # bytes into the file
+
+
+class StoredWeights:
+    """The tensors of a folder's `*.safetensors` by name, and the kind that they are to be held in."""
+
+    def __init__(self, folder: Path, kind: PackedKind) -> None:
+        self.folder, self.kind = folder, kind
+        self._places: dict[str, _Place] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._places |= _places(path)
+
+    def check(self, model: PreTrainedModel, source: str | Path) -> None:
+        """Raise `CheckpointError` unless every parameter of the model is there, in its shape."""
+        tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+        parameters = {name: tuple(p.shape) for name, p in model.named_parameters() if name not in tied}
+        wrong = sorted(n for n, shape in parameters.items() if n not in self._places or self._places[n].shape != shape)
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise CheckpointError(
+                f"the weights of '{source}' are not those of its config.json: {', '.join(wrong[:3])}{more} are missing "
+                "or of another shape. Copy the whole folder."
+            )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    @contextmanager
+    def read(self, *names: str) -> Iterator[list[Tensor]]:
+        """The tensors, valid inside: views of the mapped files, whose pages are let go afterwards."""
+        maps: dict[Path, mmap.mmap] = {}
+        try:
+            tensors = []
+            for name in names:
+                place = self._places[name]
+                if place.path not in maps:
+                    with open(place.path, "rb") as file:
+                        maps[place.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                count = math.prod(place.shape)
+                whole = torch.frombuffer(maps[place.path], dtype=place.dtype, count=count, offset=place.start)
+                tensors.append(whole.view(place.shape))
+            yield tensors
+        except OSError as error:
+            raise CheckpointError(f"the weights in '{self.folder}' can't be read: {error}.") from None
+
+
+def _places(path: Path) -> dict[str, _Place]:
+    """Where each tensor of a file lies: 8 bytes with the header's length, the header (JSON), the numbers."""
+    damaged = CheckpointError(f"'{path}' is damaged. Copy or download it again.")
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > size:
+                raise damaged
+            header: dict[str, Any] = json.loads(file.read(length))
+        found = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            if entry["dtype"] not in NUMBERS:
+                continue
+            dtype, shape = NUMBERS[entry["dtype"]], tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            if end - begin != math.prod(shape) * dtype.itemsize or 8 + length + end > size:
+                raise damaged
+            found[name] = _Place(path, dtype, shape, 8 + length + begin)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged from error
+    return found
