@@ -165,7 +165,10 @@ class Driver:
     def of(cls, engine: Engine) -> Driver:
         """The driver of this engine, made when it is first asked for."""
         with cls._making:
-            return cls._of.setdefault(engine, cls(engine))
+            driver = cls._of.get(engine)
+            if driver is None:
+                driver = cls._of[engine] = cls(engine)
+            return driver
 
     def client(self, *, limit: int | None = None) -> Client:
         """A new client; `limit` bounds its queue."""
