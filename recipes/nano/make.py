@@ -110,6 +110,7 @@ def make_head(config: SFTConfig, model: Path, work: Path, problems: int) -> bool
         return True
     result = train_head(
         HeadConfig(
+            look=False,
             model=str(model),
             tasks=tuple(name for name in sorted(config.data.families) if name != drills.NAME),
             levels=config.data.levels,

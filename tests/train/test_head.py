@@ -99,6 +99,7 @@ def settings(folder: Path, answers: Sequence[str] = [str(i) for i in range(8)], 
         "max_tokens": 8,
         "epochs": 1,
         "device": "cpu",
+        "look": False,
     }
     return HeadConfig(**table | changes)
 

@@ -129,7 +129,22 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
     )
     for name, kind, what in numbers:
         head.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=what or None)
-    head.add_argument("--step-rule", choices=("reference", "paper", "chinese"), help="which tokens end a step")
+    head.add_argument(
+        "--marks",
+        nargs="+",
+        metavar="MARK",
+        help="around the reasoning, such as '<think>' '</think>'; or whole, for a model that reasons in its response "
+        "(default: found from the chat template)",
+    )
+    rules = ("reference", "paper", "chinese", "paragraph", "line")
+    head.add_argument("--step-rule", choices=rules, help="which tokens end a step")
+    head.add_argument(
+        "--no-look",
+        dest="look",
+        action="store_false",
+        default=None,
+        help="don't look at a few problems first, where sampling may turn out to be in vain",
+    )
     head.add_argument("--aggregation", metavar="NAME", help="geometric_mean, min, last, mean or product")
     head.add_argument("--filter", choices=("self_supervised", "none"), help="SPR loss, or plain BCE")
     head.add_argument(

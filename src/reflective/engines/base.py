@@ -143,6 +143,10 @@ class Engine(ABC):
         """Token ids of a chat in the model's template, with the thinking opened."""
         raise EngineError(f"the engine of {self.name!r} has no chat template.")
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        raise EngineError(f"the engine of {self.name!r} has no tokenizer.")
+
     def check(self, request: Request) -> None:
         """Raise `InputError` or `ContextError` for a request that `submit` would refuse whatever else it holds."""
         if request.max_tokens < 1:

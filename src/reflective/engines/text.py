@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reflective.errors import InputError, first_line
+from reflective.judge.format import step_positions
 from reflective.judge.judge import Judge
+
+if TYPE_CHECKING:
+    from reflective.engines.base import Engine
 
 
 def encode_chat(tokenizer: Any, judge: Judge, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
@@ -43,3 +47,17 @@ def text_decoder(tokenizer: Any) -> Callable[[list[int]], str]:
     if backend is not None and type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
         return partial(backend.decode, skip_special_tokens=False)
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def steps_of_text(engine: Engine, token_ids: Sequence[int]) -> tuple[list[str], str]:
+    """The texts of the steps of a response, and what follows the last one.
+
+    The reasoning counts as opened, as every prompt of ours leaves it.
+    """
+    format = engine.judge.format
+    parts, start = [], 0
+    for position in step_positions(format, token_ids, format.opening_ids):
+        end = position + (token_ids[position] not in format.end_ids)
+        parts.append(engine.decode(token_ids[start:end]))
+        start = position + 1
+    return parts, engine.decode(token_ids[start:])

@@ -57,6 +57,10 @@ class TokenEngine(Engine):
         """Token ids of a chat in the model's template, with the reasoning opened."""
         return encode_chat(self.tokenizer, self.judge, messages)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return self._decode(list(ids))
+
     # ---- requests
 
     def check(self, request: Request) -> None:
@@ -123,16 +127,13 @@ class TokenEngine(Engine):
                 )
             logit = self._logprob_terms.logit(logit, *sequence.last_step_logprobs())
         self._emit_text(sequence)
-        sequence.end_step(logit, self._decode_text)
+        sequence.end_step(logit, self.decode)
         self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, sigmoid(logit)))
 
     def _emit_text(self, sequence: Running, *, flush: bool = False) -> None:
-        delta = sequence.take_text(self._decode_text, flush=flush)
+        delta = sequence.take_text(self.decode, flush=flush)
         if delta:
             self._events.append(Text(sequence.id, delta))
-
-    def _decode_text(self, ids: Sequence[int]) -> str:
-        return self._decode(list(ids))
 
     # ---- finish
 
@@ -159,8 +160,8 @@ class TokenEngine(Engine):
         return Trajectory(
             index=sequence.request.index,
             token_ids=tuple(ids),
-            thinking=self._decode_text(ids[: min(thinking_stop, answer_stop)]),
-            answer_text=self._decode_text(ids[answer_start:answer_stop]).strip(),
+            thinking=self.decode(ids[: min(thinking_stop, answer_stop)]),
+            answer_text=self.decode(ids[answer_start:answer_stop]).strip(),
             steps=sequence.steps() if self.scored else (),
             score=aggregate(sequence.step_logits, self.judge.aggregation),
             finish_reason=reason,

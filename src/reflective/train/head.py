@@ -37,7 +37,8 @@ from reflective.files import folder_lock
 from reflective.judge.aggregate import aggregate
 from reflective.judge.calibrate import fit_calibration
 from reflective.judge.config import SPRM_FOLDER, JudgeConfig
-from reflective.judge.detection import detect_format
+from reflective.judge.detection import WHOLE, detect_format, template_switches
+from reflective.judge.format import Format
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.judge import Judge
 from reflective.judge.loss import UNGRADABLE, problem_balanced_weights, spr_loss
@@ -49,10 +50,14 @@ from reflective.models import (
     save_checkpoint,
     save_judge,
 )
+from reflective.models.metadata import eos_ids_of
+from reflective.records.manifest import RECORDS
+from reflective.search import Settings
 from reflective.selection import best_by_score
 from reflective.shards import Place
 from reflective.train.head_config import HeadConfig
 from reflective.train.head_data import read_data
+from reflective.train.look import look
 from reflective.train.progress import Note, print_note, stop_on_signals
 from reflective.train.rollout_settings import claim_rollouts, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
@@ -131,6 +136,10 @@ def _sample(
     }
     for folder, problems, k in parts:  # all of them before the first is sampled
         claim_rollouts(folder, engine, problems, k, **options)
+    wanted = sum(len(problems) * k for _, problems, k in parts)
+    if config.look and not any((folder / RECORDS).is_file() for folder, _, _ in parts):
+        settings = Settings(options["sampling"], config.seed, config.max_tokens)
+        look(engine, parts[0][1], settings, wanted, note)
     with stop_on_signals() as stop:
         for folder, problems, k in parts:
             note(f"{folder.name}: {len(problems):,} problems × {k} trajectories")
@@ -204,17 +213,18 @@ def _output(config: HeadConfig) -> Path:
 def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> JudgeConfig:
     """Steps and layer as an existing head has them, or as the settings say."""
     own = checkpoint.judge
-    base = replace(own.config, calibration=None)
-    if config.step_rule is not None:
-        ends = own.format.end_ids
-        asked = detect_format(checkpoint.tokenizer, rule=config.step_rule, end_ids=ends)
-        if own.scores and asked.step_ids != own.format.step_ids:
+    base = replace(own.config, calibration=None, sampling={"temperature": config.temperature})
+    if config.step_rule is not None or config.marks:
+        asked = _asked_format(config, checkpoint)
+        if own.scores and (asked.step_ids, asked.opening) != (own.format.step_ids, own.format.opening):
+            option = f"--step-rule {config.step_rule}" if config.step_rule is not None else "--marks"
             raise InputError(
-                f"--step-rule {config.step_rule} is for a model without a head; the head of {config.model!r} ends its "
-                "steps at other tokens, which are kept. Leave --step-rule out, or remove that head."
+                f"{option} is for a model without a head; the head of {config.model!r} ends its steps at other tokens, "
+                f"which are kept. Leave {option.split()[0]} out, or remove that head."
             )
         if not own.scores:
-            base = replace(base, format=asked)
+            switches = template_switches(checkpoint.tokenizer, reasons=not asked.is_whole)
+            base = replace(base, format=asked, template_kwargs={**base.template_kwargs, **switches})
     return replace(
         base,
         layer=config.layer,
@@ -224,6 +234,15 @@ def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> JudgeConfig:
         logprob_features=config.logprob_features,
         probability_exponent=0.0,  # fitted behind the head
     )
+
+
+def _asked_format(config: HeadConfig, checkpoint: Checkpoint) -> Format:
+    """The format that the settings name."""
+    marks: Any = None
+    if config.marks:
+        marks = WHOLE if config.marks == (WHOLE,) else config.marks
+    ends = eos_ids_of((checkpoint.model.generation_config, checkpoint.model.config, checkpoint.tokenizer))
+    return detect_format(checkpoint.tokenizer, marks=marks, rule=config.step_rule, end_ids=ends)
 
 
 # ---- fitting

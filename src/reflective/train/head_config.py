@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reflective.errors import InputError
-from reflective.judge.detection import RuleName
+from reflective.judge.detection import WHOLE, RuleName
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class HeadConfig:
     max_tokens: int = 1024
     max_rows: int = 128
     layer: int = -2
-    step_rule: RuleName | None = None  # None: the steps of the head that is there, or those of "reference"
+    marks: tuple[str, ...] = ()  # around the reasoning, or ("whole",); (): those of the head, or what is found
+    step_rule: RuleName | None = None  # None: the steps of the head that is there, or what fits the model
+    look: bool = True  # at a few problems first, to stop before hours of sampling that would teach nothing
     logprob_features: bool = False
     aggregation: str = "geometric_mean"
     filter: Literal["self_supervised", "none"] = "self_supervised"
@@ -57,6 +59,8 @@ class HeadConfig:
             raise InputError("say what to learn from: either --data FILE.jsonl or --task NAME.")
         if not 0 < self.validation_share < 1:
             raise InputError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
+        if self.marks and self.marks != (WHOLE,) and len(self.marks) != 2:
+            raise InputError(f"marks are an opening and a closing one, or {WHOLE!r}; got {' '.join(self.marks)!r}.")
         if self.temperature <= 0:
             raise InputError("temperature must be above 0: equal trajectories teach nothing about selecting.")
         counts = "problems validation_problems trajectories validation_trajectories max_tokens max_rows"

@@ -167,7 +167,7 @@ def test_a_continuation_sends_its_own_text_alone():
 
 def test_text_comes_at_least_every_few_tokens_and_at_each_step():
     engine = make_engine()
-    engine._decode_text = lambda ids: "." * len(ids)  # the tiny tokenizer's bytes are broken characters, held back
+    engine.decode = lambda ids: "." * len(ids)  # the tiny tokenizer's bytes are broken characters, held back
     engine.submit(Request(PROMPT, seed=5, max_tokens=40, until="eos"))
     waits, drawn = [], 0
     while engine.busy:

@@ -83,7 +83,7 @@ def test_a_running_trajectory_is_forked_and_one_position_is_read_again(way, at):
     # a token that is added takes one position, that of the token before it; the prompt's last gives the first of both
     added = [done[id].tokens - at for id in (same, other)]
     assert sum(passes) == TOKENS - 11 + (sum(added) if at else 1 + sum(added) - 2)
-    assert text(events, same) == engine._decode_text(whole.token_ids[at:])
+    assert text(events, same) == engine.decode(whole.token_ids[at:])
 
 
 def write_one(engine):

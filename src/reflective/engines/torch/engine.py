@@ -210,7 +210,7 @@ class TorchEngine(TokenEngine):
     def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
         steps, start = [], 0
         for position, logit in zip(positions, logits, strict=True):
-            steps.append(Step(position, logit, self._decode_text(ids[start : position + 1]).strip()))
+            steps.append(Step(position, logit, self.decode(ids[start : position + 1]).strip()))
             start = position + 1
         return tuple(steps)
 
