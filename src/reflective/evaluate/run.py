@@ -24,6 +24,7 @@ from reflective.grading import Grade, record_of
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
 from reflective.records.manifest import RECORDS, Manifest, claim, digest_of, versions
 from reflective.search import BestOfN, Settings, Strategy, solve_many
+from reflective.search.attempt import encode_problem
 from reflective.search.many import ROWS_IN_FLIGHT
 from reflective.types import Problem, Solution
 from reflective.verify import grade as grade_answer
@@ -137,7 +138,9 @@ def run_benchmark(
 
         def keep(problem: Problem, solution: Solution) -> None:
             number = numbers[key_of(problem)]
-            prompt = engine.encode_prompt(problem.text) if plan.tokens and solution.trajectories else ()
+            prompt: Sequence[int] = ()
+            if plan.tokens and solution.trajectories:
+                prompt = encode_problem(engine, problem, plan.settings.system)
             record = record_of(solution, number, grade=grade, texts=plan.texts, prompt_ids=prompt)
             if plan.tokens:
                 from reflective.shards import Shard

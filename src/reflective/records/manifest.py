@@ -116,7 +116,7 @@ def digest_of(problems: Iterable[Problem]) -> str:
     """A hash over the problems: their texts, gold answers and graders."""
     digest = hashlib.sha256()
     for p in problems:
-        row = [p.id, p.text, p.answer, p.kind, dict(p.metadata)]
+        row = [p.id, p.text, p.answer, p.kind, dict(p.metadata), *([list(p.messages)] if p.messages else [])]
         digest.update(json.dumps(row, default=str, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

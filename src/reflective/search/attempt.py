@@ -38,7 +38,7 @@ class Calibrated(Protocol):
         answer is taken from; None where that is unknown."""
 
 
-def _encode(engine: Engine, problem: Problem, system: str | None) -> tuple[int, ...]:
+def encode_problem(engine: Engine, problem: Problem, system: str | None = None) -> tuple[int, ...]:
     """The prompt: the problem, or its messages, behind the system message where there is one."""
     if system is None and not problem.messages:
         return engine.encode_prompt(problem.text)
@@ -70,7 +70,7 @@ class Attempt:
         self.k = strategy.budget(k)
         self._client, self._strategy, self._settings, self._calibration = client, strategy, settings, calibration
         self._tell: Callable[[SearchEvent], None] = tell or (lambda event: None)
-        self._prompt_ids = _encode(client.engine, self.problem, settings.system)
+        self._prompt_ids = encode_problem(client.engine, self.problem, settings.system)
         self._budgets = settings.budgets(client.engine, len(self._prompt_ids))
         self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
         self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked

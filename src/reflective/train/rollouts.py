@@ -30,6 +30,7 @@ from reflective.judge.loss import OUTCOMES
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
 from reflective.records.manifest import RECORDS
 from reflective.search import Majority
+from reflective.search.attempt import encode_problem
 from reflective.shards import Place, Shard, Steps, load_features
 from reflective.train.features import read_features
 from reflective.train.progress import Note, Stop, clock
@@ -186,7 +187,7 @@ class _Sampler:
     def submit(self, number: int) -> bool:
         """Ask for the trajectories of a problem; False where the context has no room for them."""
         problem = self._problems[number]
-        prompt = self._engine.encode_prompt(problem.text)
+        prompt = encode_problem(self._engine, problem)
         sample = self._samples[number] = _Sample(prompt, time.monotonic())
         try:
             for index in range(self._k):
