@@ -28,6 +28,7 @@ from reflective.errors import InputError
 from reflective.judge.config import JudgeConfig
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint
+from reflective.models.fingerprint import weights_digest
 from reflective.records import Record
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings as SearchSettings
@@ -35,7 +36,6 @@ from reflective.shards import Place, Steps, load_features
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
 from reflective.train.features import read_features
-from reflective.train.joint.setup import weights_digest
 from reflective.train.progress import Note
 from reflective.train.rollouts import load_records
 from reflective.types import Problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, fields
+from typing import Any
 
 from reflective.cli import DONE, INTERRUPTED
 from reflective.cli.common import print_json, say
@@ -162,6 +163,21 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
+def _given(args: argparse.Namespace, settings: type[Any]) -> dict[str, Any]:
+    """The options that were given, of those that are settings."""
+    names = {field.name for field in fields(settings)}
+    return {name: value for name, value in vars(args).items() if name in names and value is not None}
+
+
+def _end(args: argparse.Namespace, result: Any) -> int:
+    """Print how a run ended; the exit status."""
+    if args.json:
+        print_json(asdict(result) | {"folder": str(result.folder)})
+    else:
+        print(result.folder)
+    return INTERRUPTED if result.interrupted else DONE
+
+
 def _sft(args: argparse.Namespace) -> int:
     from reflective.settings import read_settings
     from reflective.train.sft.config import SFTConfig
@@ -169,13 +185,9 @@ def _sft(args: argparse.Namespace) -> int:
 
     names = ("output", "max_minutes", "max_tokens", "seed", "device")
     result = train_sft(read_settings(SFTConfig, args.config, **{name: getattr(args, name) for name in names}))
-    if args.json:
-        print_json(asdict(result) | {"folder": str(result.folder)})
-    else:
-        print(result.folder)
     if result.interrupted:
         say("stopped; the same command goes on from here")
-    return INTERRUPTED if result.interrupted else DONE
+    return _end(args, result)
 
 
 def _head(args: argparse.Namespace) -> int:
@@ -183,14 +195,8 @@ def _head(args: argparse.Namespace) -> int:
     from reflective.train.head import train_head
     from reflective.train.head_config import HeadConfig
 
-    names = {field.name for field in fields(HeadConfig)}
-    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    result = train_head(make_settings(HeadConfig, given))
-    if args.json:
-        print_json(asdict(result) | {"folder": str(result.folder)})
-    else:
-        print(result.folder)
-    return INTERRUPTED if result.interrupted else DONE
+    result = train_head(make_settings(HeadConfig, _given(args, HeadConfig)))
+    return _end(args, result)
 
 
 def _joint(args: argparse.Namespace) -> int:
@@ -200,20 +206,14 @@ def _joint(args: argparse.Namespace) -> int:
 
     names = ("model", "output", "steps", "seed", "device")
     result = train_joint(read_settings(JointConfig, args.config, **{name: getattr(args, name) for name in names}))
-    if args.json:
-        print_json(asdict(result) | {"folder": str(result.folder)})
-    else:
-        print(result.folder)
-    return INTERRUPTED if result.interrupted else DONE
+    return _end(args, result)
 
 
 def _plan(args: argparse.Namespace) -> int:
     from reflective.settings import make_settings
     from reflective.train.plan import Work, plan
 
-    names = {field.name for field in fields(Work)}
-    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    found = plan(args.model, make_settings(Work, given))
+    found = plan(args.model, make_settings(Work, _given(args, Work)))
     if args.json:
         print_json(found)
         return DONE

@@ -58,7 +58,7 @@ from reflective.shards import Place
 from reflective.train.head_config import HeadConfig
 from reflective.train.head_data import read_data
 from reflective.train.look import look
-from reflective.train.progress import Note, print_note, stop_on_signals
+from reflective.train.progress import Note, RunResult, print_note, stop_on_signals
 from reflective.train.rollout_settings import claim_rollouts, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
 from reflective.train.selection import (
@@ -76,7 +76,7 @@ BATCH = 4096  # steps through the head at once when nothing is learnt
 
 
 @dataclass(frozen=True)
-class HeadResult:
+class HeadResult(RunResult):
     """How it ended: the folder with the head, and what the validation problems say of it."""
 
     folder: Path
@@ -85,11 +85,6 @@ class HeadResult:
     auc: float | None
     selection: dict[str, dict[str, float]]
     interrupted: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """For a command line: 130 after Ctrl-C."""
-        return 130 if self.interrupted else 0
 
 
 def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:

@@ -20,13 +20,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reflective.errors import CheckpointError, InputError, TrainingError
 from reflective.files import folder_lock
 from reflective.settings import make_settings, read_settings
-from reflective.train.progress import StepReport, stop_on_signals
+from reflective.train.progress import stop_on_signals
 from reflective.train.sft import checkpoints
 from reflective.train.sft.batches import micro_batches
 from reflective.train.sft.checkpoints import newest_checkpoint
 from reflective.train.sft.config import SFTConfig
 from reflective.train.sft.learner import Learner
 from reflective.train.sft.peers import Peers
+from reflective.train.sft.reports import StepReport
 from reflective.train.sft.run import SFTResult, _Run, train_sft
 from train.sft.fakes import ARCHITECTURE, tiny_config
 

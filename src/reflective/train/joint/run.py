@@ -25,6 +25,7 @@ from reflective.errors import InputError, TrainingError
 from reflective.files import folder_lock
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
+from reflective.models.fingerprint import weights_digest
 from reflective.models.metadata import eos_ids_of
 from reflective.train.joint.checkpoints import (
     check_room,
@@ -45,26 +46,20 @@ from reflective.train.joint.setup import (
     in_pieces,
     judge_of,
     prompt_encoder,
-    weights_digest,
     with_adapters,
 )
 from reflective.train.joint.trl import check_version
-from reflective.train.progress import Note, Stop, print_note, stop_on_signals
+from reflective.train.progress import Note, RunResult, Stop, print_note, stop_on_signals
 
 
 @dataclass(frozen=True)
-class JointResult:
-    """How it ended: the folder of the trained model, the steps done, and the last figures that were told."""
+class JointResult(RunResult):
+    """How it ended: the folder of the trained model, the steps done, and the last figures of each kind."""
 
     folder: Path
     steps: int
     figures: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """For a command line: 130 after Ctrl-C."""
-        return 130 if self.interrupted else 0
 
 
 def train_joint(config: JointConfig, *, note: Note = print_note) -> JointResult:
@@ -101,7 +96,7 @@ class JointRun:
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
         state = PartialState(cpu=config.device == "cpu")
         self.leads = state.is_main_process
-        self.note: Note = note if self.leads else _silent
+        self.note: Note = note if self.leads else lambda _: None
         note_by_rank: Note = note if self.leads else lambda text: note(f"process {state.process_index}: {text}")
         device = state.device
         check_vllm(config, device)
@@ -250,10 +245,6 @@ def _settings(config: JointConfig) -> dict[str, Any]:
     if config.data.source is not None:
         table["data"]["source"] = Path(config.data.source).name
     return table
-
-
-def _silent(_: str) -> None:
-    """Of the processes that don't lead."""
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from reflective.engines.text import encode_chat
 from reflective.errors import InputError
@@ -106,19 +104,6 @@ def check_engine(config: JointConfig) -> None:
             f"under {what} the weights lie in pieces on all GPUs, where the embedded engine can't read them. "
             'Set [rollouts] engine = "vllm_colocate", "vllm_server" or "trl".'
         )
-
-
-def weights_digest(*modules: nn.Module | None) -> str:
-    """Of every weight and of the configuration of a model and of what goes with it: another one under the same name is
-    told apart."""
-    digest = hashlib.sha256()
-    for module in modules:
-        if (config := getattr(module, "config", None)) is not None:  # bases of positions, norms: no weight shows them
-            digest.update(config.to_json_string().encode())
-        for name, tensor in {} if module is None else module.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def with_adapters(model: Any, config: JointConfig) -> Any:

@@ -24,17 +24,7 @@ from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import TrainingError, first_line
 from reflective.files import folder_lock
 from reflective.models.source import resolve_device, resolve_source
-from reflective.train.progress import (
-    Note,
-    Report,
-    StepReport,
-    Stop,
-    TensorBoardLog,
-    leads,
-    print_note,
-    print_report,
-    stop_on_signals,
-)
+from reflective.train.progress import Note, RunResult, Stop, leads, print_note, stop_on_signals
 from reflective.train.sft.batches import StepPlan
 from reflective.train.sft.checkpoints import (
     Progress,
@@ -56,11 +46,12 @@ from reflective.train.sft.models import (
 )
 from reflective.train.sft.optimizers import make_optimizers, rate
 from reflective.train.sft.peers import Peers, peers
+from reflective.train.sft.reports import Report, StepReport, TensorBoardLog, print_report
 from reflective.train.sft.token_cache import TokenCache, token_cache
 
 
 @dataclass(frozen=True)
-class SFTResult:
+class SFTResult(RunResult):
     """How a run ended. `folder` holds the trained model, or the checkpoint to resume from if it was interrupted."""
 
     folder: Path
@@ -70,11 +61,6 @@ class SFTResult:
     loss: float
     validation: dict[str, float]
     interrupted: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """For a command line: 130 after Ctrl-C, as shells have it."""
-        return 130 if self.interrupted else 0
 
 
 def train_sft(config: SFTConfig, *, report: Report = print_report, note: Note = print_note) -> SFTResult:

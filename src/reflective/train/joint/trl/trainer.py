@@ -1,4 +1,4 @@
-"""TRL's `GRPOTrainer` around `joint_step`: it iterates, calls who writes, normalises rewards, and moves the weights.
+"""TRL's `GRPOTrainer` around `joint_step`: it iterates, samples, normalises rewards, and updates the weights.
 
 What is overridden, and why (TRL 1.16; `tests/train/joint/test_trl.py` holds the signatures):
 
@@ -11,7 +11,7 @@ What is overridden, and why (TRL 1.16; `tests/train/joint/test_trl.py` holds the
 | `create_optimizer`, `_clip_grad_norm` | the head has its own group, rate and clipping |
 | `log`, `evaluate` | the head's figures; an evaluation leaves the random streams where they were |
 | `_send_telemetry`, `create_model_card` | nothing is sent anywhere; a run's folder is no publication |
-| `_save_checkpoint`, `_save`, `_run_epoch`, `_get_train_sampler` | `saving.py`: whole checkpoints, exact resumption |
+| `_save_checkpoint`, `_save`, `_run_epoch`, `_get_train_sampler` | checkpoints are whole, resumption is exact |
 
 TRL computes the policy's losses that `joint_step` does not state ([policy] loss "cispo", "sapo", …, and settings of
 [trl] that change the loss), from the output of the same forward.
@@ -43,22 +43,15 @@ from reflective.train.joint.trl.vllm import keep_head_out
 RIGHT_ABOVE = 0.5  # a reward of the outcome function above this says right
 TRAJECTORY_MEANS = ("grpo", "dr_grpo", "sapo", "luspo")  # losses that TRL divides by trajectories, not by tokens
 LOSS_SETTINGS = frozenset(  # of [trl], with which TRL computes the policy's loss
-    {
-        "delta",
-        "entropy_coef",
-        "importance_sampling_level",
-        "off_policy_mask_threshold",
-        "router_aux_loss_coef",
-        "top_entropy_quantile",
-        "use_adaptive_entropy",
-    }
+    "delta entropy_coef importance_sampling_level off_policy_mask_threshold router_aux_loss_coef top_entropy_quantile "
+    "use_adaptive_entropy".split()
 )
 
 
 class JointTrainer(WholeCheckpoints):
     """Trains policy and head together; see the module's docstring.
 
-    `encode` gives the tokens of a prompt, with the thinking opened. The head becomes the submodule `sprm` of the model.
+    `encode` gives a prompt's tokens, with the reasoning opened. The head becomes the model's submodule `sprm`.
     """
 
     def __init__(
@@ -67,7 +60,7 @@ class JointTrainer(WholeCheckpoints):
         if judge.head is None:
             raise TrainingError("joint training needs a judge with a head; make one with init_judge.")
         self.judge, self.config, self._encode = judge, config, encode
-        self._tokens, self._seconds = 0.0, 0.0  # read and written, and spent, since the speed was told
+        self._tokens, self._seconds = 0.0, 0.0  # since the speed was last logged
         super().__init__(model, **options)
         # last: TRL's own patch of the forward is in place, its `disable_dropout` has passed, and adapters are wrapped
         # around the model without one for the head
@@ -97,8 +90,7 @@ class JointTrainer(WholeCheckpoints):
         functions, outcome = self.config.rewards.functions, self.config.rewards.outcome
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._outcomes = outcomes_of(rewards[:, functions.index(outcome)])  # of all ranks
-        # TRL leaves out of a group's mean what no function has rewarded: an ungradable trajectory is that, whatever
-        # other functions say of it
+        # NaN from every function: TRL then leaves an ungradable trajectory out of its group's mean
         return rewards.masked_fill((self._outcomes == UNGRADABLE).unsqueeze(1), torch.nan)  # (B, functions)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -113,12 +105,12 @@ class JointTrainer(WholeCheckpoints):
             self.figures.rollout(mode, batch["outcomes"].tolist(), [row[SCORE] for row in inputs])
             sampled = batch.pop("sampling_per_token_logps")
             if self.temperature == 1.0:
-                # π_old is who sampled: the ratio π/π_old is exact, also where engine and trainer round differently
+                # π_old is the policy that sampled: π/π_old is exact even where engine and trainer round differently
                 batch["old_per_token_logps"] = sampled
         return self._count_tokens(batch)
 
     def _add_labels(self, batch: dict[str, Any], inputs: list[dict[str, Any]], group: int) -> None:
-        """This rank's outcomes (B,) and, where they are asked for, weights (B,) that the whole groups decide."""
+        """This rank's outcomes (B,), and weights (B,) by the outcomes of whole groups where they are asked for."""
         count, device = len(inputs), batch["completion_ids"].device
         mine = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
         batch["outcomes"] = self._outcomes[mine]
@@ -131,7 +123,7 @@ class JointTrainer(WholeCheckpoints):
             batch["mean_logprob"] = (logprobs * tokens).sum(1) / tokens.sum(1).clamp(min=1)  # (B, T) -> (B,)
 
     def _add_steps(self, batch: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
-        """Where the head reads (B, n), what it is told of log-probabilities (B, n, 2), and which rows ended (B,)."""
+        """Positions that the head reads (B, n), its log-probability features (B, n, 2), and which rows ended (B,)."""
         device = batch["completion_ids"].device
         prompts = unpadded(batch["prompt_ids"], batch["prompt_mask"])
         completions = unpadded(batch["completion_ids"], batch["completion_mask"])
@@ -185,7 +177,7 @@ class JointTrainer(WholeCheckpoints):
         return loss * (self.current_gradient_accumulation_steps if self.model.training else 1)
 
     def _refuse_diverged(self, what: str, value: float) -> None:
-        """Stop before a number that is none reaches the weights."""
+        """Stop before NaN or infinity reaches the weights."""
         if not math.isfinite(value):
             raise TrainingError(
                 f"{what} is {value} in step {self.state.global_step + 1}: training diverged. The weights are still "
@@ -209,7 +201,7 @@ class JointTrainer(WholeCheckpoints):
         return optimizer
 
     def head_parameters(self, model: Any = None) -> list[nn.Parameter]:
-        """The head's, as they are now (a wrapped model has others)."""
+        """The head's parameters in this model (a wrapped model has its own)."""
         return [p for name, p in (self.model if model is None else model).named_parameters() if is_head(name)]
 
     def _clip_grad_norm(self, model: Any) -> Any:
@@ -224,10 +216,10 @@ class JointTrainer(WholeCheckpoints):
         self.figures.number("train", "spr/head_grad_norm", float(norm))
         return policy_norm
 
-    # ---- what is told
+    # ---- logging
 
     def evaluate(self, *arguments: Any, **options: Any) -> Any:
-        """TRL's, after which the random streams are where they were: a run does not depend on who looked at it."""
+        """TRL's, with the random streams restored afterwards: evaluating does not change a run."""
         device = self.accelerator.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return super().evaluate(*arguments, **options)
@@ -239,7 +231,7 @@ class JointTrainer(WholeCheckpoints):
             self._metrics[mode][name].append(value)
         if isinstance(self.rollout_func, EngineRollouts) and (written := self.rollout_func.take_speed()):
             self._metrics[mode]["rollout/tokens_per_s"].append(written)
-        if mode == "train":  # what a look between two lines finds here is still to come in the next one
+        if mode == "train":  # an evaluation between two lines leaves these for the next one
             self._seconds += sum(self._metrics[mode].get("step_time", ()))
             if self._tokens and self._seconds:
                 self._metrics[mode]["tokens_per_s"].append(self._tokens / self._seconds)
@@ -254,6 +246,6 @@ def outcomes_of(rewards: Tensor) -> Tensor:
 
 
 def _whole(norm: Any) -> Tensor:
-    """A norm of parameters that may be in pieces, on every rank."""
+    """A norm of parameters that may be sharded, on every rank."""
     whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return whole
