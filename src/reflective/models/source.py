@@ -69,7 +69,7 @@ def resolve_dtype(
     if dtype == "auto":
         where = resolve_device(device)
         small = where.type == "cpu" and stored_bytes is not None and stored_bytes < SMALL_WEIGHTS
-        return torch.bfloat16 if _has_bfloat16(where) and not small else torch.float32
+        return torch.bfloat16 if has_native_bfloat16(where) and not small else torch.float32
     if dtype in QUANTIZED:
         raise InputError(f"dtype {dtype!r} is for writing on a CPU with --engine torch; give auto or float32 here.")
     if dtype not in DTYPES:
@@ -94,7 +94,8 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster there than in float32, and not emulated."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-Note = Callable[[str], None]
+from reflective.errors import TrainingError, first_line
 
+Note = Callable[[str], None]
 
 
 class RunResult:
@@ -45,6 +46,19 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def memory_errors(when: Callable[[], str], advice: Callable[[], str]) -> Iterator[None]:
+    """Turns an out-of-memory error into one line that says when it came and what to do."""
+    from reflective.engines.torch.memory import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"out of memory {when()}: {first_line(error)} {advice()}") from error
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Where the head reads in a padded batch, and what it is told of log-probabilities.
+"""Step positions and log-probability features in a padded batch.
 
 Letters: B trajectories, n steps (padded), T positions: the prompts, padded on the left, then the completions.
 """
@@ -48,7 +48,7 @@ def unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
     return [row[kept].tolist() for row, kept in zip(ids.cpu(), mask.bool().cpu(), strict=True)]
 
 
-# what of a batch is padded like the completions
+# columns that are padded like the completions
 _COMPLETIONS = (
     "completion_ids",
     "completion_mask",

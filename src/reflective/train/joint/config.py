@@ -17,7 +17,7 @@ PolicyLoss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo"
 
 VERIFY = "verify"  # the reward that grades final answers with `reflective.verify`
 
-# may change between an interruption and the resumption; another micro_batch not within a generation (`saving.py`)
+# may change between an interruption and the resumption; micro_batch not within a generation
 FREE_SETTINGS = ("output", "steps", "log", "device", "micro_batch", "gradient_checkpointing")
 MAX_SEED = 2**32 - 1  # numpy's
 
@@ -55,7 +55,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Who writes the trajectories, and how many.
+    """The engine that samples the trajectories, and how many.
 
     `engine`: "torch" is the embedded engine on the trained weights themselves; "trl" is Hugging Face generation;
     "vllm_server" and "vllm_colocate" are TRL's modes of vLLM, with `vllm` as TRL's further `vllm_…` settings.
@@ -66,7 +66,7 @@ class RolloutConfig:
     group: int = 8  # trajectories of a problem; paper, section 4
     max_tokens: int = 1024
     temperature: float = 1.0  # paper: 0.6 to 1.0
-    rows: int = 128  # written at once by the embedded engine
+    rows: int = 128  # batch size of the embedded engine
     vllm: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class HeadLossConfig:
-    """The SPR loss and what moves the head.
+    """The SPR loss and the head's optimizer.
 
     `fresh` makes a new head where the model has one. `layer`, `step_rule`, `step_tokens` and `logprob_features` are a
     new head's; a head that is kept has its own (None: whatever that is; of a new head −2, "reference" and False).
@@ -176,7 +176,7 @@ class LoRAConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """When the run tells, looks at held-out problems, and saves; all in optimizer steps."""
+    """When the run logs, evaluates on held-out problems, and saves; all in optimizer steps."""
 
     every: int = 1
     evaluate_every: int = 50  # 0: never
@@ -200,7 +200,7 @@ class JointConfig:
     data: DataConfig
     steps: int = 200  # optimizer steps
     seed: int = 0
-    micro_batch: int = 8  # trajectories through the model at once, of each process
+    micro_batch: int = 8  # trajectories in one forward pass of each process
     device: Literal["auto", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of the weights in memory
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic
@@ -239,5 +239,5 @@ class JointConfig:
 
     def digest(self, data: str) -> str:
         """Of all that decides what a step learns; `data` stands for the problems themselves."""
-        same = replace(self, rollouts=replace(self.rollouts, rows=1))  # however many are written at once
+        same = replace(self, rollouts=replace(self.rollouts, rows=1))  # they change no result
         return settings_digest(same, FREE_SETTINGS, data)

@@ -1,12 +1,12 @@
-"""What is watched while policy and head learn, and over what it is averaged.
+"""Figures of a joint run, and over what they are averaged.
 
 - The aha gap: mean score of right trajectories minus that of wrong ones (paper). Of the rollouts, where the engine
   scores them; else of the training forward, in which the head's dropout is at work.
 - The share of steps that the SPR filter keeps, and both losses.
-- On held-out problems: the AUC within problems, and what selecting by score is worth against one sample, against the
-  mean token log-probability, and against an oracle.
+- On held-out problems: the AUC within problems, and the accuracy of selecting by score, beside that of one sample, of
+  the highest mean token log-probability, and of an oracle.
 
-Sums are kept on each rank and reduced when they are told.
+Sums are kept on each rank and reduced when they are logged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MEANS = (
 
 
 class Figures:
-    """Figures of a run by mode ("train" or "eval"), until `take` tells them."""
+    """Figures of a run by mode ("train" or "eval"), until `take` returns them."""
 
     def __init__(self, aggregation: str) -> None:
         self._aggregation = aggregation
@@ -62,7 +62,7 @@ class Figures:
                 self.number(mode, "spr/score_right" if outcome == RIGHT else "spr/score_wrong", score)
 
     def losses(self, mode: str, found: JointLoss) -> None:
-        """What a micro-batch gave."""
+        """Add the losses and token sums of a micro-batch."""
         spr, tokens = found.spr, dict(found.tokens)
         self.number(mode, "spr/kept", spr.kept_right + spr.kept_wrong, spr.steps_right + spr.steps_wrong)
         self.number(mode, "spr/spr_loss", float(spr.loss.detach()))
@@ -120,7 +120,7 @@ def held_out_figures(candidates: Sequence[tuple[int, Candidate]]) -> dict[str, f
     if not groups:
         return {}
     every = [c for group in groups.values() for c in group]
-    unknown = any(c.mean_logprob is None for c in every)  # rollouts that brought no log-probabilities
+    unknown = any(c.mean_logprob is None for c in every)  # rollouts without log-probabilities
     figures: dict[str, float | None] = {
         "auc_within_problems": within_problem_auc([[(c.score, c.right) for c in group] for group in groups.values()]),
         "auc": auc([c.score for c in every], [c.right for c in every]),

@@ -16,8 +16,8 @@ CURVES = "curves.jsonl"
 PICTURE = "curves.png"
 ENTROPY_FLOOR = 0.01  # nats a token; below it, samples of a problem are nearly all the same
 GRADABLE_FLOOR = 0.1  # share of trajectories that have an outcome
-ALIKE = 0.95  # share of groups with one outcome from which on a step teaches the policy next to nothing
-COLUMNS = (  # of the line on stderr: what it is called, where it stands, how it is written
+ALIKE = 0.95  # share of groups with a single outcome above which a step teaches the policy next to nothing
+COLUMNS = (  # of the line on stderr: label, figure, format
     ("reward", "reward", "{:.3f}"),
     ("loss", "loss", "{:+.4f}"),
     ("spr", "spr/spr_loss", "{:.4f}"),
@@ -34,7 +34,7 @@ HELD_OUT = (
     ("by log-probability", "eval_spr/logprob"),
     ("oracle", "eval_spr/oracle"),
 )
-PANELS = (  # of the picture: title, series
+PANELS = (  # of the plot: title, figures
     ("Reward", ("reward",)),
     ("Score of right and wrong", ("spr/score_right", "spr/score_wrong", "spr/gap")),
     ("Held out: AUC within problems", ("eval_spr/auc_within_problems",)),
@@ -45,30 +45,30 @@ PANELS = (  # of the picture: title, series
 
 
 class Reporter(TrainerCallback):
-    """Lines, curves and warnings; and the end that Ctrl-C asks for, after a whole step."""
+    """Writes lines, curves and warnings, and stops after a whole step where Ctrl-C was pressed."""
 
     def __init__(self, folder: Path, note: Note, stop: Stop, leads: bool, agree: Any) -> None:
         self._folder, self._note, self._stop, self._leads, self._agree = folder, note, stop, leads, agree
         self._warned: set[str] = set()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A line that a killed process began is ended."""
+        """End the line that a killed process left unfinished."""
         path = self._folder / CURVES
         if self._leads and path.is_file() and not path.read_bytes().endswith(b"\n"):
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Save and stop, all together, where one process was asked to; a step is whole here."""
+        """Save and stop, on all processes, where one of them was asked to; a step is complete here."""
         self._stop.requested = self._agree(self._stop.requested)
         if self._stop.requested:
             control.should_save = control.should_training_stop = True
         return control
 
-    on_evaluate = on_step_end  # after a step, which is saved behind it, or before the first one
+    on_evaluate = on_step_end  # after a step, which is saved afterwards, or before the first one
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep and tell the figures."""
+        """Append the figures to the curves, and print them."""
         logs: dict[str, Any] = kwargs["logs"]
         if not self._leads:
             return
@@ -85,7 +85,7 @@ class Reporter(TrainerCallback):
             self._warn(figures, state.global_step)
 
     def _warn(self, figures: dict[str, float], step: int) -> None:
-        """Once for each thing that makes further steps worth little."""
+        """Warn once about each condition in which further steps teach little."""
         gradable = figures.get("spr/gradable", 1.0)
         if gradable < GRADABLE_FLOOR:
             self._once(
@@ -116,7 +116,7 @@ class Reporter(TrainerCallback):
 
 
 def read_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of every figure; of a step that was run twice (after a kill), the later values."""
+    """Steps and values of every figure; the later values of a step that was run twice, after a kill."""
     found: dict[str, dict[int, float]] = {}
     path = folder / CURVES
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
@@ -131,7 +131,7 @@ def read_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def write_picture(folder: Path, note: Note, panels: Sequence[tuple[str, Sequence[str]]] = PANELS) -> Path | None:
-    """The curves as PNG; None (and a note) where matplotlib is not there or nothing was told."""
+    """Plot the curves as PNG; None where there is nothing to show, or no matplotlib (with a note)."""
     curves = read_curves(folder)
     shown = [(title, [n for n in names if n in curves]) for title, names in panels]
     shown = [(title, names) for title, names in shown if names]

@@ -1,7 +1,7 @@
-"""What a trajectory is worth: the verdict on its final answer, and functions of the user's own.
+"""Rewards of trajectories: the verdict on the final answer, and the user's own functions.
 
-A reward of None means that nobody can tell: such a trajectory is left out of both losses. A function that raises gives
-None for its whole batch, which is told; one that raises again and again ends the run. `sys.exit()` counts as raising.
+A reward of None means ungradable: such a trajectory is left out of both losses. A function that raises gives None for
+its whole batch, with a note; one that raises three times in a row ends the run. `sys.exit()` counts as raising.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reflective.train.progress import Note
 from reflective.types import Problem
 from reflective.verify import extract_answer, grade
 
-MOST_FAILURES: Final = 3  # batches in a row that a reward function may fail at
+MOST_FAILURES: Final = 3  # failed batches in a row that end the run
 
 Reward = Callable[..., list[float | None]]
 
@@ -62,7 +62,7 @@ class VerifiedAnswer:
 
 
 class Guarded:
-    """A reward function whose failures are data: told, counted, and only fatal when they don't stop."""
+    """A reward function whose failures are noted and counted, and end the run only where they go on."""
 
     def __init__(self, name: str, function: Reward, note: Note) -> None:
         self.__name__ = name
@@ -76,10 +76,12 @@ class Guarded:
                 raise ValueError(f"{len(rewards)} rewards for {len(prompts)} trajectories")
         except (Exception, SystemExit) as error:  # a user's code may raise anything
             self._failures += 1
-            said = f"the reward function {self._name!r} failed: {type(error).__name__}: {error}"
+            message = f"the reward function {self._name!r} failed: {type(error).__name__}: {error}"
             if self._failures >= MOST_FAILURES:
-                raise TrainingError(f"{said} ({self._failures} times in a row). Repair it and start again.") from error
-            self._note(f"{said}; this batch is left out")
+                raise TrainingError(
+                    f"{message} ({self._failures} times in a row). Repair it and start again."
+                ) from error
+            self._note(f"{message}; this batch is left out")
             return [None] * len(prompts)
         self._failures = 0
         return rewards

@@ -1,10 +1,10 @@
-"""Trajectories for the trainer, by the embedded engine on the very weights that are being trained.
+"""Trajectories for the trainer, from the embedded engine on the weights that are being trained.
 
 The engine's matrices are the model's own memory: an optimizer that moves them in place moves the engine, too, and what
 the engine holds by value is refreshed before a generation. Nothing is copied, and a score comes with every step.
 
-A trajectory is drawn from the seed that the run's seed, the micro-batch's number, the prompt and its place give, so
-that a resumed run draws what an uninterrupted one would have drawn.
+A trajectory's seed depends on the run's seed, the micro-batch's number, the prompt and its place, so that a resumed run
+samples what an uninterrupted one would have sampled.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from reflective.judge.judge import Judge
 from reflective.train.joint.config import RolloutConfig
 from reflective.types import Trajectory
 
-# what a rollout brings beside tokens; the trainer finds these in the rows of its batch
+# further columns of a rollout, which the trainer finds in the rows of its batch
 LOGPROBS, SCORE = "token_logprobs", "trajectory_score"
 
 
 class EngineRollouts:
-    """TRL's `rollout_func`: prompts, each as often as it is wanted, to completions in the same order.
+    """TRL's `rollout_func`: one completion for each prompt, in the same order.
 
     Make it before the model's optimizer, since the engine may lay the model's matrices side by side.
     """
 
     def __init__(self, model: Any, tokenizer: Any, judge: Judge, config: RolloutConfig, seed: int, name: str) -> None:
-        self._attention = model.config._attn_implementation  # what training uses; the engine has its own
+        self._attention = model.config._attn_implementation  # the one that training uses; the engine has its own
         self.engine = TorchEngine(model, tokenizer, judge, name=name, max_rows=config.rows)
         model.set_attn_implementation(self._attention)
         self._config, self._seed = config, seed
@@ -81,7 +81,7 @@ class EngineRollouts:
 
     def _write(self, requests: Sequence[Request]) -> list[Trajectory]:
         driver, done = Driver.of(self.engine), dict[int, Trajectory]()
-        interrupts = Interrupts()  # never opened: Ctrl-C is the run's, which ends after a whole step
+        interrupts = Interrupts()  # never opened: Ctrl-C is left to the run, which stops after a whole step
         try:
             with driver.client() as client:
                 for request in requests:
@@ -93,12 +93,12 @@ class EngineRollouts:
                             client.cancel(event.id)  # nobody continues it
         finally:
             if self.engine.model.device.type != "cpu":
-                driver.call(lambda engine: engine.close())  # the memory of keys and values is needed for training
+                driver.call(lambda engine: engine.close())  # training needs the memory of the keys and values
         return [done[i] for i in range(len(requests))]
 
     @contextmanager
     def _writing(self, model: Any) -> Iterator[None]:
-        """The model as the engine wants it (no dropout, its attention), and afterwards as it was."""
+        """Without dropout and with the engine's attention; afterwards as before."""
         training = model.training
         model.eval()
         self.engine.model.set_attn_implementation(ATTENTION)
@@ -110,7 +110,7 @@ class EngineRollouts:
 
 
 def trajectory_seed(seed: int, trainer: Any, place: int, count: int, prompt: str) -> int:
-    """63 bits for the trajectory at `place` of this process's `count`; held-out problems draw alike at every look."""
+    """63 bits for the trajectory at `place` of this process's `count`; the same in every evaluation."""
     when = trainer.micro_batches_done if trainer.model.training else "held-out"
     where = trainer.accelerator.process_index * count + place
     digest = hashlib.blake2b(f"joint/{seed}/{when}/{where}/{prompt}".encode(), digest_size=8).digest()

@@ -1,6 +1,6 @@
 """A run of joint training, from a configuration to a trained model; started again, it goes on where it was.
 
-Under `accelerate launch` (or `torchrun`) every process runs this; process 0 tells and writes.
+Under `accelerate launch` (or `torchrun`) every process runs this; process 0 prints and writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
@@ -20,8 +20,7 @@ import torch
 from transformers import PrinterCallback
 
 from reflective.engines.text import text_decoder
-from reflective.engines.torch.memory import is_out_of_memory
-from reflective.errors import InputError, TrainingError
+from reflective.errors import InputError
 from reflective.files import folder_lock
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
@@ -49,7 +48,9 @@ from reflective.train.joint.setup import (
     with_adapters,
 )
 from reflective.train.joint.trl import check_version
-from reflective.train.progress import Note, RunResult, Stop, print_note, stop_on_signals
+from reflective.train.progress import Note, RunResult, Stop, memory_errors, print_note, stop_on_signals
+
+MEMORY_ADVICE = "Lower micro_batch or [rollouts] rows, or set gradient_checkpointing = true; then start again to go on."
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def train_joint(config: JointConfig, *, note: Note = print_note) -> JointResult:
 
 def prepare(config: JointConfig, *, note: Note = print_note, stop: Stop | None = None) -> JointRun:
     """Everything up to the first step: model, head, problems, engine, trainer."""
-    with _memory_errors(lambda: "before the first step"):
+    with memory_errors(lambda: "before the first step", lambda: MEMORY_ADVICE):
         return JointRun(config, note, stop or Stop())
 
 
@@ -80,7 +81,7 @@ class JointRun:
     """A run that is ready to train; `trainer` is the `JointTrainer`."""
 
     def __init__(self, config: JointConfig, note: Note, stop: Stop) -> None:
-        # what imports TRL or accelerate, known to be installed by now
+        # these import TRL or accelerate, which are known to be installed by now
         from accelerate import PartialState
 
         from reflective.train.joint.reporting import Reporter
@@ -100,8 +101,8 @@ class JointRun:
         note_by_rank: Note = note if self.leads else lambda text: note(f"process {state.process_index}: {text}")
         device = state.device
         check_vllm(config, device)
-        home = torch.device("cpu") if in_pieces() else device  # pieces go to the device, the whole need not fit there
-        config.batches(state.num_processes)  # refused before a model is loaded, as are rewards that aren't there
+        home = torch.device("cpu") if in_pieces() else device  # the whole model need not fit on a device
+        config.batches(state.num_processes)  # refuse bad settings before a model is loaded
         check_rewards(config.rewards.functions)
         checkpoint = load_checkpoint(config.model, device=home, dtype=config.dtype, require_head=False)
         self.judge = judge_of(config, checkpoint, self.note)
@@ -152,7 +153,7 @@ class JointRun:
         """From the newest checkpoint, or from the start, to the end or to Ctrl-C."""
         with (
             folder_lock(self.folder) if self.leads else nullcontext(),
-            _memory_errors(lambda: f"in step {self.trainer.state.global_step + 1}"),
+            memory_errors(lambda: f"in step {self.trainer.state.global_step + 1}", lambda: MEMORY_ADVICE),
         ):
             return self._train()
 
@@ -214,7 +215,7 @@ class JointRun:
             return target
         head, rest = split_head(state)
         provenance = {**self.judge.config.provenance, "trained_with": _settings(self.config)}
-        config = replace(self.judge.config, calibration=None, provenance=provenance)  # the old one was for other scores
+        config = replace(self.judge.config, calibration=None, provenance=provenance)  # that of the untrained scores
         dtype = getattr(torch, self.config.save_dtype)
         model.config.get_text_config().use_cache = self._use_cache
         whole = Checkpoint(model, self.tokenizer, Judge(config, whole_head(config, head)), str(target))
@@ -222,7 +223,7 @@ class JointRun:
 
 
 def _available_trackers(config: JointConfig, note: Note) -> JointConfig:
-    """Without TensorBoard where it is not installed, which is told; another one that is not there is refused."""
+    """Without TensorBoard where it is not installed, with a note; another tracker that is missing is refused."""
     from transformers.integrations.integration_utils import get_available_reporting_integrations
 
     there = get_available_reporting_integrations()
@@ -237,7 +238,7 @@ def _available_trackers(config: JointConfig, note: Note) -> JointConfig:
 
 
 def _settings(config: JointConfig) -> dict[str, Any]:
-    """What was learnt and how; of paths only the last part, which says nothing of the machine."""
+    """The settings for the provenance; of paths only the last part, which says nothing about the machine."""
     table = asdict(config)
     for name in ("output", "device", "log"):
         table.pop(name)
@@ -248,22 +249,8 @@ def _settings(config: JointConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _memory_errors(when: Callable[[], str]) -> Iterator[None]:
-    """What a user can do where memory ends, wherever it does."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"out of memory {when()}: {str(error).partition(chr(10))[0]} Lower micro_batch or [rollouts] rows, or set "
-            "gradient_checkpointing = true; then start again to go on."
-        ) from error
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the remarks of libraries that a user can do nothing about."""
+    """Without warnings from libraries that a user can do nothing about."""
     loggers = [logging.getLogger(name) for name in ("transformers", "trl", "accelerate", "datasets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

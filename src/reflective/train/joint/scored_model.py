@@ -1,4 +1,4 @@
-"""The head inside the model: one forward gives what the policy's loss wants, and step logits beside it.
+"""The head inside the model: one forward gives the policy's log-probabilities and the step logits.
 
 The step logits are a declared field of the model's output: DDP and accelerate's mixed precision rebuild an output from
 its declared fields. The head is a submodule and runs inside the wrapped forward, which FSDP and ZeRO-3 need.
@@ -21,7 +21,7 @@ from reflective.judge.config import JudgeConfig
 from reflective.judge.heads import StepHead, new_head
 from reflective.judge.heads.paper import scale_backbone_gradient
 
-HEAD: Final = "sprm"  # the submodule's name (checkpoint.save.SUBMODULE_PREFIX)
+HEAD: Final = "sprm"  # the submodule's name (`models.save.SUBMODULE_PREFIX`)
 
 
 def base_model(model: Any) -> Any:
@@ -61,7 +61,7 @@ def attach_head(model: Any, head: StepHead, layer: int, gradient_scale: float) -
     inner = lm.forward
     wanted, feature = _capture(layer, lm.config.get_text_config().num_hidden_layers)
 
-    @functools.wraps(type(lm).forward)  # generation looks at the signature
+    @functools.wraps(type(lm).forward)  # generation checks the signature
     def forward(
         self: Any, *args: Any, step_index: Tensor | None = None, step_logprobs: Tensor | None = None, **kwargs: Any
     ) -> Any:
@@ -100,7 +100,7 @@ def step_logits(
     features = scale_backbone_gradient(hidden.gather(1, index), gradient_scale)
     with torch.autocast(hidden.device.type, enabled=False):  # the head computes in its own float32
         if head.keeps_state:
-            return torch.stack([head.read(steps) for steps in features])  # what pads a row stands behind its steps
+            return torch.stack([head.read(steps) for steps in features])  # padding comes after a row's steps
         return head.read(features, step_logprobs)
 
 

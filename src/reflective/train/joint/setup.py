@@ -1,4 +1,4 @@
-"""The model, its head, its adapters, and how it reads questions and writes answers: what a joint run begins with."""
+"""What a joint run begins with: the judge, the encoding of prompts, adapters, and checks of the settings."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def check_choice(config: JointConfig, judge: JudgeConfig) -> None:
 
 
 def in_pieces() -> str | None:
-    """What cuts the weights into pieces in this launch, by the variables of `accelerate launch`; None: nothing."""
+    """What shards the weights in this launch, by the variables of `accelerate launch`; None: nothing."""
     for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(name, "").lower() in ("1", "true"):
             return what
@@ -107,7 +107,7 @@ def check_engine(config: JointConfig) -> None:
 
 
 def with_adapters(model: Any, config: JointConfig) -> Any:
-    """The model, in low-rank adapters where the settings ask for them; they begin alike on every rank."""
+    """The model, with low-rank adapters where the settings ask for them, the same on every rank."""
     if not config.lora.rank:
         return model
     from peft import LoraConfig, get_peft_model

@@ -26,7 +26,7 @@ PAD_MULTIPLE = 8  # lengths are rounded up to it: fewer shapes, aligned rows
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of token ids, and where in them the logits of the learnt tokens stand."""
+    """Rows of token ids, and the positions whose logits enter the loss."""
 
     ids: Tensor  # (B, T)
     positions: Tensor  # (N,) into the B·T flattened positions: those whose logits predict a learnt token
@@ -44,12 +44,12 @@ class MicroBatch:
         return self.positions // self.ids.shape[1]
 
 
-_Dealt = list[list[NDArray[np.int64]]]  # a list of groups of examples for each process
+_Hands = list[list[NDArray[np.int64]]]  # a list of groups of examples for each process
 
 
 @dataclass(frozen=True)
 class Step:
-    """One process's part of a step, and what all processes learn in it together."""
+    """One process's part of a step, and the counts over all processes."""
 
     mine: list[MicroBatch]
     tokens: int
@@ -76,7 +76,7 @@ class StepPlan:
         )
         self.seed, self.pad_id, self.rank, self.processes = seed, pad_id, rank, processes
         self._epoch = -1
-        self._steps: list[_Dealt] = []
+        self._steps: list[_Hands] = []
         self._before = 0  # steps in the epochs before
 
     def step(self, number: int) -> Step:
@@ -95,7 +95,7 @@ class StepPlan:
             learnt=int(cache.learnt[everything].sum()),
         )
 
-    def _plan(self, epoch: int) -> list[_Dealt]:
+    def _plan(self, epoch: int) -> list[_Hands]:
         """The steps of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.cache))
@@ -103,12 +103,12 @@ class StepPlan:
         windows = np.split(order, np.flatnonzero(np.diff((ends - 1) // (WINDOW_STEPS * self.step_tokens))) + 1)
         return [step for window in windows for step in self._deal(window, rng)]
 
-    def _deal(self, window: NDArray[np.int64], rng: np.random.Generator) -> list[_Dealt]:
-        """The window's groups, shortest first, to the hands; in every round they take their turns at random."""
+    def _deal(self, window: NDArray[np.int64], rng: np.random.Generator) -> list[_Hands]:
+        """Deal the window's groups, shortest first, to processes and steps; each round in random order."""
         groups = _groups(window, self.cache.lengths, self.micro_tokens)
         steps = round(int(self.cache.lengths[window].sum()) / self.step_tokens)
         steps = max(min(steps, len(groups) // self.processes), 1)
-        hands: _Dealt = [[] for _ in range(steps * self.processes)]  # hand h: step h % steps, process h // steps
+        hands: _Hands = [[] for _ in range(steps * self.processes)]  # hand h: step h % steps, process h // steps
         for start in range(0, len(groups), len(hands)):
             dealt = groups[start : start + len(hands)]
             # the last round may be incomplete: whole steps first, so that no process waits for another
@@ -143,7 +143,7 @@ def _collate(cache: TokenCache, examples: NDArray[np.int64], pad_id: int) -> Mic
         start, end = cache.offsets[example], cache.offsets[example + 1]
         ids[row, : end - start] = cache.tokens[start:end]
         learn[row, : end - start] = cache.learn[start:end]
-    learn[:, 0] = False  # nothing stands before the first token that could predict it
+    learn[:, 0] = False  # nothing precedes the first token that could predict it
     where = np.flatnonzero(learn)
     return MicroBatch(
         ids=torch.from_numpy(ids),

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that hold all a run needs to go on as if it had never stopped.
+"""Checkpoints of a supervised run: complete or absent, and with everything that an exact resumption needs.
 
 A checkpoint is a Hugging Face folder that any runtime loads (float32), plus a sub-folder `trainer/` with the tensors of
 the optimizers and the counters: safetensors and JSON, nothing pickled. Random states are not in it: a step draws from a
@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from reflective.errors import CheckpointError, ReflectiveError
 from reflective.files import disk_errors, remove_leftovers, whole_folder
@@ -66,19 +65,19 @@ def save_checkpoint(
                 save_file(tensors, temporary / TRAINER / "state.safetensors")
                 (temporary / TRAINER / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
         for old in checkpoints(folder)[:-keep]:
-            old.rename(folder / f".{old.name}.old")  # half of one that is being removed would pass for whole
+            old.rename(folder / f".{old.name}.old")  # a checkpoint that is half removed must not look complete
     clean(folder)
     return target
 
 
 def clean(folder: Path) -> None:
-    """Removes what no longer, or not yet, is a checkpoint: old ones, and what a killed run left half written."""
+    """Remove old checkpoints that were renamed, and what a killed run left half written."""
     for left_behind in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(left_behind, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints, oldest first."""
+    """The complete checkpoints, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
@@ -99,7 +98,7 @@ def load_progress(checkpoint: Path) -> Progress:
 
 
 def load_state(checkpoint: Path, model: PreTrainedModel, optimizers: Sequence[Optimizer]) -> None:
-    """Puts the optimizers back. The model is loaded from the folder by its maker."""
+    """Restore the optimizers' state. The model itself is loaded by `load_model`."""
     try:
         tensors = load_file(checkpoint / TRAINER / "state.safetensors")
     except (OSError, SafetensorError) as error:
@@ -119,21 +118,16 @@ def load_state(checkpoint: Path, model: PreTrainedModel, optimizers: Sequence[Op
 
 def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """The plain Hugging Face folder: weights, configuration and tokenizer."""
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    with quiet():
         model.save_pretrained(folder)
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
     save_tokenizer(tokenizer, folder)
 
 
 def publish_model(
     target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, note: Note, *, look: bool
 ) -> None:
-    """The result of a run as a plain Hugging Face folder, in one step. With `look` it is left as it is where it holds
-    these weights already: a head that was fitted to them meanwhile stays."""
+    """Write the result of a run as a plain Hugging Face folder, in one step. With `look`, a folder that holds these
+    weights already is left alone, and with it a head that was fitted to them since."""
     if look and _holds(target, model):
         return
     if (target / SPRM_FOLDER).is_dir():

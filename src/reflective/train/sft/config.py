@@ -47,7 +47,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Muon for the matrices between embedding and head (or AdamW for everything), and how the rate goes."""
+    """Muon for the matrices between embedding and head (or AdamW for everything), and the schedule of the rate."""
 
     matrices: Literal["muon", "adamw"] = "muon"
     muon_lr: float = 0.02
@@ -57,7 +57,7 @@ class OptimizerConfig:
     momentum: float = 0.95
     clip: float = 1.0
     schedule: Literal["wsd", "cosine", "linear"] = "wsd"
-    warmup: float = 0.02  # shares of the run
+    warmup: float = 0.02  # warm-up and decay are shares of the run
     decay: float = 0.4
 
     def __post_init__(self) -> None:
@@ -83,12 +83,12 @@ class SFTConfig:
     seed: int = 0
     max_tokens: int | None = None
     max_minutes: float | None = None
-    step_tokens: int = 16_384  # of all kinds, prompt included
-    micro_tokens: int = 4_096  # what goes through the model at once
+    step_tokens: int = 16_384  # prompts included
+    micro_tokens: int = 4_096  # in one forward pass
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     save_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    processes: int = 1  # on this machine; torchrun says it itself
+    processes: int = 1  # on this machine; torchrun sets its own number
     compile: bool = False
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None

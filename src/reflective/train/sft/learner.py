@@ -1,4 +1,4 @@
-"""What happens inside a step: losses of the learnt tokens, their gradient, and one move of the weights.
+"""One training step: the losses of the tokens that are learnt, their gradient, and an update of the weights.
 
 Letters: B rows, T positions, N learnt tokens of a micro-batch, V vocabulary, H hidden size.
 """
@@ -22,7 +22,7 @@ from reflective.train.sft.token_cache import TokenCache
 
 
 class Learner:
-    """A model and what moves it; `step` and `validate` are all that a run needs."""
+    """A model with its optimizers; `step` and `validate` are all that a run needs."""
 
     def __init__(
         self, model: PreTrainedModel, optimizers: Sequence[Optimizer], peers: Peers, clip: float, bfloat16: bool
@@ -40,7 +40,7 @@ class Learner:
         self.model.train()
         mine = torch.zeros((), device=self.device)
         for batch in batches:
-            # mean over the whole step, so that a micro-batch weighs by what it teaches
+            # the mean over the whole step: a micro-batch counts by its number of learnt tokens
             loss = self.token_losses(batch.to(self.device)).sum() / max(learnt, 1)
             torch.autograd.backward(loss)
             mine += loss.detach()

@@ -1,4 +1,4 @@
-"""How weights move: Muon for the matrices between embedding and head, AdamW for the rest, and the rate's course.
+"""The optimizers: Muon for the matrices between embedding and head, AdamW for the rest, and the rate's schedule.
 
 Departure from `torch.optim.Muon`, which iterates in bfloat16 and matrix by matrix: here matrices of one shape go
 through the iteration together, and in float32 on a CPU, most of which are far slower in bfloat16.
@@ -26,7 +26,7 @@ EPSILON = 1e-7
 
 
 class Muon(Optimizer):
-    """Momentum whose update is replaced by the nearest orthogonal matrix: every direction moves equally far."""
+    """Momentum whose update is replaced by the nearest orthogonal matrix, so that all directions get the same step."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})

@@ -1,4 +1,4 @@
-"""Several processes that train one model: each reads its share of a step, and the gradients are summed.
+"""Data parallelism: several processes train one model, each on its share of a step, and the gradients are summed.
 
 On a CPU two processes of one thread each are faster than one process of two threads: nothing waits at the end of every
 small operation. `processes` in the configuration starts them on this machine; under `torchrun` each process finds its
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from reflective.errors import TrainingError
 
-PATIENCE = timedelta(hours=1)  # that the others have while process 0 validates or saves
+TIMEOUT = timedelta(hours=1)  # the others wait while process 0 validates or saves
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Peers:
             return extra
         trained = [p for p in params if p.requires_grad]
         for p in trained:
-            if p.grad is None:  # this process had nothing to learn in this step
+            if p.grad is None:  # this process has no micro-batch in this step
                 p.grad = torch.zeros_like(p)
         grads = [p.grad for p in trained if p.grad is not None]
         flat = torch.cat([g.reshape(-1).float() for g in grads] + [extra.reshape(1).float()])
@@ -55,7 +55,7 @@ class Peers:
         result: Tensor = total.reshape(())
         return result
 
-    def told(self, value: float, device: torch.device) -> float:
+    def broadcast(self, value: float, device: torch.device) -> float:
         """The value that process 0 has."""
         if self.size == 1:
             return value
@@ -92,7 +92,7 @@ def peers(processes: int, run: Callable[..., Any], *arguments: Any) -> Iterator[
 
 
 def _other(run: Callable[..., Any], arguments: tuple[Any, ...], place: str, rank: int, size: int) -> None:
-    """A process that process 0 has started: Ctrl-C is that one's business."""
+    """A process that process 0 has started, which leaves Ctrl-C to process 0."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _one_thread_each(size), _joined(place, rank, size) as joined:
         run(*arguments, joined)
@@ -103,7 +103,7 @@ def _joined(place: str, rank: int, size: int) -> Iterator[Peers]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
-    dist.init_process_group(backend, init_method=place, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, init_method=place, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield Peers(rank, size)
     except RuntimeError as error:

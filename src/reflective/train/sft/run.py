@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
-from reflective.engines.torch.memory import is_out_of_memory
-from reflective.errors import TrainingError, first_line
+from reflective.errors import TrainingError
 from reflective.files import folder_lock
-from reflective.models.source import resolve_device, resolve_source
-from reflective.train.progress import Note, RunResult, Stop, leads, print_note, stop_on_signals
+from reflective.models.source import has_native_bfloat16, resolve_device, resolve_source
+from reflective.train.progress import Note, RunResult, Stop, leads, memory_errors, print_note, stop_on_signals
 from reflective.train.sft.batches import StepPlan
 from reflective.train.sft.checkpoints import (
     Progress,
@@ -38,7 +36,6 @@ from reflective.train.sft.checkpoints import (
 from reflective.train.sft.config import SFTConfig
 from reflective.train.sft.learner import Learner
 from reflective.train.sft.models import (
-    has_native_bfloat16,
     keep_freed_memory,
     load_model,
     load_tokenizer,
@@ -69,7 +66,7 @@ def train_sft(config: SFTConfig, *, report: Report = print_report, note: Note = 
     Under `torchrun` every process returns; `report` and `note` are called in process 0 only. Raises `InputError` where
     another run writes into the same folder.
     """
-    resolve_device(config.device)  # what can be refused at once is, before a folder is made
+    resolve_device(config.device)  # refuse what can be refused before a folder is made
     load_tokenizer(_tokenizer_folder(config))
     with folder_lock(Path(config.output)) if leads() else nullcontext():
         _caches(config, note)  # made before other processes look for them
@@ -78,7 +75,7 @@ def train_sft(config: SFTConfig, *, report: Report = print_report, note: Note = 
 
 
 def _follow(config: SFTConfig, place: Peers) -> None:
-    """What the processes do that process 0 has started."""
+    """The part of a process that process 0 has started."""
     _Run(config, place, lambda report: None, lambda text: None).train(Stop())
 
 
@@ -96,7 +93,7 @@ def _tokenizer_folder(config: SFTConfig) -> Path:
 
 
 class _Run:
-    """One process's part in a run: made ready by `__init__`, gone through by `train`."""
+    """One process's part in a run."""
 
     def __init__(self, config: SFTConfig, place: Peers, report: Report, note: Note) -> None:
         self.config, self.place, self.report, self.note = config, place, report, note
@@ -144,15 +141,13 @@ class _Run:
         torch.nn.Module.to(model, self.device)
         return model, checkpoint
 
-    # -- the loop ----------------------------------------------------------------------------------------------------
-
     def train(self, stop: Stop) -> SFTResult:
-        with _memory_errors(self.progress, self.config):
+        with memory_errors(lambda: f"in step {self.progress.step + 1}", lambda: _memory_advice(self.config)):
             return self._train(stop)
 
     def _train(self, stop: Stop) -> SFTResult:
         config, progress = self.config, self.progress
-        self._introduce()
+        self._note_size()
         clock, began_at = _Clock(progress), progress.step
         loss, validation, saved_at = math.nan, dict[str, float](), time.monotonic()
         while (share := self._share_done(stop)) < 1:
@@ -162,7 +157,7 @@ class _Run:
             due = progress.step % config.validate_steps == 0
             validation = self._validate() if due else validation
             if due or progress.step % config.log_steps == 0:
-                self._tell(loss, lr, norm, clock.speed(), validation if due else {})
+                self._report(loss, lr, norm, clock.speed(), validation if due else {})
             if self._checkpoint_due(time.monotonic() - saved_at):
                 progress.seconds = clock.seconds()
                 self._save()
@@ -188,8 +183,8 @@ class _Run:
         return loss, norm
 
     def _share_done(self, stop: Stop) -> float:
-        """How much of the run is done, 0..1, as process 0 sees it; beyond 1 where it is to stop now."""
-        return self.place.told(_STOPPED if stop.requested else self._done(), self.device)
+        """The share of the run that is done, 0..1, as process 0 sees it; `_STOPPED` where it has to stop."""
+        return self.place.broadcast(_STOPPED if stop.requested else self._done(), self.device)
 
     def _done(self) -> float:
         """By tokens and by time, whichever is further."""
@@ -220,9 +215,7 @@ class _Run:
             config.checkpoints, self.model, self.tokenizer, self.optimizers, self.progress, config.keep_checkpoints
         )
 
-    # -- what is told, and the end -----------------------------------------------------------------------------------
-
-    def _introduce(self) -> None:
+    def _note_size(self) -> None:
         cache = self.cache
         if cache.left_out:
             self.note(f"{cache.left_out:,} examples are longer than data.max_tokens and were left out")
@@ -232,11 +225,11 @@ class _Run:
             f"{'bfloat16' if self.learner.bfloat16 else 'float32'}"
         )
 
-    def _tell(self, loss: float, lr: float, norm: float, speed: float, validation: dict[str, float]) -> None:
+    def _report(self, loss: float, lr: float, norm: float, speed: float, validation: dict[str, float]) -> None:
         if not self.place.leads:
             return
         progress, done = self.progress, max(self._done(), 1e-9)
-        told = StepReport(
+        report = StepReport(
             step=progress.step,
             tokens=progress.tokens,
             loss=loss,
@@ -246,12 +239,12 @@ class _Run:
             grad_norm=norm,
             validation=validation,
         )
-        self.report(told)
+        self.report(report)
         if self.log is not None:
-            self.log.write(told)
+            self.log.write(report)
 
     def _end(self, loss: float, validation: dict[str, float], interrupted: bool, trained: bool) -> SFTResult:
-        """Writes what the run came to: a checkpoint to resume from, or the model."""
+        """Write a checkpoint to resume from, or the model."""
         config, progress = self.config, self.progress
         folder = config.checkpoints if interrupted else Path(config.output) / "model"
         if self.place.leads:
@@ -269,28 +262,21 @@ class _Run:
         return SFTResult(folder, progress.step, progress.tokens, progress.seconds, loss, validation, interrupted)
 
 
-_STOPPED = 2.0  # a share that no run reaches: the user wants it to stop
+_STOPPED = 2.0  # a share that no run reaches: the user has asked for a stop
 
 
-@contextmanager
-def _memory_errors(progress: Progress, config: SFTConfig) -> Iterator[None]:
-    """Out of memory, in one line. `micro_tokens` decides which examples a step holds: it can't change in a run."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
-            raise
-        advice = "Lower micro_tokens, then start again."
-        if newest_checkpoint(config.checkpoints) is not None:
-            advice = (
-                "Free memory, then start again to go on; or lower micro_tokens and name another output, "
-                "since a run that has begun keeps its micro_tokens."
-            )
-        raise TrainingError(f"out of memory in step {progress.step + 1}: {first_line(error)} {advice}") from error
+def _memory_advice(config: SFTConfig) -> str:
+    """`micro_tokens` decides which examples a step holds, so it can't change within a run."""
+    if newest_checkpoint(config.checkpoints) is None:
+        return "Lower micro_tokens, then start again."
+    return (
+        "Free memory, then start again to go on; or lower micro_tokens and name another output, since a run that has "
+        "begun keeps its micro_tokens."
+    )
 
 
 class _Clock:
-    """The seconds of a run, over all its sittings, and the speed of this one."""
+    """The seconds of a run, over all its starts, and the speed since this start."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress

@@ -1,4 +1,4 @@
-"""Examples as token ids on disk: made once, ahead of training, by all cores, and mapped into memory.
+"""Examples as token ids on the disk: encoded once, ahead of training, on all cores, and mapped into memory.
 
 A cache is named by everything it depends on (settings, seed, tokenizer, data files, the code of the tasks), so that
 it is never stale. It is whole or not there. The number of workers changes nothing in it.
@@ -37,7 +37,7 @@ Part = Literal["train", "validation"]
 
 @dataclass(frozen=True)
 class TokenCache:
-    """All examples one behind the other; `offsets[i]:offsets[i + 1]` is example i."""
+    """All examples in one array; `offsets[i]:offsets[i + 1]` is example i."""
 
     tokens: NDArray[Any]
     learn: NDArray[np.bool_]
@@ -181,7 +181,7 @@ def _save(folder: Path, portions: list[_Portion]) -> None:
         "family": np.array([number[family] for p in portions for family in p.families], np.int16),
     }
     index = {"format": FORMAT, "families": names, "left_out": sum(p.left_out for p in portions)}
-    with disk_errors(folder), whole_folder(folder) as temporary:  # of two processes that make it, the last one stays
+    with disk_errors(folder), whole_folder(folder) as temporary:  # where two processes make it, the last one stays
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         (temporary / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")

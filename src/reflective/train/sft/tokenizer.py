@@ -27,7 +27,7 @@ BYTES = 256
 PIECES = r" ?\p{N}| ?\p{L}+|\n+| ?[^\s\p{L}\p{N}]|\s"
 SPACED_DIGITS = "".join(f" {digit}" for digit in range(10))
 
-# The thinking is opened by the prompt; the model goes on with a newline and its first step.
+# The prompt opens the reasoning; the model goes on with a newline and its first step.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>{% endif %}"

@@ -1,4 +1,4 @@
-"""From our settings to TRL's `GRPOConfig`."""
+"""TRL's `GRPOConfig` from the settings of a joint run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from reflective.settings import check_names
 from reflective.train.joint.config import JointConfig
 
 VLLM_MODES = {"vllm_server": "server", "vllm_colocate": "colocate"}
-# settings of TRL's that say how it writes, which an engine of ours does not read
+# TRL's sampling settings, which this package's engine does not read
 UNREAD = {
     "torch": ("top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm")
 }
 
 
 def grpo_arguments(config: JointConfig, processes: int, device: torch.device, held_out: int) -> GRPOConfig:
-    """TRL's settings for `processes` processes on `device`, with `held_out` problems to look at.
+    """TRL's settings for `processes` processes on `device`, with `held_out` problems to evaluate on.
 
     Raises `InputError` where a batch can't be cut as asked for or a [trl] setting is unknown.
     """
@@ -47,7 +47,7 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
         "weight_decay": policy.weight_decay,
         "lr_scheduler_type": policy.schedule,
         "warmup_steps": policy.warmup_steps,
-        "max_grad_norm": policy.max_grad_norm or math.inf,  # TRL would not clip, nor tell a norm
+        "max_grad_norm": policy.max_grad_norm or math.inf,  # with 0, TRL would neither clip nor report a norm
         "loss_type": policy.loss,
         "beta": policy.kl,
         "use_bias_correction_kl": policy.kl_corrected,
@@ -68,7 +68,7 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
         "num_generations_eval": log.evaluate_group,
         "per_device_eval_batch_size": _evaluated_at_once(config, processes, held_out) if evaluates else 1,
         "disable_tqdm": True,
-        "log_level": "error",  # a tracker's remark on every figure that a batch does not have
+        "log_level": "error",  # or the tracker warns of every figure that a batch lacks
         "log_level_replica": "error",
         "ddp_find_unused_parameters": False,  # the head is fed in every forward that has a backward
         "dataloader_pin_memory": device.type != "cpu",
@@ -90,15 +90,15 @@ def grpo_arguments(config: JointConfig, processes: int, device: torch.device, he
 
 
 def use_bfloat16(config: JointConfig, device: torch.device) -> bool:
-    """Whether the arithmetic is in bfloat16: as asked for, or on GPUs that have it."""
+    """Whether to compute in bfloat16: as set, or wherever the GPU supports it."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def _evaluated_at_once(config: JointConfig, processes: int, held_out: int) -> int:
-    """Trajectories of held-out problems in a batch of each process: whole groups, and nothing left over at the end,
-    since what is left over would be filled up with trajectories that are there already."""
+    """Held-out trajectories in a batch of each process: whole groups that divide the total, since the trainer would
+    fill up a last smaller batch with duplicates."""
     group = config.log.evaluate_group
     total = held_out * group
     most = max(config.micro_batch, group)

@@ -1,10 +1,10 @@
-"""TRL's modes of vLLM beside a head: refused before anything is loaded where they can't run, and set up where they can.
+"""TRL's vLLM modes with a head: refused before anything is loaded where they can't run, and set up where they can.
 
-- Scores. They come from the training forward. vLLM gives none: the head stays out of the weights that it is sent, so
+- Scores come from the training forward. vLLM gives none: the head stays out of the weights that it is sent, so
   it would score with the head of the run's start; and the log-probabilities that the importance correction needs, after
   temperature, are no place for scores to travel in. So this package's plugin leaves the model alone.
-- Arithmetic and chance. vLLM computes in the type that training computes in, and the run's seed decides what it draws.
-- The CPU. There, vLLM packs its matrices and drops what they were packed from; they are loaded as a whole, and packed
+- Dtype and seed: vLLM computes in the type that training computes in, and samples from the run's seed.
+- On the CPU, vLLM packs its matrices and drops what they were packed from; they are loaded as a whole, and packed
   again. A compiled model would hold on to the old ones, so it is not compiled.
 
 Departure from TRL: a server whose log-probabilities are not those that it sampled from is refused, not warned of.
@@ -29,7 +29,7 @@ from reflective.train.joint.config import JointConfig
 from reflective.train.joint.scored_model import is_head
 from reflective.train.joint.trl.arguments import VLLM_MODES, use_bfloat16
 
-# where nothing else is said; vLLM would bind the trainer's threads, and take most of the memory that there is
+# unless set otherwise; vLLM would bind the trainer's threads, and take most of the memory
 CPU_ENVIRONMENT: Final = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": CPU_KV_GIB}
 SERVE: Final = (
     "VLLM_PLUGINS='' VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs "
@@ -78,7 +78,7 @@ def vllm_set_up(config: JointConfig, device: torch.device) -> Iterator[None]:
     own = vllm_generation.LLM
 
     def with_settings(**given: Any) -> Any:
-        # TRL's seed tells processes apart; in this process, it is also what the trainer's random numbers begin with
+        # TRL's seed differs between processes; vLLM also seeds this process's random numbers with it
         return own(**{**given, **settings, "seed": config.seed + given["seed"]})
 
     vllm_generation.LLM = with_settings
@@ -86,10 +86,10 @@ def vllm_set_up(config: JointConfig, device: torch.device) -> Iterator[None]:
         yield
     except ReflectiveError:
         raise
-    except Exception as error:  # of vLLM, of the connection, of TRL's client: each has errors of its own
-        words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except Exception as error:  # vLLM, the connection and TRL's client each have their own classes of errors
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         how = f" A server is started with: {SERVE}" if config.rollouts.engine == "vllm_server" else ""
-        raise TrainingError(f"vLLM can't write the trajectories: {words[:300]}{how}") from error
+        raise TrainingError(f"vLLM can't write the trajectories: {reason[:300]}{how}") from error
     finally:
         vllm_generation.LLM = own
 
