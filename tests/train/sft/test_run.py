@@ -286,7 +286,7 @@ def test_a_missing_tensorboard_is_a_note(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Did you mean 'muon_lr'"):
+    with pytest.raises(InputError, match="Did you mean 'optimizer.muon_lr'"):
         tiny_config(tmp_path, optimizer={"muonlr": 0.1})
     with pytest.raises(InputError, match="'hidden_sizes'"):
         run(tiny_config(tmp_path, architecture=ARCHITECTURE | {"hidden_sizes": 3}))
