@@ -56,13 +56,21 @@ def regraded(record: Record, *, grade: Grade = grade, extract: bool = False) -> 
     trajectories = []
     for t in record.trajectories:
         if extract and t.answer_text.strip():
-            t = replace(t, answer=extract_answer(t.answer_text, record.problem.kind))
+            t = replace(t, answer=final_answer(t, record.problem))
         trajectories.append(replace(t, group=None, verdict=graded(t.answer) if has_ended(t) else None))
     answer = record.answer
     if extract:
         answer = next((t.answer for t in trajectories if t.index == record.selected and t.answer_text.strip()), answer)
     changed = replace(record, answer=answer, trajectories=tuple(trajectories), verdict=graded(answer))
     return with_groups(replace(changed, grader=grader_version()))
+
+
+def final_answer(t: Trajectory | TrajectoryRecord, problem: Problem) -> str | None:
+    """The final answer that a trajectory's text states. One that ran out of tokens or was stopped states none, since
+    more of it might have changed the answer."""
+    if t.finish_reason in ("length", "cancelled") or not t.answer_text.strip():
+        return None
+    return extract_answer(t.answer_text, problem.kind)
 
 
 def has_ended(t: Trajectory | TrajectoryRecord) -> bool:

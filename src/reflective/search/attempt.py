@@ -201,9 +201,8 @@ class Attempt:
                 self._client.cancel(event.id)
                 return self._ended[index]
         self._paid[index] = trajectory.tokens - self._shared.get(index, 0)
-        # a text that was cut may end within its answer, or before it is revised: it states none
-        if trajectory.answer_text.strip() and trajectory.finish_reason not in ("length", "cancelled"):
-            trajectory = replace(trajectory, answer=self._extract(trajectory.answer_text))
+        if trajectory.answer_text.strip():
+            trajectory = replace(trajectory, answer=self._answer_of(trajectory))
         if phase == "think" and trajectory.finish_reason in ("think_end", "length"):
             self._held[index] = event.id
         else:
@@ -211,10 +210,10 @@ class Attempt:
         self._ended[index] = trajectory
         return trajectory
 
-    def _extract(self, answer_text: str) -> str | None:
-        from reflective.verify import extract_answer
+    def _answer_of(self, trajectory: Trajectory) -> str | None:
+        from reflective.grading import final_answer
 
-        return extract_answer(answer_text, self.problem.kind)
+        return final_answer(trajectory, self.problem)
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started

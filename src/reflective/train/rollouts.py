@@ -25,7 +25,7 @@ from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.driver import Client, Driver
 from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
-from reflective.grading import Grade, record_of
+from reflective.grading import Grade, final_answer, record_of
 from reflective.judge.loss import OUTCOMES
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
 from reflective.records.manifest import RECORDS
@@ -36,7 +36,6 @@ from reflective.train.features import read_features
 from reflective.train.progress import Note, Stop, clock
 from reflective.train.rollout_settings import claim_rollouts
 from reflective.types import Problem, Solution, Timing, Trajectory, Usage
-from reflective.verify import extract_answer
 from reflective.verify import grade as grade_answer
 
 STRATEGY = Majority()  # what the records' own answers come from: there is no head yet
@@ -217,7 +216,7 @@ class _Sampler:
         """Grade a problem that is done; write its shard, then its record."""
         sample, problem = self._samples.pop(number), self._problems[number]
         ended = [sample.ended[index] for index in sorted(sample.ended)]
-        trajectories = tuple(_with_answer(trajectory, problem) for trajectory, _, _ in ended)
+        trajectories = tuple(replace(t, answer=final_answer(t, problem)) for t, _, _ in ended)
         record = record_of(
             self._solution(sample, problem, trajectories), number, grade=grade, prompt_ids=sample.prompt_ids
         )
@@ -248,12 +247,6 @@ class _Sampler:
             seed=self._seed,
             notes=(*sample.notes, *choice.notes),
         )
-
-
-def _with_answer(trajectory: Trajectory, problem: Problem) -> Trajectory:
-    """With its final answer; one that ran out of tokens has none, since more tokens might have changed it."""
-    answer = extract_answer(trajectory.answer_text, problem.kind) if trajectory.finish_reason == "eos" else None
-    return replace(trajectory, answer=answer)
 
 
 class _Meter:
