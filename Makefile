@@ -24,13 +24,17 @@ export DEMO_PROBLEM
 
 # one torch thread a worker: the workers already fill the cores
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+# a file stays with one worker, which loads its models once; tests/conftest.py puts the slow files first
+PYTEST   := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint types bench reproduce reproduce-quick clean help
+.PHONY: setup demo test test-fast test-long lint types bench reproduce reproduce-quick clean help
 
 help:
 	@echo "make setup            make $(VENV) and install reflective with everything that development needs"
 	@echo "make demo             solve a countdown problem with 32 trajectories of the shipped model"
-	@echo "make test             ruff, mypy --strict and the tests"
+	@echo "make test             ruff, mypy --strict and the tests, in at most 10 minutes on 2 cores"
+	@echo "make test-fast        the tests that take under a few seconds each, in 2 minutes: while you work"
+	@echo "make test-long        what takes minutes by its nature: vLLM in all its forms, whole training runs, many examples"
 	@echo "make bench            the benchmarks; each ends in one JSON line"
 	@echo "make reproduce        the paper's claims, examined again: docs/results.md, in hours"
 	@echo "make reproduce-quick  the same in miniature, in minutes: runs/reproduce-quick/results.md"
@@ -61,7 +65,13 @@ types: setup
 	$(BIN)/mypy --strict src
 
 test: lint types $(VLLM)
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) -m "not slow"
+
+test-long: $(VLLM)
+	$(PYTEST) -m long --hypothesis-profile=long
 
 bench: setup $(VLLM)
 	$(BIN)/python benchmarks/run_all.py

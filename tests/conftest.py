@@ -4,15 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # a shell starts what runs in its background with Ctrl-C ignored, and the processes of the tests would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# the property tests of `make test-long`: as in `ci`, the examples follow from the code alone, and there are many
+MANY = "long"
+settings.register_profile(MANY, parent=settings.get_profile("ci"), max_examples=3000)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A long test is slow, too, and so is a property with many examples; files with many slow tests come first.
+
+    So the last file that a worker takes is a short one, and the workers end at about the same time.
+    """
+    many = config.getoption("--hypothesis-profile") == MANY
+    slow: Counter[Path] = Counter()
+    for item in items:
+        if many and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("long")
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
+        elif item.get_closest_marker("slow"):
+            slow[item.path] += 1
+    items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    """Say above pytest's own last line what was skipped and why, grouped by the reason."""
+    yield
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    reasons = Counter(where[2].removeprefix("Skipped: ") for where in skipped if isinstance(where, tuple))
+    told = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    terminalreporter.write_line(f"skipped: {told or 'nothing'}")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,9 @@
 The ```bash, ```console and ```python blocks of a page run from top to bottom in one empty folder, the Python blocks in
 one namespace. After `<!-- test: parse -->` a block is only parsed: it takes hours, needs a download or the checkout.
 So are blocks that need nano where its weights are not there. ```text blocks show something and are not touched.
+
+After `<!-- test: real model -->` a block works with a pretrained model of the reader's own, `path/to/model`: it runs
+where REFLECTIVE_REAL_MODEL names the folder of one, and is only parsed elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,6 +29,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCE = REPOSITORY / "src" / "reflective"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 PARSE_ONLY = "<!-- test: parse -->"
+REAL_MODEL = "<!-- test: real model -->"
+READERS_MODEL = Path("path/to/model")  # as the pages name it
 LANGUAGES = ("bash", "console", "python")
 NEEDS_MODEL = ("solve", "score", "info", "train", "eval", "report")
 OTHER_PROGRAMS = ("make", "accelerate", "python", "pip", "git", "cat", "echo", "printf", "vllm")
@@ -41,7 +47,7 @@ class Block:
 
     language: str
     code: str
-    parse_only: bool
+    mark: str
     line: int
 
     @property
@@ -68,7 +74,14 @@ class Block:
         return found
 
     @property
-    def needs_model(self) -> bool:
+    def runs(self) -> bool:
+        """Whether all is here that it needs."""
+        if self.mark == REAL_MODEL:
+            return bool(os.environ.get("REFLECTIVE_REAL_MODEL"))
+        return self.mark != PARSE_ONLY and (nano_is_there() or not self.needs_nano)
+
+    @property
+    def needs_nano(self) -> bool:
         """Whether nano is loaded."""
         if self.language == "python":
             return "from_pretrained(" in self.code or "load_checkpoint(" in self.code or "model." in self.code
@@ -82,7 +95,7 @@ def blocks(page: Path) -> list[Block]:
         Block(
             match["language"],
             match["code"],
-            (match["mark"] or "").strip() == PARSE_ONLY,
+            (match["mark"] or "").strip(),
             text[: match.start("code")].count("\n") + 1,
         )
         for match in BLOCK.finditer(text)
@@ -92,6 +105,11 @@ def blocks(page: Path) -> list[Block]:
 
 def nano_is_there() -> bool:
     return (resources.files("reflective.nano") / "weights" / "config.json").is_file()
+
+
+def linked(source: str, target: str) -> None:
+    """Stand in for a copy of a file that nobody changes in place."""
+    Path(target).symlink_to(Path(source).resolve())
 
 
 def name(page: Path) -> str:
@@ -104,6 +122,7 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 @pytest.mark.parametrize("page", WITH_CODE, ids=name)
 def test_every_block_parses(page):
     for block in blocks(page):
+        assert block.mark in ("", PARSE_ONLY, REAL_MODEL), f"{page}:{block.line}: {block.mark!r} is not known"
         if block.language == "python":
             compile(block.code, f"{page}:{block.line}", "exec")
         else:
@@ -152,10 +171,14 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
         "HF_HUB_OFFLINE": "1",
         "REFLECTIVE_DEBUG": "1",
     }
+    if os.environ.get("REFLECTIVE_REAL_MODEL"):
+        READERS_MODEL.parent.mkdir(parents=True)
+        # a copy that shares the weights: what a block writes into the folder stays out of the model
+        shutil.copytree(os.environ["REFLECTIVE_REAL_MODEL"], READERS_MODEL, copy_function=linked)
     namespace: dict[str, object] = {"__name__": "__docs__"}
     for block in blocks(page):
         where = f"{name(page)}:{block.line}"
-        if block.parse_only or (block.needs_model and not nano_is_there()):
+        if not block.runs:
             continue
         if block.language == "python":
             exec(compile(block.code, where, "exec"), namespace)

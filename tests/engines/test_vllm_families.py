@@ -51,22 +51,28 @@ def check(path, count=5, **options):
     ("family", "options"),
     [
         ("qwen2", {}),
-        ("qwen3", {"logprobs_mode": "raw_logprobs"}),
-        ("llama", {}),
+        pytest.param("qwen3", {"logprobs_mode": "raw_logprobs"}, marks=pytest.mark.long),
+        pytest.param("llama", {}, marks=pytest.mark.long),
         # every prompt is cut: 16 positions a step, for all rows together
-        ("mistral", {"enable_chunked_prefill": True, "max_num_batched_tokens": 16, "max_rows": 4}),
-        ("phi3", {}),
+        pytest.param(
+            "mistral",
+            {"enable_chunked_prefill": True, "max_num_batched_tokens": 16, "max_rows": 4},
+            marks=pytest.mark.long,
+        ),
+        pytest.param("phi3", {}, marks=pytest.mark.long),
     ],
 )
 def test_tokens_and_scores_of_a_family_are_those_of_the_embedded_engine(folder, family, options):
     check(folder(family), **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layer", [1, -1])
 def test_the_layer_that_the_head_names_is_read(folder, layer):
     check(folder("qwen2", layer=layer), 3)
 
 
+@pytest.mark.long
 def test_without_a_prefix_cache_and_with_a_tiny_memory_that_preempts(folder):
     """Eight rows of up to 128 positions in room for 256: most are thrown out at some time and start again."""
     path = folder("llama")
@@ -90,6 +96,7 @@ def watch(engine, name):
     return calls
 
 
+@pytest.mark.long
 def test_experts_are_scored_as_hugging_face_scores_them(folder):
     path = folder("qwen3_moe")
     with serving(path) as engine:
@@ -102,6 +109,7 @@ def test_experts_are_scored_as_hugging_face_scores_them(folder):
             assert [s.logit for s in got.steps] == pytest.approx(want, abs=2e-3)
 
 
+@pytest.mark.long
 def test_a_million_tokens_at_temperature_two_hold_no_slot(tmp_path):
     """Other unused ids of this model have the logit 0 and are drawn; many scores are the highest that is written."""
     path = serving_folder(tmp_path / "tiny")
@@ -120,6 +128,7 @@ def test_a_million_tokens_at_temperature_two_hold_no_slot(tmp_path):
     assert len(free) > 10 and counts[free].min() > 100
 
 
+@pytest.mark.long
 def test_in_bfloat16_scores_differ_by_its_noise(folder):
     path = folder("qwen3")
     with serving(path, dtype="bfloat16") as engine:
@@ -130,10 +139,12 @@ def test_in_bfloat16_scores_differ_by_its_noise(folder):
         assert [s.logit for s in got.steps] == pytest.approx(want, abs=0.3)
 
 
+@pytest.mark.long
 def test_compiled_models_score_as_eager_ones(folder):
     check(folder("qwen2"), enforce_eager=False)
 
 
+@pytest.mark.long
 def test_adapters_are_scored_with_what_they_change(folder, tmp_path):
     """A LoRA adapter on q_proj against the embedded engine with the adapter added to the weights."""
     path = folder("qwen2")
@@ -173,6 +184,7 @@ def test_adapters_are_scored_with_what_they_change(folder, tmp_path):
         assert step_logits(engine, list(request.prompt_ids), adapted) == pytest.approx(want, abs=2e-3)
 
 
+@pytest.mark.long
 def test_a_class_that_hands_out_no_hidden_state_is_refused_with_what_to_do(folder):
     with pytest.raises(EngineError, match="--model-impl transformers"), serving(folder("gemma")):
         pass
@@ -186,6 +198,7 @@ def test_a_head_that_does_not_fit_is_refused_before_anything_is_loaded(folder, t
         VLLMEngine.from_source(path)
 
 
+@pytest.mark.long
 def test_a_checkpoint_without_a_head_is_an_ordinary_model(tmp_path):
     path = serving_folder(tmp_path / "plain")
     for part in (path / "sprm").iterdir():

@@ -13,7 +13,7 @@ from engines.serving import serving_folder, write
 from engines.vllm_runs import NEEDS_VLLM, assert_same, embedded, greedy_requests, prepare
 from reflective.engines.vllm.engine import VLLMEngine
 
-pytestmark = [pytest.mark.slow, NEEDS_VLLM]
+pytestmark = [pytest.mark.long, NEEDS_VLLM]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,7 +22,7 @@ from reflective.engines.remote.engine import OpenAIEngine
 from reflective.models import resolve_source
 
 pytest.importorskip("aiohttp")
-pytestmark = [pytest.mark.slow, NEEDS_VLLM]
+pytestmark = [pytest.mark.long, NEEDS_VLLM]
 
 START_S = 300.0
 FLAGS = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "64"]

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "recipes" / "reproduce" / "reproduce.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -120,7 +120,7 @@ def launched(folder: Path, *, steps: int) -> None:
     launch(script, str(folder), str(steps))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_though_one_has_no_step(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):

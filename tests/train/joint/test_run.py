@@ -105,7 +105,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["rollout", "backward", "checkpoint", "publishing"])
+@pytest.mark.parametrize(
+    "where", ["checkpoint", *(pytest.param(w, marks=pytest.mark.long) for w in ("rollout", "backward", "publishing"))]
+)
 def test_a_killed_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path, where: str) -> None:
     killed, extra = tmp_path, KILLED
     (killed / "model-qwen3").symlink_to(whole / "model-qwen3")

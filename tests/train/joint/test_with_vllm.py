@@ -22,11 +22,11 @@ from engines.vllm_runs import prepare as import_vllm
 from reflective.errors import DependencyError, InputError, TrainingError
 from reflective.judge.format import step_positions
 from reflective.models import load_checkpoint
-from reflective.train.joint import vllm_rollouts as with_vllm
 from reflective.train.joint.batch import NO_STEP
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.reporting import read_curves
 from reflective.train.joint.run import JointRun, prepare
+from reflective.train.joint.trl import vllm as with_vllm
 from train.joint.fakes import STEP_TOKENS, tiny_joint
 
 TRL_SETS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "VLLM_ENABLE_V1_MULTIPROCESSING")
@@ -89,7 +89,7 @@ def check_steps(run: JointRun, batch: dict[str, Any]) -> None:
     assert found > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @NEEDS_VLLM
 def test_vllm_in_this_process_follows_the_optimizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in TRL_SETS:
