@@ -12,8 +12,8 @@ from reflective.errors import CheckpointError, InputError, first_line
 from reflective.judge.config import JudgeConfig
 from reflective.judge.judge import Judge
 from reflective.models.metadata import read_metadata
-from reflective.models.source import quiet, resolve_device, resolve_dtype
-from reflective.models.stored import QUANTIZED, PackedKind, StoredWeights
+from reflective.models.source import SMALL_WEIGHTS, quiet, resolve_device, resolve_dtype
+from reflective.models.stored import QUANTIZED, StoredWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,7 +66,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load "nano", a folder or a hub id, in eval mode.
 
-    With `packed`, for an engine that packs weights itself: int8, int4 and a CPU's bfloat16 leave them in their files.
+    With `packed`, for an engine that packs weights itself: int8, int4 and a CPU's bfloat16 leave them in their files,
+    and so does "auto" on a CPU with large weights that are stored in bfloat16.
 
     The head is read from `sprm/`, or else from the reference's `score_module.pt`; it stays in float32. Without
     `require_head`, a plain language model loads, too, and its judge has no head. `metadata` are further arguments of
@@ -75,12 +76,10 @@ def load_checkpoint(
     device = resolve_device(device)
     # the head first: it is small, and what is wrong with it should not cost the loading of the backbone
     found = read_metadata(source, require_head=require_head, weights=True, **metadata)
-    kind = _packed_kind(dtype, device) if packed else None
-    number_type = resolve_dtype("float32" if kind else dtype, device, stored_bytes(found.folder))
-    weights = None
+    weights = _stored(found.folder, dtype, device) if packed else None
+    number_type = resolve_dtype(dtype if weights is None else "float32", device, stored_bytes(found.folder))
     with quiet():
-        if kind and any(found.folder.glob("*.safetensors")):
-            weights = StoredWeights(found.folder, kind)
+        if weights is not None:
             model = _form(found.folder, found.model_config)
             weights.check(model, source)
         else:
@@ -91,14 +90,23 @@ def load_checkpoint(
     return Checkpoint(model, found.tokenizer, judge, str(source), weights)
 
 
-def _packed_kind(dtype: str | torch.dtype, device: torch.device) -> PackedKind | None:
-    """The kind that an engine packs weights of this number type in; None where it does not."""
+def _stored(folder: Path, dtype: str | torch.dtype, device: torch.device) -> StoredWeights | None:
+    """The folder's weights for an engine that packs them itself; None where they go into the model.
+
+    "auto" packs what loses nothing: large weights that are stored in bfloat16, in half the memory of float32.
+    """
     quantized = next((kind for kind in QUANTIZED if kind == dtype), None)
     if device.type != "cpu":
         if quantized:
             raise InputError(f"dtype {dtype!r} is for CPUs, and the device is {device}. Give auto, or --device cpu.")
         return None
-    return "bfloat16" if dtype in ("bfloat16", torch.bfloat16) else quantized
+    kind = "bfloat16" if dtype in ("auto", "bfloat16", torch.bfloat16) else quantized
+    if kind is None or not any(folder.glob("*.safetensors")):
+        return None
+    weights = StoredWeights(folder, kind)
+    if dtype == "auto" and not (stored_bytes(folder) >= SMALL_WEIGHTS and weights.holds(torch.bfloat16)):
+        return None
+    return weights
 
 
 def _form(folder: Path, config: Any) -> PreTrainedModel:

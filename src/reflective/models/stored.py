@@ -56,6 +56,10 @@ class StoredWeights:
                 "or of another shape. Copy the whole folder."
             )
 
+    def holds(self, dtype: torch.dtype) -> bool:
+        """Whether every tensor is stored in this number type."""
+        return all(place.dtype == dtype for place in self._places.values())
+
     def __contains__(self, name: str) -> bool:
         return name in self._places
 

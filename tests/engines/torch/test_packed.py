@@ -28,7 +28,7 @@ from reflective.engines.torch.backbones.native.binding import MatrixPointer, Pre
 from reflective.engines.torch.backbones.native.packing import pack, unpacked
 from reflective.engines.torch.kv import KVMemory
 from reflective.errors import CheckpointError, InputError
-from reflective.models import load_checkpoint
+from reflective.models import load, load_checkpoint
 from reflective.models.stored import StoredWeights
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 
@@ -323,6 +323,31 @@ def test_the_api_takes_it_by_name(tmp_path, kind):
     model = Reflective.from_pretrained(str(tiny_folder(tmp_path / "m", "qwen3")), dtype=kind, device="cpu")
     assert isinstance(model.engine._backbone, NativeBackbone) and model.engine._backbone.decoder.packed
     assert model.engine.model.device.type == "meta", "nothing is held beside the packed weights"
+
+
+def test_auto_packs_large_bfloat16_weights_as_they_are_and_nothing_else(tmp_path, monkeypatch):
+    stored, wide = tmp_path / "bfloat16", tmp_path / "float32"
+    for path, dtype in ((stored, torch.bfloat16), (wide, torch.float32)):
+        tiny_model("qwen3").to(dtype).save_pretrained(path)
+        tiny_tokenizer().save_pretrained(path)
+
+    def dtype_of(path, **options):
+        checkpoint = load_checkpoint(path, device="cpu", require_head=False, packed=True, **options)
+        return TorchEngine.from_checkpoint(checkpoint).dtype
+
+    assert dtype_of(stored) == dtype_of(wide) == "torch.float32"
+    monkeypatch.setattr(load, "SMALL_WEIGHTS", 1)
+    assert dtype_of(stored) == "bfloat16"
+    assert dtype_of(wide, dtype="float32") == "torch.float32"
+    assert load_checkpoint(wide, device="cpu", require_head=False, packed=True).weights is None
+    assert load_checkpoint(stored, device="cpu", require_head=False).weights is None
+
+
+def test_a_run_can_tell_what_its_weights_were(tmp_path):
+    path = tiny_folder(tmp_path / "m", "qwen3")
+    assert packed(path, "int4").dtype == "int4"
+    vnni = library().reflective_set_level(-1) == 2
+    assert packed(path, "int8").dtype == ("int8" if vnni else "int8 (7 bits)")
 
 
 @pytest.mark.parametrize("family", ["gemma", "phi3"])

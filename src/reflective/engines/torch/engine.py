@@ -19,7 +19,7 @@ from torch import Tensor
 from reflective.engines.base import MAX_ROWS, Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.tokens import TokenEngine
-from reflective.engines.torch.backbones import choose, packed_obstacle
+from reflective.engines.torch.backbones import choose, packed_name, packed_obstacle
 from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.batch import Rows
 from reflective.engines.torch.kv import KVMemory
@@ -87,7 +87,7 @@ class TorchEngine(TokenEngine):
             vocabulary=int(model.get_output_embeddings().weight.shape[0]),
             eos_ids=eos_ids,
         )
-        self.model = model
+        self.model, self._weights = model, weights
         self.head = judge.head.eval() if judge.head is not None else None
         self._backbone, slow = choose(model, judge.config.layer, weights=weights, fuse=fuse, compiled=compiled)
         self.remark = " ".join(filter(None, (self.remark, slow)))
@@ -236,7 +236,7 @@ class TorchEngine(TokenEngine):
     @property
     def dtype(self) -> str:  # type: ignore[override]
         """The number type of the model's weights."""
-        return str(self.model.dtype)
+        return str(self.model.dtype) if self._weights is None else packed_name(self._weights.kind)
 
     # ---- admit
 

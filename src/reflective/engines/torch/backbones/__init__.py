@@ -11,8 +11,10 @@ from reflective.engines.torch.backbones import decoder, native
 from reflective.engines.torch.backbones.base import Backbone
 from reflective.engines.torch.backbones.fused import FusedBackbone
 from reflective.engines.torch.backbones.hf import HFBackbone, feature_layer, kv_shape
-from reflective.engines.torch.backbones.native.packing import packed_decoder
+from reflective.engines.torch.backbones.native.packing import packed_decoder, packed_name
 from reflective.models.stored import StoredWeights
+
+__all__ = ["Backbone", "choose", "packed_name", "packed_obstacle"]
 
 
 def choose(

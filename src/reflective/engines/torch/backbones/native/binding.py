@@ -20,6 +20,7 @@ MAX_BLOCK, MIN_BLOCK = 64, 32  # columns of a row that share a scale, of int8 an
 HEAD_SIZE_MULTIPLE = 16  # two registers of eight numbers
 VECTORS = ("input_norm", "qkv_bias", "qk_norm", "post_norm")  # of LayerWeights
 MATRICES = ("qkv", "out", "gate_up", "down")  # of LayerWeights
+INT7 = 3  # the kind in the place of int8 on processors without VNNI
 KINDS: Mapping[Kind, int] = {"dense": 0, "bfloat16": 1, "int4": 4}  # int8: see `kind_code`
 
 
@@ -36,7 +37,7 @@ class MatrixPointer(ctypes.Structure):
 
 
 def kind_code(kind: Kind) -> int:
-    """The number that decode.c knows the kind by; int8 has the layout that this processor multiplies fastest."""
+    """The number that decode.c knows the kind by; int8 has 7 bits where VNNI is missing."""
     found = library()
     assert found is not None, "obstacle() was not asked"
     return int(found.reflective_int8_kind()) if kind == "int8" else KINDS[kind]

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from reflective.engines.torch.backbones.decoder import Decoder, LayerWeights, head_norms
 from reflective.engines.torch.backbones.hf import kv_shape
-from reflective.engines.torch.backbones.native.binding import MatrixPointer, kind_code, library
+from reflective.engines.torch.backbones.native.binding import INT7, MatrixPointer, kind_code, library
 from reflective.engines.torch.matrix import Kind, Matrix
 from reflective.errors import CheckpointError, EngineError
 from reflective.models.stored import StoredWeights
@@ -56,6 +56,11 @@ def pack(kind: Kind, parts: Sequence[Tensor], name: str = "a matrix") -> Matrix:
             f"no memory for {name} in {kind} ({bytes_needed.value / 2**20:,.0f} MiB). Use int4 or a smaller model."
         ) from error
     return matrix
+
+
+def packed_name(kind: Kind) -> str:
+    """The kind, and how many bits int8 has on this processor: two machines may differ in it."""
+    return f"{kind} (7 bits)" if kind == "int8" and kind_code(kind) == INT7 else kind
 
 
 def packed_decoder(model: PreTrainedModel, weights: StoredWeights) -> Decoder:
