@@ -11,7 +11,7 @@ RECIPES = dict(section.split("\n", 1) for section in SECTIONS)
 
 
 def test_a_recipe_is_there_for_a_strategy_and_an_engine():
-    assert {"A new strategy", "A new engine"} <= set(RECIPES)
+    assert {"A new strategy", "A new engine", "A new grader"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("title", RECIPES)

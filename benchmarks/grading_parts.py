@@ -1,0 +1,96 @@
+"""What each part of the mathematics grader is worth: the pairs of tests/verify/cases graded without it.
+
+    python benchmarks/grading_parts.py
+
+A part is switched off, and what it would have read goes to math-verify or stays unread. "math-verify alone" is its
+`parse` and `verify` as they come. For each: right pairs that are not graded as right, wrong ones that are, and seconds for
+all pairs in one process. The first figure is without the fast path alone, which no part here runs through.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from common import parse, progress, report
+
+from reflective.verify.math import atoms, comparison, formula, notation
+
+PAIRS = Path(__file__).parents[1] / "tests" / "verify" / "cases" / "pairs.jsonl"
+QUICK = 20  # every so many pairs in a quick run
+
+
+def single_numbers_only(atom: notation.Atom) -> formula.Node:
+    node = _tree(atom)
+    inner = node.arguments[0] if isinstance(node, formula.Call) and node.name == "neg" else node
+    if isinstance(inner, formula.Number | formula.Variable):
+        return node
+    raise formula.Unsupported("left to the library")
+
+
+def all_by_library(self: comparison.Comparison, gold: str, answer: str) -> str | None:
+    return self.symbolic(notation.plain(gold), notation.plain(answer))
+
+
+_tree = atoms.tree
+PARTS: dict[str, tuple[Any, str, Any]] = {
+    "the fast path": (json, "_unused", None),
+    "formulas and values": (atoms, "tree", single_numbers_only),
+    "brackets, lists, relations": (comparison.Comparison, "texts", all_by_library),
+    "units": (notation, "split_unit", lambda text: (text, None)),
+    "names and labels": (comparison, "is_label", lambda value: False),
+    "statements about numbers": (comparison, "is_statement", lambda relation: False),
+    "regions of inequalities": (comparison, "region", lambda relation: None),
+    "phrases": (notation, "_PHRASES", ()),
+    "times of day": (notation, "_clock", lambda text: None),
+    "bases": (atoms, "based_number", lambda atom: None),
+    "roundings": (atoms, "rounds", lambda gold, answer: False),
+}
+
+
+def ours(gold: str, answer: str) -> str:
+    return comparison.compare(gold, answer, [])[0]
+
+
+def stock(gold: str, answer: str) -> str:
+    from math_verify import parse as read
+    from math_verify import verify
+
+    logging.disable(logging.CRITICAL)
+    return "right" if verify(read(f"\\boxed{{{gold}}}"), read(f"\\boxed{{{answer}}}")) else "wrong"
+
+
+def measure(judge: Callable[[str, str], str], pairs: list[dict[str, str]]) -> dict[str, float]:
+    begin = time.perf_counter()
+    kinds = [judge(pair["gold"], pair["answer"]) for pair in pairs]
+    seconds = time.perf_counter() - begin
+    graded = list(zip(pairs, kinds, strict=True))
+    false_wrong = sum(pair["verdict"] == "right" != kind for pair, kind in graded)
+    false_right = sum(pair["verdict"] == "wrong" and kind == "right" for pair, kind in graded)
+    return {"false_wrong": false_wrong, "false_right": false_right, "seconds": round(seconds, 1)}
+
+
+def main() -> int:
+    setting = parse(__doc__)
+    pairs = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+    pairs = pairs[:: QUICK if setting.quick else 1]
+    found: dict[str, Any] = {"right pairs": sum(pair["verdict"] == "right" for pair in pairs), "pairs": len(pairs)}
+    for name, (owner, attribute, stand_in) in PARTS.items():
+        notation.read.cache_clear()
+        with patch.object(owner, attribute, stand_in, create=owner is json):
+            found[f"without {name}"] = measure(ours, pairs)
+        progress(f"without {name}: {found[f'without {name}']}")
+    found["math-verify alone"] = measure(stock, pairs)
+    progress(f"math-verify alone: {found['math-verify alone']}")
+    report("grading_parts", setting, found, [])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
