@@ -3,8 +3,8 @@
     python benchmarks/grading_parts.py
 
 A part is switched off, and what it would have read goes to math-verify or stays unread. "math-verify alone" is its
-`parse` and `verify` as they come. For each: right pairs that are not graded as right, wrong ones that are, and seconds for
-all pairs in one process. The first figure is without the fast path alone, which no part here runs through.
+`parse` and `verify` as they come. For each: right pairs that are not graded as right, wrong ones that are, and seconds
+for all pairs in one process. The first figure is without the fast path alone, which no part here runs through.
 """
 
 from __future__ import annotations

@@ -25,6 +25,10 @@ def shout(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict:
     return Verdict("right" if answer == (problem.answer or "").upper() else "wrong")
 
 
+def whisper(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict:
+    return Verdict("right" if answer == (problem.answer or "").lower() else "wrong")
+
+
 def installed(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
     found = [EntryPoint(name, value, registry.ENTRY_POINTS) for name, value in points]
     monkeypatch.setattr(registry, "entry_points", lambda group: found if group == registry.ENTRY_POINTS else [])
@@ -44,8 +48,9 @@ def test_a_kind_without_gold_answers_needs_none(fresh: Registry) -> None:
 
 
 def test_a_second_grader_of_a_kind_is_refused(fresh: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    grader("math")(shout)  # the same function again
     with pytest.raises(InputError, match="a grader for problems of kind 'math' already"):
-        grader("math")(shout)
+        grader("math")(whisper)
     installed(monkeypatch, ("math", "verify.test_registry:shout"))
     with pytest.raises(InputError, match="second grader for problems of kind 'math'"):
         list(fresh)
