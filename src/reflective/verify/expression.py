@@ -3,15 +3,18 @@
 The metadata say what is asked for: {"numbers": [4, 7, 8, 8], "target": 24, "use_all": True}. With `use_all` (the
 default) each number is used exactly once, without it at most once. The gold answer is one of many solutions and is
 not looked at. Allowed: whole numbers, + - * / (also × · ÷ and their LaTeX names, \\frac{a}{b}), unary minus, brackets;
-"expression = target" is tolerated, any other equation is not. Values are exact fractions. There is no eval.
+"expression = target" is tolerated, any other equation is not. Values are exact fractions. Python reads the text
+and never evaluates it: only the nodes of this arithmetic are walked.
 """
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -19,12 +22,19 @@ from reflective.types import Problem, Verdict
 from reflective.verify.text import strip_delimiters, to_latex
 
 MAX_CHARS = 400
-MAX_DEPTH = 40
 MAX_NUMBER_DIGITS = 12
 
-_TOKEN = re.compile(r"\s*(?:\d+|[-+*/(){}\[\]=]|\\(?:times|cdot|ast|div|frac)(?![A-Za-z])|\\[{}])\s*")
-_SIGNS = {"\\times": "*", "\\cdot": "*", "\\ast": "*", "\\div": "/", "\\{": "{", "\\}": "}"}
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_SIGNS = {"\\times": "*", "\\cdot": "*", "\\ast": "*", "\\div": "/", "\\frac": " frac"}
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_BRACKETS = str.maketrans("[]{}", "()()", "\\")
+_ARITHMETIC = re.compile(r"(?:[\d\s+\-*/()]|(?<![A-Za-z])frac(?=\s*\())+")
+_STATED = re.compile(r"\s*-?\s*\d{1,12}\s*")
+_OPERATIONS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 class NotAnExpression(ValueError):
@@ -44,15 +54,31 @@ def read_expression(text: str) -> Expression:
     """Read and evaluate arithmetic; raises NotAnExpression or ZeroDivisionError."""
     if len(text) > MAX_CHARS:
         raise NotAnExpression(f"longer than {MAX_CHARS} characters")
-    parser = _Parser(_tokens(to_latex(strip_delimiters(text))))
-    value = parser.sum()
-    numbers = tuple(parser.numbers)
-    stated = None
-    if parser.accept("="):
-        stated = parser.number_alone()
-    if parser.next:
-        raise NotAnExpression(f"unexpected {parser.next!r}")
-    return Expression(value, numbers, stated)
+    text = _COMMAND.sub(lambda m: _SIGNS.get(m[0], m[0]), to_latex(strip_delimiters(text))).translate(_BRACKETS)
+    formula, equals, stated = text.partition("=")
+    formula = re.sub(r"(?<!\d)0+(?=\d)", "", " ".join(formula.split()))
+    if not _ARITHMETIC.fullmatch(formula) or (equals and not _STATED.fullmatch(stated)):
+        raise NotAnExpression("other signs than those of arithmetic")
+    numbers: list[int] = []
+    try:
+        value = _value(ast.parse(formula.strip(), mode="eval").body, numbers)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise NotAnExpression(str(error).splitlines()[0][:60]) from error
+    return Expression(value, tuple(numbers), Fraction(stated.replace(" ", "")) if equals else None)
+
+
+def _value(node: ast.expr, numbers: list[int]) -> Fraction:
+    match node:
+        case ast.Constant(int(number)) if len(str(number)) <= MAX_NUMBER_DIGITS:
+            numbers.append(number)
+            return Fraction(number)
+        case ast.UnaryOp(ast.USub() | ast.UAdd() as sign, operand):
+            return -_value(operand, numbers) if isinstance(sign, ast.USub) else _value(operand, numbers)
+        case ast.BinOp(left, operation, right) if type(operation) in _OPERATIONS:
+            return _OPERATIONS[type(operation)](_value(left, numbers), _value(right, numbers))
+        case ast.Call(ast.Call(ast.Name("frac"), [above], []), [below], []):
+            return _value(above, numbers) / _value(below, numbers)
+    raise NotAnExpression("beyond whole numbers, + - * / and brackets")
 
 
 def grade_expression(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict:
@@ -84,82 +110,3 @@ def _task(metadata: Mapping[str, Any]) -> tuple[Counter[int], Fraction, bool]:
     if not numbers or any(n.denominator != 1 for n in numbers):
         raise ValueError("numbers must be whole")
     return Counter(int(n) for n in numbers), Fraction(metadata["target"]), bool(metadata.get("use_all", True))
-
-
-def _tokens(text: str) -> list[str]:
-    tokens, position = [], 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise NotAnExpression(f"{text[position : position + 10]!r}")
-        tokens.append(_SIGNS.get(match[0].strip(), match[0].strip()))
-        position = match.end()
-    return tokens
-
-
-@dataclass(slots=True)
-class _Parser:
-    tokens: list[str]
-    position: int = 0
-    depth: int = 0
-    numbers: list[int] = field(default_factory=list)
-
-    @property
-    def next(self) -> str:
-        return self.tokens[self.position] if self.position < len(self.tokens) else ""
-
-    def accept(self, *signs: str) -> str:
-        if self.next not in signs:
-            return ""
-        self.position += 1
-        return self.tokens[self.position - 1]
-
-    # sum := product ([+-] product)*
-    def sum(self) -> Fraction:
-        value = self.product()
-        while sign := self.accept("+", "-"):
-            value = value + self.product() if sign == "+" else value - self.product()
-        return value
-
-    # product := signed ([*/] signed)*
-    def product(self) -> Fraction:
-        value = self.signed()
-        while sign := self.accept("*", "/"):
-            value = value * self.signed() if sign == "*" else value / self.signed()
-        return value
-
-    # signed := [+-] signed | \frac group group | group | number
-    def signed(self) -> Fraction:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise NotAnExpression(f"nested deeper than {MAX_DEPTH}")
-        if sign := self.accept("+", "-"):
-            value = self.signed() if sign == "+" else -self.signed()
-        elif self.accept("\\frac"):
-            value = self.group() / self.group()
-        elif self.next in _CLOSING:
-            value = self.group()
-        else:
-            value = self.number()
-            self.numbers.append(int(value))
-        self.depth -= 1
-        return value
-
-    def group(self) -> Fraction:
-        closing = _CLOSING.get(self.accept(*_CLOSING))
-        if closing is None:
-            raise NotAnExpression(f"a bracket expected, got {self.next or 'the end'!r}")
-        value = self.sum()
-        if not self.accept(closing):
-            raise NotAnExpression(f"{closing!r} expected, got {self.next or 'the end'!r}")
-        return value
-
-    def number(self) -> Fraction:
-        token = self.next
-        if not token.isdigit() or len(token) > MAX_NUMBER_DIGITS:
-            raise NotAnExpression(f"a number expected, got {token[:20] or 'the end'!r}")
-        self.position += 1
-        return Fraction(int(token))
-
-    def number_alone(self) -> Fraction:
-        return -self.number() if self.accept("-") else self.number()
