@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from common import parse, progress, report
 
-from reflective.verify.math import atoms, comparison, formula, notation
+from reflective.verify.math import atoms, comparison, formula, notation, phrases
 
 PAIRS = Path(__file__).parents[1] / "tests" / "verify" / "cases" / "pairs.jsonl"
 QUICK = 20  # every so many pairs in a quick run
@@ -35,7 +35,7 @@ def single_numbers_only(atom: notation.Atom) -> formula.Node:
 
 
 def all_by_library(self: comparison.Comparison, gold: str, answer: str) -> str | None:
-    return self.symbolic(notation.plain(gold), notation.plain(answer))
+    return self.symbolic(phrases.plain(gold), phrases.plain(answer))
 
 
 _tree = atoms.tree
@@ -47,8 +47,8 @@ PARTS: dict[str, tuple[Any, str, Any]] = {
     "names and labels": (comparison, "is_label", lambda value: False),
     "statements about numbers": (comparison, "is_statement", lambda relation: False),
     "regions of inequalities": (comparison, "region", lambda relation: None),
-    "phrases": (notation, "_PHRASES", ()),
-    "times of day": (notation, "_clock", lambda text: None),
+    "phrases": (phrases, "_PHRASES", ()),
+    "times of day": (notation, "read_clock", lambda text: None),
     "bases": (atoms, "based_number", lambda atom: None),
     "roundings": (atoms, "rounds", lambda gold, answer: False),
 }

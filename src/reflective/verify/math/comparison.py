@@ -12,8 +12,10 @@ from fractions import Fraction
 from typing import TypeVar
 
 from reflective.verify.math import atoms, symbolic, values
+from reflective.verify.math.clock import Clock
 from reflective.verify.math.formula import Malformed, Unsupported, variables
-from reflective.verify.math.notation import Atom, Clock, Group, Relation, Value, Words, plain, read
+from reflective.verify.math.notation import Atom, Group, Relation, Value, Words, read
+from reflective.verify.math.phrases import plain
 from reflective.verify.math.relations import (
     contains_name,
     is_equation,

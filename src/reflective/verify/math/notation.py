@@ -11,9 +11,11 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from reflective.verify.math.clock import Clock, read_clock
 from reflective.verify.math.formula import Malformed, Unsupported
+from reflective.verify.math.phrases import plain
 from reflective.verify.math.units import MAGNITUDES, split_unit
-from reflective.verify.text import MAX_ANSWER_CHARS, strip_delimiters, to_latex
+from reflective.verify.text import MAX_ANSWER_CHARS, strip_delimiters
 
 MAX_ITEMS = 64
 MAX_NESTING = 60
@@ -56,21 +58,6 @@ class Relation:
     ops: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """A time of day, in seconds; on a clock of 24 hours where `certain`, else as it is written."""
-
-    seconds: int
-    certain: bool
-
-    def fits(self, other: Clock) -> bool:
-        """4:30 p.m. is 16:30, and 4:30 where the half of the day is left out."""
-        if self.certain == other.certain:
-            return self.seconds == other.seconds
-        known, written = (self, other) if self.certain else (other, self)
-        return written.seconds in (known.seconds, known.seconds % _HALF_DAY, known.seconds % _HALF_DAY + _NOON)
-
-
 Value = Atom | Words | Group | Relation | Clock
 
 _OPEN, _CLOSE = "([{", ")]}"
@@ -92,33 +79,11 @@ _WORDS = re.compile(r"[A-Za-z\u3400-\u9fff][A-Za-z\u3400-\u9fff' .-]*")
 _SHORT_WORDS = frozenset("yes no odd all any".split())
 _FORMULA_WORDS = frozenset("sqrt infinity infty sin cos tan log exp".split())
 _LETTER = re.compile(r"^\(?\s*([A-Za-z])\s*\)?$")
-_CLOCK = re.compile(r"^(\d{1,2})(?:\s*:\s*([0-5]\d))?(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s?m\.?)?$", re.IGNORECASE)
-_HALF_DAY = 12 * 3600
-_NOON = 12 * 3600  # 12:30 is written for half past noon and half past midnight
 _CONDITION = re.compile(  # x : x < 5
     r"^(?:[A-Za-z]\w*|\\[a-z]+|\([A-Za-z, ]+\))(?:\s*\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\||:|\\mid(?![a-z]))(.+)$"
 )
 _POINT = re.compile(r"^([A-Z](?:_\d|')?)\s*(\(.*,.*\))$")
 _OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")  # ]0, 1[
-_RATIO = re.compile(r"^(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)(?: to (\d+(?:\.\d+)?))?$")
-_PARAMETER = re.compile(
-    r"[,;]?\s*(?:\\text\s*\{[^{}]*\}\s*)?\(?\b[a-z]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?$"
-)  # , k \in Z
-_SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
-_TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
-_PHRASES = tuple(
-    (re.compile(pattern, re.IGNORECASE), meaning)
-    for pattern, meaning in (
-        (r"(?:there (?:is|are) )?no (?:real |such )?(?:solutions?|roots?|answers?)(?: exists?)?", r"\emptyset"),
-        (r"(?:the )?empty set", r"\emptyset"),
-        (r"(?:the )?(?:set of )?(?:all )?(?:real numbers|reals)|all real (?:x|values(?: of x)?)", r"\mathbb{R}"),
-        (r"(?:there are )?infinitely many(?: solutions)?|infinite(?: number of)? solutions", "infinitely many"),
-        (r"(?:all |the )?(?:set of )?(?:the )?integers", r"\\mathbb{Z}"),
-        (r"(?:positive )?infinity", r"\\infty"),
-        (r"(?:negative |minus |-)infinity", r"-\\infty"),
-        (r"dne|(?:the limit )?does not exist", "does not exist"),
-    )
-)
 
 
 @lru_cache(maxsize=4096)
@@ -133,22 +98,6 @@ def read(text: str) -> Value:
         raise Malformed("characters that can't be printed")
     _check_braces(text)
     return _list(text, 0)
-
-
-def plain(text: str) -> str:
-    """`text` in plain LaTeX, with the phrases that stand for a sign in its place."""
-    text = _PARAMETER.sub("", to_latex(text))
-    words = " ".join(_TEXT.sub(lambda m: m[1], text).split()).strip(" .")
-    for pattern, meaning in _PHRASES:
-        if pattern.fullmatch(words):
-            return meaning
-    if _SPELLED_LIST.match(text):
-        text = words
-    if match := _RATIO.match(words):
-        return ":".join(part for part in match.groups() if part)
-    if match := _TEXT_LIST.match(text):
-        return ", ".join(rf"\text{{{part.strip()}}}" for part in match[1].split(","))
-    return text
 
 
 def _check_braces(text: str) -> None:
@@ -282,7 +231,7 @@ def _relation(text: str, depth: int) -> Value:
 
 
 def _union(text: str, depth: int) -> Value:
-    if (clock := _clock(text)) is not None:
+    if (clock := read_clock(text)) is not None:
         return clock
     parts, cups = _split(text, _CUP)
     if cups:
@@ -291,18 +240,6 @@ def _union(text: str, depth: int) -> Value:
     if colons and all(parts):
         return Group(":", tuple(_bracketed(part, depth) for part in parts))
     return _bracketed(text, depth)
-
-
-def _clock(text: str) -> Clock | None:
-    match = _CLOCK.match(_TEXT.sub(lambda m: m[1], text).strip())
-    if match is None or not (match[2] or match[4]):
-        return None
-    hours, half = int(match[1]), (match[4] or "").lower()
-    if hours > (12 if half else 24):
-        return None
-    if half:
-        hours = hours % 12 + (12 if half == "p" else 0)
-    return Clock(hours * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0), bool(half) or hours > 12)
 
 
 def _outer_brackets(text: str) -> tuple[str, str] | None:

@@ -1,0 +1,39 @@
+"""Times of day: 4:30 p.m., 16:30, 10 am, 20:34:00."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_CLOCK = re.compile(r"^(\d{1,2})(?:\s*:\s*([0-5]\d))?(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s?m\.?)?$", re.IGNORECASE)
+_HALF_DAY = 12 * 3600
+_NOON = 12 * 3600  # 12:30 is written for half past noon and half past midnight
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day, in seconds; on a clock of 24 hours where `certain`, else as it is written."""
+
+    seconds: int
+    certain: bool
+
+    def fits(self, other: Clock) -> bool:
+        """4:30 p.m. is 16:30, and 4:30 where the half of the day is left out."""
+        if self.certain == other.certain:
+            return self.seconds == other.seconds
+        known, written = (self, other) if self.certain else (other, self)
+        return written.seconds in (known.seconds, known.seconds % _HALF_DAY, known.seconds % _HALF_DAY + _NOON)
+
+
+def read_clock(text: str) -> Clock | None:
+    """The time that `text` (plain LaTeX) writes, if it does."""
+    match = _CLOCK.match(_TEXT.sub(lambda m: m[1], text).strip())
+    if match is None or not (match[2] or match[4]):
+        return None
+    hours, half = int(match[1]), (match[4] or "").lower()
+    if hours > (12 if half else 24):
+        return None
+    if half:
+        hours = hours % 12 + (12 if half == "p" else 0)
+    return Clock(hours * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0), bool(half) or hours > 12)

@@ -1,0 +1,44 @@
+"""Phrases that stand for a sign: "no solution" for the empty set, "3 to 4" for 3:4, and lists written as text."""
+
+from __future__ import annotations
+
+import re
+
+from reflective.verify.text import to_latex
+
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_RATIO = re.compile(r"^(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)(?: to (\d+(?:\.\d+)?))?$")
+_PARAMETER = re.compile(
+    r"[,;]?\s*(?:\\text\s*\{[^{}]*\}\s*)?\(?\b[a-z]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?$"
+)  # , k \in Z
+_SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
+_TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
+_PHRASES = tuple(
+    (re.compile(pattern, re.IGNORECASE), meaning)
+    for pattern, meaning in (
+        (r"(?:there (?:is|are) )?no (?:real |such )?(?:solutions?|roots?|answers?)(?: exists?)?", r"\emptyset"),
+        (r"(?:the )?empty set", r"\emptyset"),
+        (r"(?:the )?(?:set of )?(?:all )?(?:real numbers|reals)|all real (?:x|values(?: of x)?)", r"\mathbb{R}"),
+        (r"(?:there are )?infinitely many(?: solutions)?|infinite(?: number of)? solutions", "infinitely many"),
+        (r"(?:all |the )?(?:set of )?(?:the )?integers", r"\mathbb{Z}"),
+        (r"(?:positive )?infinity", r"\infty"),
+        (r"(?:negative |minus |-)infinity", r"-\infty"),
+        (r"dne|(?:the limit )?does not exist", "does not exist"),
+    )
+)
+
+
+def plain(text: str) -> str:
+    """`text` in plain LaTeX, with the phrases that stand for a sign in its place."""
+    text = _PARAMETER.sub("", to_latex(text))
+    words = " ".join(_TEXT.sub(lambda m: m[1], text).split()).strip(" .")
+    for pattern, meaning in _PHRASES:
+        if pattern.fullmatch(words):
+            return meaning
+    if _SPELLED_LIST.match(text):
+        text = words
+    if match := _RATIO.match(words):
+        return ":".join(part for part in match.groups() if part)
+    if match := _TEXT_LIST.match(text):
+        return ", ".join(rf"\text{{{part.strip()}}}" for part in match[1].split(","))
+    return text
