@@ -2,7 +2,7 @@
 
     from reflective import Reflective
 
-    solution = Reflective.from_pretrained("nano").solve("What is 12 * 17 + 5?", effort="high")
+    solution = Reflective.from_pretrained("nano").solve("Find the Least Common Multiple (LCM) of these numbers: 14, 20")
     print(solution.answer, solution.confidence)
 
 Names are imported when they are first used, so that importing the package costs nothing.

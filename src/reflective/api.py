@@ -1,7 +1,7 @@
 """The front door: `Reflective` loads a model once, then solves and scores.
 
 model = Reflective.from_pretrained("nano")
-model.solve("What is 12 * 17 + 5?", effort="high").answer
+model.solve("Find the Least Common Multiple (LCM) of these numbers: 14, 20", effort="high").answer
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 DESCRIPTION = "Reasoning that scores its own steps: one pass that writes, scores and selects."
 EXAMPLES = """\
 examples:
-  reflective solve "What is 12 * 17 + 5?" --effort high
-  echo "What is 12 * 17 + 5?" | reflective solve - --json
+  reflective solve "Find the Least Common Multiple (LCM) of these numbers: 14, 20" --effort high
+  reflective solve "Find the Least Common Multiple (LCM) of these numbers: 14, 20" --json
   reflective info nano
 
 'reflective COMMAND --help' tells more. REFLECTIVE_DEBUG=1 shows tracebacks.

@@ -27,10 +27,10 @@ Solve a problem: sample several trajectories, score every step in the pass that 
 In a terminal it shows a row a trajectory; piped, it prints the answer; --json prints everything."""
 EXAMPLES = """\
 examples:
-  reflective solve "Using the numbers 3, 7, 11, 25, create an expression that equals 58." --effort high
-  reflective solve "What is 12 * 17 + 5?" --model path/to/model --temperature 0.8 --json
-  echo "What is the greatest common divisor of 84 and 126?" | reflective solve -
-  reflective solve "What is 12 * 17 + 5?" --engine http://localhost:8000/v1
+  reflective solve "Find the Least Common Multiple (LCM) of these numbers: 14, 20" --effort high
+  reflective solve "A train covers 180 km in 2 hours. How far does it go in 5?" --model path/to/model --json
+  echo "Solve the following multiplication: 12 * 17. Give only the result as your final answer." | reflective solve -
+  reflective solve "Find the Least Common Multiple (LCM) of these numbers: 14, 20" --engine http://localhost:8000/v1
 """
 
 
