@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reflective.errors import ReflectiveError
-from reflective.models.load import has_head
+from reflective.judge.sidecar import has_head
 from reflective.settings import read_settings
 from reflective.tasks import drills
-from reflective.train.head import HeadConfig, train_head
+from reflective.train.head.config import HeadConfig
+from reflective.train.head.run import train_head
 from reflective.train.joint.config import JointConfig
 from reflective.train.joint.run import train_joint
 from reflective.train.sft.config import SFTConfig

@@ -20,8 +20,8 @@ from reflective.records.manifest import RECORDS
 from reflective.selection import best_closed
 from reflective.settings import make_settings
 from reflective.shards import Steps
-from reflective.train.head import fit_exponent, fit_head
-from reflective.train.head_config import HeadConfig
+from reflective.train.head.config import HeadConfig
+from reflective.train.head.fit import fit_exponent, fit_head
 from reflective.train.progress import Note
 from reflective.train.rollouts import Rollouts
 

@@ -52,7 +52,7 @@ def test_a_bad_recipe_is_one_line(run, tmp_path):
 
 
 def test_head_hands_over_only_what_is_given(run, monkeypatch):
-    module = pytest.importorskip("reflective.train.head")
+    module = pytest.importorskip("reflective.train.head.run")
     calls = []
 
     def train(config):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from reflective.models import load_checkpoint
-from reflective.train.head import HeadResult
+from reflective.train.head.run import HeadResult
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "make.py"
 SFT = """

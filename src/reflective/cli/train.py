@@ -192,8 +192,8 @@ def _sft(args: argparse.Namespace) -> int:
 
 def _head(args: argparse.Namespace) -> int:
     from reflective.settings import make_settings
-    from reflective.train.head import train_head
-    from reflective.train.head_config import HeadConfig
+    from reflective.train.head.config import HeadConfig
+    from reflective.train.head.run import train_head
 
     result = train_head(make_settings(HeadConfig, _given(args, HeadConfig)))
     return _end(args, result)

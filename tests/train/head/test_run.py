@@ -16,9 +16,11 @@ from reflective.files import folder_lock
 from reflective.judge.heads.paper import SPRMHead
 from reflective.models import load_checkpoint
 from reflective.records import Record
-from reflective.train import head as head_module
 from reflective.train import rollouts as rollouts_module
-from reflective.train.head import EXPONENTS, HeadConfig, _sprm_config, fit_exponent, train_head
+from reflective.train.head import run as head_module
+from reflective.train.head.config import HeadConfig
+from reflective.train.head.fit import EXPONENTS, fit_exponent
+from reflective.train.head.run import _sprm_config, train_head
 from reflective.train.rollouts import Rollouts
 from reflective.types import Verdict
 from tiny import tiny_checkpoint, tiny_folder

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reflective.errors import InputError
 from reflective.tasks import mixture
-from reflective.train.head_config import HeadConfig
+from reflective.train.head.config import HeadConfig
 from reflective.train.problems import read_problems
 from reflective.train.progress import Note
 from reflective.types import Problem

@@ -7,7 +7,7 @@ import pytest
 from reflective import Problem, Scripted, ScriptedEngine, TrainingError
 from reflective.engines.scripted import WHOLE_RESPONSE
 from reflective.search import Settings
-from reflective.train.look import PROBLEMS, TRAJECTORIES, Look, look
+from reflective.train.head.look import PROBLEMS, TRAJECTORIES, Look, look
 
 PROBLEM_SET = [Problem(f"What is {i} + 2?", str(i + 2)) for i in range(12)]
 GOOD = [Scripted("two steps.\n\nso \\boxed{4}"), Scripted("one.\n\nso \\boxed{9}")]
