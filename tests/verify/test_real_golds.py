@@ -26,6 +26,8 @@ RESPONSES = {
         "hm</think>The final answer is $GOLD$. I hope it is correct.",
         "hm</think>\n因此，答案是 $GOLD$。",
         "hm</think>\\[ \\fbox{GOLD} \\]",
+        "hm</think>\\boxed{GOLD}",
+        "hm</think>GOLD",
     ),
     "choice": (
         "<think>\nA or B?\n</think>\n\nThe answer is \\boxed{\\text{GOLD}}.",

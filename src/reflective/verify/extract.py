@@ -64,6 +64,7 @@ _FILLER = re.compile(
 _SENTENCE_END = re.compile(
     r"[.?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|[。！？；]|,?\s+(?:because|since|which|as|where|when|after|for|I hope)\b"
 )
+_WORDS_IN_BRACES = re.compile(r"\\[a-z]+\s*\{[A-Za-z ]*\}")  # \text{ degrees}, \begin{pmatrix}
 _VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals?|be|was|were)(?![A-Za-z])|[是为]")
 _DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)": named, but not as the answer
     r"(?:(?<![A-Za-z])not|n['’]t)[ \t]{1,3}(?!only)(?:[a-z]{1,20}[ \t]{1,3}){0,2}"
@@ -199,7 +200,10 @@ def _last_formula(text: str) -> str:
     """Kind "math": a short text without prose as it stands, else the last formula or number."""
     text = prose.without_emphasis(text[-TAIL_CHARS:])
     line = _single_line(text)
-    if line and (not prose.PROSE.search(line) or (len(line.split()) <= 3 and not any(map(str.isdigit, line)))):
+    if line and (
+        not prose.PROSE.search(_WORDS_IN_BRACES.sub("", line))
+        or (len(line.split()) <= 3 and not any(map(str.isdigit, line)))
+    ):
         return line
     found = _answers(text)
     return prose.with_magnitude(found[-1], text) if found else ""
