@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 COMMAND = [sys.executable, "-m", "reflective"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 ENVIRONMENT.pop("REFLECTIVE_DEBUG", None)
@@ -45,6 +47,7 @@ def test_help_answers_in_under_300_milliseconds():
     assert min(took) < 0.3
 
 
+@pytest.mark.slow
 def test_solve_and_score_on_a_folder(tiny_checkpoint_folder, tmp_path):
     folder = str(tiny_checkpoint_folder("qwen2"))
     argv = ["solve", "What is 2 + 2?", "--model", folder, "--dtype", "float32", "--effort", "3", "--max-tokens", "20"]
@@ -76,12 +79,14 @@ def test_solve_and_score_on_a_folder(tiny_checkpoint_folder, tmp_path):
     assert reported == ["2", "4", "5", "6"] and "Traceback" not in scored.stderr
 
 
+@pytest.mark.slow
 def test_a_problem_that_is_too_long_is_one_line_and_2():
     done = reflective("solve", "-", "--model", "nano", input="a b " * 25_000)
     assert done.returncode == 2 and done.stdout == ""
     assert re.fullmatch(r"reflective: the problem has [\d,]+ tokens, but 'nano' reads at most 1,024 .*\n", done.stderr)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_what_is_there_and_130():
     argv = [sys.executable, "-c", ENDLESS, "solve", "what", "--effort", "2", "--strategy", "majority"]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
@@ -92,6 +97,7 @@ def test_ctrl_c_ends_with_what_is_there_and_130():
     assert "stopped by the user" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -m reflective tasks list | head -1",
@@ -103,6 +109,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert done.stdout.count("\n") == 1 and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_rows_answer_and_cost():
     main, child = pty.openpty()
     script = ENDLESS.replace("time.sleep(0.01)", "pass").replace("endless=True", "").replace('"go"', '""')

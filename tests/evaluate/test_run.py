@@ -103,6 +103,7 @@ def start(folder):
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_or_stopped_it_goes_on_to_the_same_result(tmp_path, number):
     child = start(tmp_path / "parts")

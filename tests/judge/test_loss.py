@@ -97,7 +97,7 @@ rows = st.lists(
 
 
 @given(rows=rows, filtered=st.booleans(), balanced=st.booleans(), weighted=st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(deadline=None)
 def test_loss_is_that_of_the_independent_statement(
     rows: list[tuple[list[float], int]], filtered: bool, balanced: bool, weighted: bool
 ) -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from reflective.types import Problem
 from reflective.verify import GRADERS, answer_part, extract_answer, grade
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1_000_000
 
 HOSTILE = {
@@ -100,7 +102,7 @@ _PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=max(400, settings().max_examples), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(gold=st.lists(_PIECES, min_size=1, max_size=7), answer=st.lists(_PIECES, min_size=1, max_size=7))
 def test_random_notation_never_breaks_the_graders(gold: list[str], answer: list[str]) -> None:
     for kind in GRADERS:

@@ -78,6 +78,7 @@ def test_many_threads_share_the_helpers(helpers: Helpers) -> None:
     assert 1 <= len(helpers._idle) <= 2
 
 
+@pytest.mark.slow
 def test_grading_in_threads_gives_the_verdicts_of_one_thread() -> None:
     cases = [
         ("\\frac12", INTEGRAL, "right"),
@@ -90,6 +91,7 @@ def test_grading_in_threads_gives_the_verdicts_of_one_thread() -> None:
     assert [verdict.kind for verdict in verdicts] == [expected for _, _, expected in cases] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_has_its_own_helpers() -> None:
     code = f"""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedTokenizerFast
 
 from reflective.settings import make_settings
 from reflective.train.sft.config import SFTConfig
@@ -39,12 +42,17 @@ def write_lines(path: Path, items: list[dict[str, str]]) -> Path:
     return path
 
 
+@functools.cache  # a second of computing, and dozens of tests want it
+def sums_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the 300 additions."""
+    return build_tokenizer([text for item in sums(300) for text in item.values()], 320)
+
+
 def tiny_config(folder: Path, **changes: Any) -> SFTConfig:
     """A run over 300 additions; makes the tokenizer and the files it names."""
     if not (folder / "tokenizer").exists():
-        items = sums(300)
-        save_tokenizer(build_tokenizer([text for item in items for text in item.values()], 320), folder / "tokenizer")
-        write_lines(folder / "train.jsonl", items)
+        save_tokenizer(sums_tokenizer(), folder / "tokenizer")
+        write_lines(folder / "train.jsonl", sums(300))
         write_lines(folder / "validation.jsonl", sums(20, seed=1))
     table: dict[str, Any] = {
         "output": str(folder / "run"),

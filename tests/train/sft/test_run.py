@@ -31,6 +31,8 @@ from reflective.train.sft.reports import StepReport
 from reflective.train.sft.run import SFTResult, _Run, train_sft
 from train.sft.fakes import ARCHITECTURE, tiny_config
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[2]
 RUN = """
 import sys

@@ -32,7 +32,7 @@ def _sandboxes() -> dict[str, Sandbox]:
 
 
 SANDBOXES = _sandboxes()
-pytestmark = pytest.mark.skipif(not SANDBOXES, reason="no sandbox on this system")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SANDBOXES, reason="no sandbox on this system")]
 
 
 @pytest.fixture(params=["bubblewrap", "weak"])
