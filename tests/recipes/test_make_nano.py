@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from reflective.models import load_checkpoint
 from reflective.train.head.run import HeadResult
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "make.py"
 SFT = """
 output = "{folder}/run"

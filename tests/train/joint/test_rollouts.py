@@ -18,6 +18,8 @@ from reflective.train.joint.rollouts import LOGPROBS, SCORE
 from reflective.train.joint.run import JointRun, prepare
 from train.joint.fakes import tiny_joint
 
+pytestmark = pytest.mark.slow
+
 
 def made(tmp_path: Path, **changes: Any) -> JointRun:
     return prepare(tiny_joint(tmp_path, **changes), note=lambda _: None)

@@ -32,6 +32,8 @@ from reflective.train.progress import Stop
 from tiny import tiny_folder, tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, problems, tiny_joint
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[2]
 # a run that says where it is, and can be made to die there
 RUN = """
@@ -104,7 +106,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "where", ["checkpoint", *(pytest.param(w, marks=pytest.mark.long) for w in ("rollout", "backward", "publishing"))]
 )
@@ -168,7 +169,6 @@ def wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> N
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_ctrl_c_saves_after_a_whole_step(tmp_path: Path) -> None:
     tiny_joint(tmp_path)
     code = (

@@ -24,6 +24,8 @@ from reflective.train.joint.step import JointLoss
 from tiny import tiny_model
 from train.joint.fakes import HERE, STEP_TOKENS, tiny_joint
 
+pytestmark = pytest.mark.slow
+
 PAD, STEP = 259, STEP_TOKENS[3]
 
 

@@ -127,7 +127,6 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     assert results[0] == pytest.approx(results[1], rel=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, processes: int) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
