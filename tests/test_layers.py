@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "tasks": {*_GROUND, "verify", "tasks"},
     "models": {*_GROUND, "judge", "models", "nano"},
     "nano": set(),
+    "heads": set(),
     "engines": _ENGINES,
     "selection": {*_GROUND, "verify"},
     "shards": {*_GROUND, "files", "judge"},

@@ -28,7 +28,7 @@ from reflective.errors import InputError
 from reflective.judge.config import JudgeConfig
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint
-from reflective.models.fingerprint import weights_digest
+from reflective.models.digest import weights_digest
 from reflective.records import Record
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings as SearchSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reflective.engines.torch import TorchEngine
 from reflective.evaluate.run import Plan, Progress, run_benchmark
-from reflective.models.fingerprint import weights_digest
+from reflective.models.digest import weights_digest
 from reflective.records import Record
 from reflective.search import BestOfN, Settings
 from reflective.train.progress import Note, clock

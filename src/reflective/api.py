@@ -88,14 +88,18 @@ class Reflective:
         dtype: str = "auto",
         threads: int | None = None,
         require_head: bool = False,
+        head: str | None = None,
+        check_fingerprint: bool = True,
         **engine_options: Any,
     ) -> Reflective:
-        """Load "nano" (it comes with the package), a folder or a hub id.
+        """Load "nano" (it comes with the package), a folder, a GGUF file or a hub id.
 
         `engine` is torch, vllm, or the addresses of vLLM servers with commas between them; the model is then read for
         its tokenizer and its head. `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32, bfloat16, float16, or
         int8 or int4 on a CPU; `threads` bounds the CPU threads. A model without a head, and servers that send no
         scores, serve the strategies that need none (majority, logprob, single); with `require_head` they are refused.
+        `head` is the folder of a head that lies elsewhere, or "none"; without `check_fingerprint` it may be that of
+        another model.
         `engine_options` are the engine's own, such as `max_rows`, the trajectories written at once.
         """
         check_engine(engine)
@@ -106,10 +110,19 @@ class Reflective:
                 raise InputError(f"device is {device!r}; the engine {engine!r} places the model itself. Leave it out.")
             if engine == "vllm":
                 engine_options["dtype"] = dtype
-            return cls(serve_engine(engine, source, require_head=require_head, **engine_options))
+            of_head = {"head": head, "check_fingerprint": check_fingerprint}
+            return cls(serve_engine(engine, source, require_head=require_head, **of_head, **engine_options))
         from reflective.models import load_checkpoint
 
-        checkpoint = load_checkpoint(source, device=device, dtype=dtype, require_head=require_head, packed=True)
+        checkpoint = load_checkpoint(
+            source,
+            device=device,
+            dtype=dtype,
+            require_head=require_head,
+            head=head,
+            check_fingerprint=check_fingerprint,
+            packed=True,
+        )
         return cls(make_engine(engine, checkpoint, **engine_options))
 
     # ---- solving

@@ -25,10 +25,25 @@ def test_score_reads_standard_input(run, folder, monkeypatch, tmp_path):
 def test_info_tells_parameters_layer_and_step_tokens(run, folder):
     code, out, _ = run("info", folder)
     assert code == 0
-    for name in ("parameters backbone", "parameters head", "head layer", "head step tokens"):
-        assert name in out
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    shown = {name.strip(): value.strip() for name, value in lines.items()}
+    assert shown["parameters"] == "131,392" and ", 8,449 parameters, in " in shown["head"]
+    assert shown["reasoning"] == "between <think> and </think>"
+    assert shown["step tokens"] == r"257 '.\n\n'"
+    assert shown["head reads"] == "the input of layer 2, before the step token"
     data = json.loads(run("info", folder, "--json")[1])
-    assert data["parameters"]["head"] > 0 and data["head"]["step_tokens"]
+    assert data["parameters"]["head"] == 8449 and data["format"]["step_tokens"] == [{"id": 257, "text": ".\n\n"}]
+
+
+def test_info_shows_a_few_of_many_step_tokens_and_all_of_them_as_json(run, folder, tmp_path):
+    many = tmp_path / "many"
+    shutil.copytree(folder, many)
+    config = json.loads((many / "sprm" / "config.json").read_text())
+    config["format"]["step_token_ids"] = list(range(200))
+    (many / "sprm" / "config.json").write_text(json.dumps(config))
+    (shown,) = [line for line in run("info", str(many))[1].splitlines() if line.startswith("step tokens")]
+    assert shown.split()[2] == "200:" and shown.endswith("… (all with --json)") and len(shown) < 120
+    assert len(json.loads(run("info", str(many), "--json")[1])["format"]["step_tokens"]) == 200
 
 
 @pytest.mark.parametrize("command", [["solve", "hi", "--model"], ["info"]])
@@ -39,12 +54,22 @@ def test_a_model_that_is_none_is_one_line(run, command, model, tmp_path, monkeyp
     assert code in (1, 2) and out == "" and err.count("\n") == 1 and "Traceback" not in err
 
 
-def test_a_model_without_a_head_is_one_line_that_says_what_to_do(run, folder, tmp_path):
+def test_a_model_without_a_head_says_in_one_line_what_to_do(run, folder, tmp_path):
     plain = tmp_path / "plain"
     shutil.copytree(folder, plain)
     shutil.rmtree(plain / "sprm")
-    code, out, err = run("solve", "hi", "--model", str(plain))
-    assert (code, out) == (1, "") and "no SPRM head" in err and "reflective train head" in err
+    code, out, err = run("solve", "hi", "--model", str(plain), "--strategy", "best_of_n")
+    assert (code, out) == (1, "") and "selects by step scores, and there are none" in err
+    last = err.splitlines()[-1]
+    assert "reflective train head" in last and "--strategy majority" in last
+    # a head beside it is what was missing
+    code, out, err = run("solve", "hi", "--model", str(plain), "--head", folder, "--max-tokens", "4", "--effort", "1")
+    assert "no head" not in err and code in (0, 1)
+
+
+def test_a_head_that_is_none_is_one_line(run, folder, tmp_path):
+    code, out, err = run("info", folder, "--head", str(tmp_path))
+    assert (code, out) == (1, "") and "name a folder with config.json and head.safetensors" in err
     assert err.count("\n") == 1
 
 

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --engine, --device, --dtype, --threads."""
+    """--model, --head, --head-anyway, --engine, --device, --dtype, --threads."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", default="nano", metavar="NAME", help="nano (comes with the package), a folder or a hub id"
+        "--model",
+        default="nano",
+        metavar="NAME",
+        help="nano (comes with the package), a folder, a GGUF file or a hub id",
     )
+    add_head_arguments(group)
     group.add_argument(
         "--engine",
         default="torch",
@@ -33,6 +37,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16; on a CPU also int8, int4")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def add_head_arguments(group: Any) -> None:
+    """--head, --head-anyway, of a parser or a group of its arguments."""
+    group.add_argument(
+        "--head",
+        metavar="PATH",
+        help="the folder of a head that lies elsewhere; none leaves the model's own out (default: the model's own, or "
+        "one that comes with the package: reflective heads)",
+    )
+    group.add_argument(
+        "--head-anyway", action="store_true", help="use the head although its fingerprint is of another model"
+    )
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +106,7 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
     import warnings
 
     warnings.simplefilter("ignore")
+    announce_conversion(args.model)
     with _collector_resting():
         from reflective.api import Reflective
 
@@ -99,11 +117,26 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
             dtype=args.dtype,
             threads=args.threads,
             require_head=require_head,
+            head=args.head,
+            check_fingerprint=not args.head_anyway,
             **engine_options,
         )
     if remark := model.engine.remark:
         say(f"note: {remark}")
     return model
+
+
+def announce_conversion(model: str) -> None:
+    """Say on stderr that a GGUF file will be converted, which takes a while, and where to."""
+    from pathlib import Path
+
+    path = Path(model).expanduser()
+    if path.suffix != ".gguf" or not path.is_file():
+        return
+    from reflective.models.gguf import cached_folder, is_converted
+
+    if not is_converted(path):
+        say(f"note: making a model folder of {path.name}, once, in {cached_folder(path)}; this takes a minute or two")
 
 
 def read_problem(argument: str) -> str:

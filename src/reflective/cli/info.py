@@ -1,60 +1,120 @@
-"""`reflective info`: what a model is, what its head reads, and which tokens end a step."""
+"""`reflective info`: what a model is, where its reasoning and its steps lie, and which head scores them."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from reflective.cli import DONE
-from reflective.cli.common import print_json
+from reflective.cli.common import add_head_arguments, announce_conversion, print_json
 
-DESCRIPTION = "Say what a model and its head are: parameters, the layer that is read, step tokens, calibration."
+DESCRIPTION = """\
+Say what a model is: its size, where its reasoning lies, which tokens end a step, and its head, if it has one. Weights
+that are here are compared with the fingerprint of the head."""
 EXAMPLES = """\
 examples:
   reflective info nano
+  reflective info path/to/model --head path/to/head
   reflective info path/to/model --json
 """
+SHOWN = 5  # tokens of a list that a reader gets to see; --json has all
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("model", nargs="?", default="nano", help="nano (default), a folder or a hub id")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("model", nargs="?", default="nano", help="nano (default), a folder, a GGUF file or a hub id")
+    add_head_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with all step tokens")
 
 
 def run(args: argparse.Namespace) -> int:
     """Describe and print."""
     from reflective.models import describe
 
-    data = describe(args.model)
+    announce_conversion(args.model)
+    data = describe(args.model, head=args.head, deviation=not args.head_anyway)
     if args.json:
         print_json(data)
-    else:
-        rows = _rows(data)
-        width = max(len(name) for name, _ in rows)
-        for name, value in rows:
-            print(f"{name:<{width}}  {value}")
+        return DONE
+    rows = list(_rows(data))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
     return DONE
 
 
-def _rows(data: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in data.items():
-        name = f"{prefix}{key.replace('_', ' ')}"
-        if isinstance(value, dict) and set(value) != {"id", "text"} and value:
-            rows += _rows(value, f"{name} ")
-        else:
-            rows.append((name, _text(value)))
-    return rows
+def _rows(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and value of each line."""
+    for name in ("name", "folder", "architecture"):
+        yield name, str(data[name])
+    parameters = data["parameters"]
+    yield "parameters", _number(parameters["backbone"])
+    for name in ("layers", "hidden_size", "vocabulary", "context_length", "dtype", "size_bytes"):
+        yield name.replace("_", " "), _number(data[name])
+    yield "chat template", "yes" if data["chat_template"] else "none: a base model, given problems as plain text"
+    yield from _format_rows(data["format"])
+    if data["head"] is None:
+        yield "head", "none (train one with: reflective train head; look for one with: reflective heads)"
+    else:
+        yield from _head_rows(data["head"], parameters["head"])
 
 
-def _text(value: Any) -> str:
-    if value is None or value == {}:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return f"{value['id']} {value['text']!r}"
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _format_rows(format: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if format["opening"] is None:
+        yield "reasoning", "the whole response"
+        yield "ends of the response", _tokens(format["ends"])
+    else:
+        which = {"first": "", "last": ", the last one"}[format["closes"]]
+        yield "reasoning", f"between {format['opening']} and {format['closing']}{which}"
+    steps = _tokens(format["step_tokens"])
+    if format["blank_lines_of_newlines"]:
+        steps += ("; " if format["step_tokens"] else "") + "the second of two newline tokens"
+    yield "step tokens", steps
+    if format["template_kwargs"]:
+        yield "chat template is given", _pairs(format["template_kwargs"])
+
+
+def _head_rows(head: dict[str, Any], parameters: int) -> Iterator[tuple[str, str]]:
+    yield "head", f"{head['kind']}, {parameters:,} parameters, in {head['folder']}"
+    if head["shipped"]:
+        yield "head comes with", f"reflective ({head['shipped']})"
+    yield "head reads", f"the input of layer {head['input_of_layer']}, {head['feature_position']} the step token"
+    yield "head aggregates by", head["aggregation"]
+    if head["logprob_features"]:
+        yield "head adds", f"log-probabilities, with exponent {head['probability_exponent']:g}"
+    if head["sampling"]:
+        yield "head was trained at", _pairs(head["sampling"])
+    yield "head calibration", ", ".join(sorted((head["calibration"] or {}).get("plain", {}))) or "none"
+    yield "head fingerprint", _fingerprint(head["fingerprint"])
+    for name, value in head["provenance"].items():
+        if isinstance(value, str | int | float):
+            yield f"head {name.replace('_', ' ')}", _number(value)
+
+
+def _fingerprint(told: dict[str, Any] | None) -> str:
+    if told is None:
+        return "none: not checked"
+    if told["reason"]:
+        return str(told["reason"])
+    if told["deviation"] is None:
+        return "shapes and vocabulary fit; the weights were not compared"
+    return f"fits: deviation {told['deviation']:.3f} of at most {told['limit']}"
+
+
+def _tokens(tokens: list[dict[str, Any]]) -> str:
+    """How many there are, and the first of them."""
+    shown = ", ".join(f"{token['id']} {token['text']!r}" for token in tokens[:SHOWN])
+    if len(tokens) <= SHOWN:
+        return shown
+    return f"{len(tokens):,}: {shown}, … (all with --json)"
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""What a checkpoint is, told without loading its weights: for `reflective info`."""
+"""What a checkpoint is, for `reflective info`: told from its small files, but for the deviation of its weights."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from typing import Any
 import torch
 
 from reflective.errors import CheckpointError
-from reflective.judge.config import BETWEEN, SPRM_FOLDER, WHOLE, JudgeConfig
+from reflective.judge.config import BETWEEN, SPRM_FOLDER, WHOLE
 from reflective.judge.judge import Judge
-from reflective.judge.sidecar import REFERENCE_FILE
-from reflective.models.metadata import read_metadata
-from reflective.models.source import quiet
+from reflective.judge.sidecar import REFERENCE_FILE, head_folder
+from reflective.models.fingerprint import LIMIT, check_deviation, check_shapes, measure
+from reflective.models.load import load_backbone, stored_bytes
+from reflective.models.metadata import Metadata, read_metadata
+from reflective.models.source import quiet, resolve_source
 
+MAX_MEASURED = 8 * 2**30  # bytes of weights that are loaded to compare them with a fingerprint
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
-def describe(source: str | Path, **metadata: Any) -> dict[str, Any]:
-    """A JSON object about "nano", a folder or a hub id. Of a hub model only the small files are downloaded.
+def describe(source: str | Path, *, deviation: bool = False, **metadata: Any) -> dict[str, Any]:
+    """A JSON object about "nano", a folder, a GGUF file or a hub id. Of a hub model only small files are downloaded.
 
-    `metadata` are further arguments of `read_metadata`, such as `head`.
+    With `deviation`, the weights are loaded where they are there and not too large, and compared with the fingerprint
+    of the head. `metadata` are further arguments of `read_metadata`, such as `head`.
     """
-    found = read_metadata(source, require_head=False, **metadata)
+    there = deviation and 0 < stored_bytes(resolve_source(source, weights=False)) <= MAX_MEASURED
+    found = read_metadata(source, require_head=False, check_fingerprint=False, weights=there, **metadata)
     judge, model_config, folder = found.judge, found.model_config, found.folder
     with quiet():
         backbone = _count_parameters(model_config, source)
@@ -46,8 +51,9 @@ def describe(source: str | Path, **metadata: Any) -> dict[str, Any]:
         "context_length": getattr(text_config, "max_position_embeddings", None),
         "dtype": _stored_dtype(folder) or str(model_config.dtype or "float32").removeprefix("torch."),
         "size_bytes": sum(path.stat().st_size for path in files),
+        "chat_template": bool(getattr(found.tokenizer, "chat_template", None)),
         "format": _describe_format(judge, found.tokenizer),
-        "head": _describe_head(judge.config, folder, text_config.num_hidden_layers) if judge.scores else None,
+        "head": _describe_head(found, there) if judge.scores else None,
     }
 
 
@@ -72,19 +78,43 @@ def _describe_format(judge: Judge, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _describe_head(config: JudgeConfig, folder: Path, layers: int) -> dict[str, Any]:
+def _describe_head(found: Metadata, measured: bool) -> dict[str, Any]:
+    config, place = found.judge.config, found.head_folder or found.folder
     return {
-        "format": SPRM_FOLDER if (folder / SPRM_FOLDER).is_dir() else REFERENCE_FILE,
+        "folder": str(place),
+        "shipped": found.shipped or None,
+        "format": SPRM_FOLDER if head_folder(place) is not None else REFERENCE_FILE,
         "kind": config.kind,
         "layer": config.layer,
-        "input_of_layer": config.layer_index(layers),
+        "input_of_layer": config.layer_index(found.model_config.get_text_config().num_hidden_layers),
         "feature_position": config.feature_position,
         "aggregation": config.aggregation,
         "logprob_features": config.logprob_features,
         "probability_exponent": config.probability_exponent,
+        "sampling": dict(config.sampling),
+        "fingerprint": _describe_fingerprint(found, measured),
         "calibration": config.calibration.to_json() if config.calibration else None,
         "provenance": dict(config.provenance),
     }
+
+
+def _describe_fingerprint(found: Metadata, measured: bool) -> dict[str, Any] | None:
+    """Whether the model is that of the head: `fits` is None where the weights were not compared."""
+    fingerprint = found.judge.config.fingerprint
+    if fingerprint is None:
+        return None
+    told: dict[str, Any] = {"fits": None, "deviation": None, "limit": LIMIT, "reason": None}
+    try:
+        check_shapes(fingerprint, found.model_config, found.tokenizer, found.name)
+        if measured:
+            with quiet():
+                model = load_backbone(found.folder, found.name, torch.bfloat16, torch.device("cpu"))
+            told["deviation"] = measure(fingerprint, model)
+            check_deviation(told["deviation"], found.name)
+            told["fits"] = True
+    except CheckpointError as error:
+        told |= {"fits": False, "reason": str(error)}
+    return told
 
 
 def _count_parameters(model_config: Any, source: str | Path) -> int:

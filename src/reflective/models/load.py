@@ -11,7 +11,10 @@ import torch
 from reflective.errors import CheckpointError, InputError, first_line
 from reflective.judge.config import JudgeConfig
 from reflective.judge.judge import Judge
-from reflective.models.metadata import read_metadata
+from reflective.judge.sidecar import no_head
+from reflective.models.fingerprint import LIMIT, check_deviation, measure, notice
+from reflective.models.generation import make_valid
+from reflective.models.metadata import NO_HEAD, read_metadata
 from reflective.models.source import SMALL_WEIGHTS, quiet, resolve_device, resolve_dtype
 from reflective.models.stored import QUANTIZED, StoredWeights
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 class Checkpoint:
     """A model with its tokenizer and its judge, which has no head where the model has none.
 
-    `name` is what the user called it.
+    `name` is what the user called it, `remark` what a user should know of it.
     """
 
     model: PreTrainedModel
@@ -33,6 +36,9 @@ class Checkpoint:
     judge: Judge
     name: str = ""
     weights: StoredWeights | None = None  # where they are to be packed; the model then is a form without memory
+    deviation: float | None = None  # from the fingerprint of the head's model, where there is one and it was measured
+    unchecked: bool = False  # whether an engine that packs the weights has yet to measure it
+    remark: str = ""
 
     def dense(self) -> Checkpoint:
         """The same with its weights in the model, in the number type that "auto" gives."""
@@ -41,7 +47,7 @@ class Checkpoint:
         folder = self.weights.folder
         dtype = resolve_dtype("auto", "cpu", stored_bytes(folder))
         with quiet():
-            model = _load_model(folder, self.name, dtype, torch.device("cpu"))
+            model = load_backbone(folder, self.name, dtype, torch.device("cpu"))
         return replace(self, model=model, weights=None)
 
     @property
@@ -64,14 +70,15 @@ def load_checkpoint(
     packed: bool = False,
     **metadata: Any,
 ) -> Checkpoint:
-    """Load "nano", a folder or a hub id, in eval mode.
+    """Load "nano", a folder, a GGUF file or a hub id, in eval mode.
 
     With `packed`, for an engine that packs weights itself: int8, int4 and a CPU's bfloat16 leave them in their files,
     and so does "auto" on a CPU with large weights that are stored in bfloat16.
 
     The head is read from `sprm/`, or else from the reference's `score_module.pt`; it stays in float32. Without
     `require_head`, a plain language model loads, too, and its judge has no head. `metadata` are further arguments of
-    `read_metadata`, such as `head`. Code from a checkpoint never runs.
+    `read_metadata`, such as `head`. A head that has a fingerprint is refused with another model, unless
+    `check_fingerprint` is false. Code from a checkpoint never runs.
     """
     device = resolve_device(device)
     # the head first: it is small, and what is wrong with it should not cost the loading of the backbone
@@ -83,11 +90,22 @@ def load_checkpoint(
             model = _form(found.folder, found.model_config)
             weights.check(model, source)
         else:
-            model = _load_model(found.folder, source, number_type, device)
-    judge = found.judge
+            model = load_backbone(found.folder, source, number_type, device)
+    judge, remark, fingerprint = found.judge, found.remark, found.judge.config.fingerprint
+    wanted = fingerprint is not None and metadata.get("check_fingerprint", True)
+    deviation = measure(fingerprint, model) if wanted and fingerprint and weights is None else None
+    if deviation is not None and deviation > LIMIT and found.shipped:  # it only looked like the model of that head
+        if require_head:
+            raise CheckpointError(no_head(source))
+        plain = read_metadata(source, require_head=False, **{**metadata, "head": NO_HEAD})
+        judge, remark, deviation, wanted = plain.judge, plain.remark, None, False
+    elif deviation is not None:
+        check_deviation(deviation, str(source))
+        remark = " ".join(filter(None, (remark, notice(deviation))))
     if judge.head is not None:
         judge = replace(judge, head=judge.head.to(device))
-    return Checkpoint(model, found.tokenizer, judge, str(source), weights)
+    unchecked = wanted and weights is not None
+    return Checkpoint(model, found.tokenizer, judge, str(source), weights, deviation, unchecked, remark)
 
 
 def _stored(folder: Path, dtype: str | torch.dtype, device: torch.device) -> StoredWeights | None:
@@ -126,7 +144,8 @@ def stored_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _load_model(folder: Path, source: str | Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def load_backbone(folder: Path, source: str | Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """The model in a folder, in eval mode, which has all of its weights; `source` is what the user called it."""
     import transformers
 
     auto: Any = transformers.AutoModelForCausalLM  # its return type does not know of the loading report
@@ -153,5 +172,6 @@ def _load_model(folder: Path, source: str | Path, dtype: torch.dtype, device: to
             f"the weights of '{source}' are not those of its config.json: {', '.join(wrong[:3])}{more} are missing or "
             "of another shape. Copy the whole folder."
         )
+    make_valid(model)
     result: PreTrainedModel = model.eval()
     return result

@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from reflective.errors import CheckpointError, first_line
+from reflective.errors import CheckpointError, InputError, first_line
 from reflective.judge.judge import Judge, headless_judge
 from reflective.judge.sidecar import has_head, head_folder, no_head, read_judge
+from reflective.models.fingerprint import check_shapes
+from reflective.models.shipped import ShippedHead, head_of_hub_id, heads_by_shapes, shipped_heads
 from reflective.models.source import quiet, resolve_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # of a generation config
+NO_HEAD: Final = "none"  # in place of a head's folder
 TOKENIZER_FILES: Final = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 
@@ -30,6 +33,12 @@ class Metadata:
     judge: Judge
     eos_ids: frozenset[int]
     context_length: int
+    head_folder: Path | None = None
+    """Where the head lies, if not in the model's folder."""
+    shipped: str = ""
+    """The name of the package's head that was found for the model, which its weights have yet to confirm."""
+    remark: str = ""
+    """What a user should know of the model; "" where there is nothing to say."""
 
     @property
     def vocabulary(self) -> int:
@@ -42,23 +51,36 @@ def read_metadata(
     *,
     require_head: bool = True,
     head: str | Path | None = None,
+    check_fingerprint: bool = True,
     detection: Mapping[str, Any] | None = None,
     template_kwargs: Mapping[str, Any] | None = None,
     weights: bool = False,
 ) -> Metadata:
-    """The metadata of "nano", a folder or a hub id; of a hub model the weights are downloaded only with `weights`.
+    """The metadata of "nano", a folder, a GGUF file or a hub id.
 
-    The judge is the one in the folder `head`, or else the model's own. `detection` says how the format of a model
-    without a head is found (see `judge.detection.detect_format`); `template_kwargs` is added to what the chat
-    template is given.
+    Of a hub model the weights are downloaded only with `weights`. The judge is the one in the folder `head`, or else
+    the model's own, or else one that the package ships for it (with `weights` also one that fits by its shapes); head
+    "none" leaves all of them out. Without `check_fingerprint`, a head may belong to another model of the same width.
+    `detection` says how the format of a model without a head is found (see `judge.detection.detect_format`);
+    `template_kwargs` is added to what the chat template is given.
     """
     folder = resolve_source(source, weights=weights)
+    wanted = str(head) != NO_HEAD
+    if not wanted and require_head:
+        raise InputError(f"head is {NO_HEAD!r}, but a head is needed here. Leave it out, or name a head's folder.")
+    place = _head_source(head) if head is not None and wanted else folder if wanted and has_head(folder) else None
     with quiet():
-        if head is None and require_head and not has_head(folder):
+        if place is None and require_head and not shipped_heads():
             raise CheckpointError(no_head(source))
         model_config, tokenizer = read_plain(folder, source)
         ends = _eos_ids(folder, model_config, tokenizer)
-        judge = read_judge(_head_source(head) if head is not None else folder, model_config, tokenizer)
+        shipped = None
+        if place is None and wanted and not detection:
+            shipped = _shipped_head(source, model_config, tokenizer, weights)
+        if place is None and require_head and shipped is None:
+            raise CheckpointError(no_head(source))
+        place = shipped.folder if shipped is not None else place
+        judge = read_judge(place, model_config, tokenizer) if place is not None else None
         if judge is None:
             own = _own_sampling(folder)
             judge = headless_judge(model_config, tokenizer, sampling=own, end_ids=ends, **(detection or {}))
@@ -67,6 +89,8 @@ def read_metadata(
                 f"the head of '{head or source}' was trained with a format of its own, which can't be changed. Leave "
                 "the options of marks and steps out, or use the model without its head."
             )
+    if check_fingerprint and judge.config.fingerprint is not None:
+        check_shapes(judge.config.fingerprint, model_config, tokenizer, str(source))
     if template_kwargs:
         config = replace(judge.config, template_kwargs={**judge.config.template_kwargs, **template_kwargs})
         judge = replace(judge, config=config)
@@ -79,7 +103,29 @@ def read_metadata(
         judge=judge,
         eos_ids=ends,
         context_length=int(getattr(text, "max_position_embeddings", 0) or 0),
+        head_folder=place if place != folder else None,
+        shipped=shipped.name if shipped is not None else "",
+        remark=_remark(tokenizer, judge, shipped),
     )
+
+
+def _shipped_head(source: str | Path, model_config: Any, tokenizer: Any, weights: bool) -> ShippedHead | None:
+    """The package's head for a model; one that only fits by its shapes where weights will be there to confirm it."""
+    named = head_of_hub_id(source)
+    if named is not None or not weights:
+        return named
+    return next(iter(heads_by_shapes(model_config, tokenizer)), None)
+
+
+def _remark(tokenizer: Any, judge: Judge, shipped: ShippedHead | None) -> str:
+    if shipped is not None:
+        return f"step scores by the head {shipped.name!r}, which comes with the package (reflective heads)."
+    if not judge.scores and not getattr(tokenizer, "chat_template", None):
+        return (
+            "the model has no chat template, as base models have none: problems are given to it as plain text. Its "
+            "instruct version answers better."
+        )
+    return ""
 
 
 def read_plain(folder: Path, source: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -17,6 +17,7 @@ from reflective.files import disk_errors, whole_folder
 from reflective.judge.config import HEAD_FILE, SPRM_FOLDER
 from reflective.judge.judge import Judge
 from reflective.judge.sidecar import write_judge
+from reflective.models.generation import make_valid
 from reflective.models.source import quiet
 
 if TYPE_CHECKING:
@@ -61,14 +62,22 @@ def save_checkpoint(
     if dtype is not None:
         weights = _converted(weights, dtype)
     with disk_errors(target), whole_folder(target, MODEL_FILES) as temporary, quiet():
-        checkpoint.model.save_pretrained(temporary, state_dict=weights, max_shard_size=MAX_SHARD)
-        checkpoint.tokenizer.save_pretrained(temporary)
+        save_backbone(temporary, checkpoint.model, checkpoint.tokenizer, weights)
         if dtype is not None:
             _set_dtype(temporary / "config.json", dtype)
         if checkpoint.judge.scores:
             (temporary / SPRM_FOLDER).mkdir()
             write_judge(temporary / SPRM_FOLDER, checkpoint.judge)
     return target
+
+
+def save_backbone(
+    folder: Path, model: Any, tokenizer: Any, state_dict: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write model and tokenizer into an existing folder, whatever is invalid in the model's generation config."""
+    make_valid(model)
+    model.save_pretrained(folder, state_dict=state_dict, max_shard_size=MAX_SHARD)
+    tokenizer.save_pretrained(folder)
 
 
 def _converted(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -12,6 +12,8 @@ from typing import Any, Final
 import torch
 
 from reflective.errors import CheckpointError, InputError, first_line
+from reflective.models.folders import ADAPTER_CONFIG, refuse_other_folders, refuse_unfinished
+from reflective.models.gguf import converted, is_gguf
 from reflective.models.stored import QUANTIZED
 
 NANO: Final = "nano"
@@ -23,19 +25,24 @@ WEIGHTS: Final = ("*.safetensors", "*.bin")
 
 
 def resolve_source(source: str | Path, *, weights: bool = True) -> Path:
-    """The folder of "nano", a folder or a hub id (downloaded; without `weights`, only what describes the model)."""
+    """The folder of "nano", a folder, a GGUF file (converted once, see `models.gguf`) or a hub id.
+
+    A hub model is downloaded; without `weights`, only what describes it.
+    """
     if str(source) == NANO:
         return _nano()
     text = str(source)
     folder = Path(text).expanduser()
     if not text.strip():
-        raise CheckpointError("no model was named. Give 'nano', a folder or a hub id.")
+        raise CheckpointError("no model was named. Give 'nano', a folder, a GGUF file or a hub id.")
     if folder.is_file():
-        raise CheckpointError(f"'{source}' is a file; a model is a folder with a config.json.")
+        if not is_gguf(folder):
+            raise CheckpointError(f"'{source}' is a file; a model is a folder with a config.json, or a GGUF file.")
+        return converted(folder)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            hint = f" Did you mean '{folder.parent}'?" if (folder.parent / "config.json").is_file() else ""
-            raise CheckpointError(f"'{source}' is no model folder: it has no config.json.{hint}")
+        refuse_other_folders(folder, source)
+        if weights:
+            refuse_unfinished(folder, source)
         return folder
     if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
         raise CheckpointError(f"no such folder: '{source}'. Give 'nano', a model folder or a hub id.")
@@ -145,8 +152,9 @@ def _download(repository: str, weights: bool) -> Path:
     except Exception:  # the HTTP library's own errors, which differ by version of the hub's client
         message = _unreachable(repository)
     else:
-        if not (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
             raise CheckpointError(f"the hub model '{repository}' has no config.json: it is no transformers model.")
+        refuse_other_folders(folder, repository)
         return folder
     raise CheckpointError(message)
 

@@ -15,7 +15,7 @@ from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError, InputError
 from reflective.judge.config import JudgeConfig, format_to_json
-from reflective.models.fingerprint import weights_digest
+from reflective.models.digest import weights_digest
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, read_manifest, versions, write_manifest
 from reflective.types import Problem
 

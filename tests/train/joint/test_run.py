@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from reflective.errors import CheckpointError, InputError, TrainingError
 from reflective.files import folder_lock
 from reflective.models import load_checkpoint
-from reflective.models.fingerprint import weights_digest
+from reflective.models.digest import weights_digest
 from reflective.train.joint.checkpoints import WRITING, check_settings, whole_checkpoints
 from reflective.train.joint.reporting import read_curves
 from reflective.train.joint.run import JointResult, prepare, train_joint

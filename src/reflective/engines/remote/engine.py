@@ -74,11 +74,20 @@ class OpenAIEngine(ExternalEngine):
 
     @classmethod
     def from_source(
-        cls, source: str | Path, urls: Sequence[str], *, require_head: bool = True, **options: Any
+        cls,
+        source: str | Path,
+        urls: Sequence[str],
+        *,
+        require_head: bool = True,
+        head: str | Path | None = None,
+        check_fingerprint: bool = True,
+        **options: Any,
     ) -> OpenAIEngine:
         """An engine for the model "nano", a folder or a hub id, of which only the small files are read here."""
-        model = read_metadata(source, require_head=require_head)
-        return cls(model, urls, allow_unscored=not require_head, **options)
+        model = read_metadata(source, require_head=require_head, head=head, check_fingerprint=check_fingerprint)
+        engine = cls(model, urls, allow_unscored=not require_head, **options)
+        engine.remark = " ".join(filter(None, (engine.remark, model.remark)))
+        return engine
 
     def close(self) -> None:
         """Close the connections."""

@@ -31,6 +31,7 @@ from reflective.errors import CheckpointError, ContextError, EngineError, InputE
 from reflective.judge.format import step_positions
 from reflective.judge.judge import Judge, headless_judge
 from reflective.judge.logprobs import step_logprobs
+from reflective.models.fingerprint import check_deviation, deviation, notice, tokens_and_positions
 from reflective.models.metadata import eos_ids_of
 from reflective.models.stored import StoredWeights
 from reflective.types import FinishReason, Step
@@ -108,7 +109,20 @@ class TorchEngine(TokenEngine):
             engine.remark = " ".join(filter(None, (engine.remark, f"weights in {held}, not in {kind}: {reason}.")))
             return engine
         options = {"weights": checkpoint.weights, **options}
-        return cls(checkpoint.model, checkpoint.tokenizer, checkpoint.judge, name=checkpoint.name, **options)
+        engine = cls(checkpoint.model, checkpoint.tokenizer, checkpoint.judge, name=checkpoint.name, **options)
+        told = engine._compare_fingerprint() if checkpoint.unchecked else ""
+        engine.remark = " ".join(filter(None, (engine.remark, checkpoint.remark, told)))
+        return engine
+
+    @torch.inference_mode()
+    def _compare_fingerprint(self) -> str:
+        """Raise `CheckpointError` where the head is another model's; says how far from its own this one is."""
+        fingerprint = self.judge.config.fingerprint or {}
+        ids, positions = tokens_and_positions(fingerprint)
+        features, _ = self._backbone.read(ids, KVMemory(self._backbone.shape, 1, len(ids)), positions)
+        found = deviation(fingerprint, features)
+        check_deviation(found, self.name)
+        return notice(found)
 
     # ---- the contract
 

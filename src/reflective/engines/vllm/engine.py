@@ -21,7 +21,7 @@ from reflective.engines.external import ExternalEngine, draw_seed
 from reflective.engines.sampled import Drawn
 from reflective.engines.sequence import Running
 from reflective.engines.vllm.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
-from reflective.engines.vllm.plan import make_plan
+from reflective.engines.vllm.plan import WITHOUT_SCORES, head_config, make_plan
 from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
 from reflective.models.metadata import Metadata, read_metadata
 from reflective.settings import check_names
@@ -65,9 +65,24 @@ class VLLMEngine(ExternalEngine):
             raise
 
     @classmethod
-    def from_source(cls, source: str | Path, *, require_head: bool = True, **options: Any) -> VLLMEngine:
-        """An engine on "nano", a folder or a hub id."""
-        return cls(read_metadata(source, require_head=require_head), **options)
+    def from_source(
+        cls,
+        source: str | Path,
+        *,
+        require_head: bool = True,
+        head: str | Path | None = None,
+        check_fingerprint: bool = True,
+        **options: Any,
+    ) -> VLLMEngine:
+        """An engine on "nano", a folder, a GGUF file or a hub id."""
+        model = read_metadata(source, require_head=require_head, head=head, check_fingerprint=check_fingerprint)
+        if model.head_folder is not None:
+            options["additional_config"] = {**options.get("additional_config", {}), **head_config(model.head_folder)}
+        elif not model.judge.scores:
+            options["additional_config"] = {**options.get("additional_config", {}), **WITHOUT_SCORES}
+        engine = cls(model, **options)
+        engine.remark = " ".join(filter(None, (engine.remark, model.remark)))
+        return engine
 
     def close(self) -> None:
         """Stop vLLM's processes and free its memory."""

@@ -21,6 +21,7 @@ from reflective.models.metadata import read_plain
 
 OLDEST_VLLM: Final = (0, 32)  # EAGLE-3's hook with pipeline stages, and logprob_token_ids
 OURS: Final = "reflective"  # our part of vLLM's `additional_config`
+HEAD: Final = "head"  # there: the folder of a head that does not lie in the model's
 WITHOUT_SCORES: Final = {OURS: {"scores": False}}  # as `additional_config`: a head is left where it lies
 
 
@@ -61,11 +62,16 @@ def make_plan(vllm_config: Any, stock: Any) -> Plan | None:
     if _unwanted(vllm_config):
         return None
     folder = _folder(model_config)
-    if folder is None or not has_head(folder) or getattr(model_config, "runner_type", "generate") != "generate":
+    if folder is None or getattr(model_config, "runner_type", "generate") != "generate":
+        return None
+    place = _named_head(vllm_config) or folder
+    if not has_head(place):
+        if place is not folder:
+            raise EngineError(f"no head in '{place}', which additional_config names. Name a head's folder.")
         return None
     _refuse(vllm_config, stock, folder)
     config, tokenizer = read_plain(folder, folder)
-    judge = read_judge(folder, config, tokenizer)
+    judge = read_judge(place, config, tokenizer)
     if judge is None or judge.head is None:
         return None
     judge.for_generation(str(folder), knows_trajectories=False)
@@ -77,9 +83,24 @@ def make_plan(vllm_config: Any, stock: Any) -> Plan | None:
     return Plan(folder, slots_of(tokenizer, text), layer, judge, normalise)
 
 
+def head_config(folder: Path) -> dict[str, Any]:
+    """The `additional_config` that has vLLM serve the head in a folder of its own."""
+    return {OURS: {HEAD: str(folder.resolve())}}
+
+
 def _unwanted(vllm_config: Any) -> bool:
+    return _ours(vllm_config) == WITHOUT_SCORES[OURS]
+
+
+def _named_head(vllm_config: Any) -> Path | None:
+    named = _ours(vllm_config).get(HEAD)
+    return Path(named).expanduser() if named else None
+
+
+def _ours(vllm_config: Any) -> dict[str, Any]:
     extra = getattr(vllm_config, "additional_config", None)
-    return isinstance(extra, dict) and extra.get(OURS) == WITHOUT_SCORES[OURS]
+    ours = extra.get(OURS) if isinstance(extra, dict) else None
+    return ours if isinstance(ours, dict) else {}
 
 
 def _refuse(vllm_config: Any, stock: Any, folder: Path) -> None:

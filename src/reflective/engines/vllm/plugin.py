@@ -202,7 +202,7 @@ def _mark(vllm_config: Any, plan: Plan) -> None:
     """Let vLLM's cache of compiled models tell this model from the one without the extra output."""
     extra = vllm_config.additional_config
     if isinstance(extra, dict):
-        vllm_config.additional_config = {**extra, OURS: {"layer": plan.layer}}
+        vllm_config.additional_config = {**extra, OURS: {**extra.get(OURS, {}), "layer": plan.layer}}
 
 
 def _empty_head(plan: Plan) -> Any:

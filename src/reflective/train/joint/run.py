@@ -24,7 +24,7 @@ from reflective.errors import InputError
 from reflective.files import folder_lock
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
-from reflective.models.fingerprint import weights_digest
+from reflective.models.digest import weights_digest
 from reflective.models.metadata import eos_ids_of
 from reflective.train.joint.checkpoints import (
     check_room,

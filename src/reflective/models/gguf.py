@@ -1,0 +1,157 @@
+"""GGUF files, as llama.cpp uses them, made plain model folders by transformers' own reader.
+
+A file that is named as a model is converted once, into a folder in the cache (`$REFLECTIVE_CACHE`, or `reflective` in
+the user's cache folder); `import_gguf` writes the same where the user says. The weights become bfloat16, one tensor at
+a time: the file's quantisation is undone, not kept, and they take the memory that the model takes in bfloat16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from reflective.errors import CheckpointError, DependencyError, first_line
+from reflective.files import disk_errors, whole_folder
+
+MAGIC: Final = b"GGUF"
+SUFFIX: Final = ".gguf"
+CACHE_VARIABLE: Final = "REFLECTIVE_CACHE"
+VERSION: Final = 1  # of the conversion: another one does not take the folders of this one
+SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a file that stand for the whole in its digest
+SAME_MATRIX: Final = 2e-3  # mean difference under which embedding and output are one matrix, quantised in two ways
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is a GGUF file, by its name or its first bytes."""
+    try:
+        with path.open("rb") as file:
+            return path.suffix.lower() == SUFFIX or file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def cached_folder(path: Path) -> Path:
+    """Where the converted model lies, or would lie; another file of the same name has another folder."""
+    digest = hashlib.sha256(f"{VERSION} {path.stat().st_size}".encode())
+    with path.open("rb") as file:
+        for i in range(SAMPLES):
+            file.seek(i * path.stat().st_size // SAMPLES)
+            digest.update(file.read(SAMPLE_BYTES))
+    return _cache() / "gguf" / f"{path.stem}-{digest.hexdigest()[:12]}"
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a GGUF file has its folder in the cache."""
+    return (cached_folder(path) / "config.json").is_file()
+
+
+def converted(path: Path) -> Path:
+    """The folder of a GGUF file in the cache, made if it is not there."""
+    folder = cached_folder(path)
+    return folder if (folder / "config.json").is_file() else import_gguf(path, folder)
+
+
+def import_gguf(path: Path, out: str | Path) -> Path:
+    """Make a model folder of a GGUF file, and return it. Raises `CheckpointError` where it is not empty."""
+    import torch
+
+    from reflective.models.save import save_backbone
+    from reflective.models.source import quiet
+
+    target = Path(out).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"'{out}' exists and is not empty. Name a new folder.")
+    _check(path)
+    with disk_errors(target), whole_folder(target) as temporary, quiet(), torch.inference_mode():
+        model, tokenizer = _read(path)
+        save_backbone(temporary, model, tokenizer)
+    return target
+
+
+def _check(path: Path) -> None:
+    for name in ("gguf", "accelerate"):
+        try:
+            __import__(name)
+        except ImportError:
+            raise DependencyError(
+                f"'{path}' is a GGUF file, and reading it needs the package {name}. Install both with: "
+                "pip install gguf accelerate"
+            ) from None
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise CheckpointError(f"'{path}' is no GGUF file, or a damaged one. Copy or download it again.")
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    """Model and tokenizer, the weights in bfloat16."""
+    import torch
+    import transformers
+
+    place: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    dense = {}
+    if hasattr(transformers, "GgufConfig"):  # newer versions would keep the weights quantised, and compute in float32
+        dense["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    auto: Any = transformers.AutoModelForCausalLM
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **place)
+        model, report = auto.from_pretrained(
+            path.parent, dtype=torch.bfloat16, output_loading_info=True, **dense, **place
+        )
+    except MemoryError:
+        raise CheckpointError(f"'{path}' does not fit into memory in bfloat16. Use a smaller model.") from None
+    except Exception as error:  # readers of many architectures, each with errors of its own
+        raise CheckpointError(_explained(path, error)) from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(f"'{path}' lacks weights: {', '.join(missing[:3])}. Get another file.")
+    _tie(model)
+    return model, tokenizer
+
+
+def _explained(path: Path, error: Exception) -> str:
+    architecture = _architecture(path)
+    message = first_line(error)
+    if architecture and ("not supported" in message or "architecture" in message or "Unrecognized" in message):
+        return (
+            f"'{path}' is a GGUF file of the architecture {architecture!r}, which transformers can't read from GGUF. "
+            "Get the model as a Hugging Face folder instead."
+        )
+    return f"the GGUF file '{path}' can't be read: {message} Copy or download it again."
+
+
+def _architecture(path: Path) -> str:
+    """What the file says of itself; "" where it can't be told. Its first entries are read, and no more."""
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    key = b"general.architecture"
+    start = head.find(key)
+    if start < 0:
+        return ""
+    start += len(key) + 4  # the type of the value: a string
+    length = int.from_bytes(head[start : start + 8], "little")
+    return head[start + 8 : start + 8 + min(length, 64)].decode("utf-8", "replace")
+
+
+def _tie(model: Any) -> None:
+    """Let embedding and output be one matrix again where they were, and keep the finer of the two, the output."""
+    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    if embedding is output or embedding.shape != output.shape:
+        return
+    rows = range(0, embedding.shape[0], 2**14)
+    apart = [(embedding[i : i + 2**14].float() - output[i : i + 2**14].float()).abs().mean().item() for i in rows]
+    if sum(apart) / len(apart) < SAME_MATRIX:
+        embedding.data = output.data
+        model.config.get_text_config().tie_word_embeddings = True
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+
+
+def _cache() -> Path:
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reflective"
