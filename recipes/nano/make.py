@@ -17,7 +17,7 @@ from pathlib import Path
 from reflective.errors import ReflectiveError
 from reflective.judge.sidecar import has_head
 from reflective.settings import read_settings
-from reflective.tasks import drills
+from reflective.tasks.families import drills
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.run import train_head
 from reflective.train.joint.config import JointConfig

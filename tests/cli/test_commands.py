@@ -188,3 +188,36 @@ def test_a_problem_is_shown_with_its_trace_and_sampled_as_json_lines(run):
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and len(rows) == 4 and all(row["problem"] and row["id"] for row in rows)
     assert len({row["family"] for row in rows}) == 4
+
+
+def test_the_problems_of_a_file_are_solved_a_line_each(engine, run, tmp_path):
+    path = tmp_path / "sums.csv"
+    path.write_text('q,key\n"2 + 2?",4\n"2 + 2, again?",4\n')
+    code, out, err = run("solve", "--file", str(path), "--fields", "question=q", "--effort", "2", "-q")
+    assert code == 0 and err == "" and {line.split("\t")[0] for line in out.splitlines()} == {"sums/0", "sums/1"}
+    code, out, err = run("solve", "--file", str(path), "--fields", "question=q", "--limit", "1", "--json")
+    assert code == 0 and json.loads(out)["id"] == "sums/0" and "1 of 1 problems" in err
+
+
+def test_a_problem_is_asked_like_those_of_a_benchmark(engine, run):
+    asked = json.loads(run("solve", "2 + 2?", "--like", "gsm8k", "--json", "-q")[1])["problem"]
+    assert asked.startswith("2 + 2?\nPlease reason step by step")
+    assert json.loads(run("solve", "2?", "--prompt", "Q: {problem}", "--json", "-q")[1])["problem"] == "Q: 2?"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["solve"], "required: problem, --file"),
+        (["solve", "x", "--file", "y.csv"], "not both"),
+        (["solve", "x", "--fields", "problem=q"], "--fields has a meaning with --file only"),
+        (["solve", "x", "--limit", "3"], "--limit has a meaning with --file only"),
+        (["solve", "x", "--skip-bad"], "--skip-bad has a meaning"),
+        (["solve", "x", "--like", "gsm9k"], "Did you mean 'gsm8k'"),
+        (["solve", "x", "--prompt", "nowhere"], "exactly once"),
+        (["solve", "--file", "/no/such.csv"], "No such file"),
+    ],
+)
+def test_what_can_not_be_solved_is_one_line(engine, run, argv, message):
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from reflective import Problem, Reflective, Scripted, ScriptedEngine, tasks
-from reflective.cli.eval import mapping, progress_line, shard
+from reflective.cli.common import field_mapping
+from reflective.cli.eval import progress_line, shard
 from reflective.errors import InputError
 from reflective.evaluate.run import Progress
 
@@ -103,7 +104,9 @@ def test_progress_says_how_far_how_right_and_how_long():
 
 
 def test_shards_and_fields_are_read():
-    assert shard("2/8") == (2, 8) and mapping(["problem=a.b", "answer=x=y"]) == {"problem": "a.b", "answer": "x=y"}
+    assert shard("2/8") == (2, 8)
+    assert field_mapping(["problem=a.b", "answer=x=y"]) == {"problem": "a.b", "answer": "x=y"}
+    assert field_mapping(["problem=a b,answer=c,d"]) == {"problem": "a b", "answer": "c,d"}
     for bad in ("2", "a/b", "/3", "-1/3"):
         with pytest.raises(InputError, match="--shard"):
             shard(bad)

@@ -60,3 +60,29 @@ def test_code_without_solutions_is_counted_not_reported(run, tmp_path):
 def test_a_mapping_is_checked(run, rows):
     code, _, err = run("tasks", "check", rows, "--field", "problem")
     assert code == 2 and "write it as NAME=PATH" in err
+
+
+def test_bad_rows_are_told_and_left_out_on_request(run, tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text("q,a\n1+1?,2\n,3\n2+2?,4\n")
+    code, out, err = run("tasks", "sample", str(path), "--fields", "question=q,answer=a")
+    assert (code, out) == (2, "") and "line 3, row 2: no problem" in err
+    code, out, err = run("tasks", "sample", str(path), "--fields", "question=q", "answer=a", "--skip-bad")
+    assert code == 0 and len(out.splitlines()) == 2 and err.startswith("left out: ") and "line 3, row 2" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["check", "gcd", "--fields", "problem=q"], "fields"),
+        (["sample", "gcd", "--subjects", "Algebra"], "subjects"),
+        (["show", "gcd", "--revision", "main"], "revision"),
+        (["show", "gsm8k", "--levels", "1"], "levels"),
+        (["show", "rows.jsonl", "--level", "1"], "--level"),
+        (["check", "rows.jsonl", "--split", "train"], "split"),
+    ],
+)
+def test_what_has_no_meaning_for_what_was_named_is_refused(run, rows, monkeypatch, argv, name):
+    monkeypatch.chdir(rows.rpartition("/")[0])
+    code, out, err = run("tasks", *argv)
+    assert (code, out) == (2, "") and name in err and err.count("\n") == 1

@@ -6,8 +6,9 @@ import argparse
 import atexit
 import gc
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from reflective.errors import InputError
 
 if TYPE_CHECKING:
     from reflective.api import Options
+    from reflective.types import Problem
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +68,85 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         "--answer-tokens", type=int, default=512, metavar="N", help="of the answer behind the reasoning (default: 512)"
     )
     group.add_argument("--system", metavar="TEXT", help="a system message")
+
+
+def add_problem_arguments(parser: argparse.ArgumentParser, *, seed: str | None = None) -> None:
+    """What `load_problems` may be asked for beside a name; `seed` names the option that says what is drawn."""
+    group = parser.add_argument_group("problems")
+    group.add_argument("--file", metavar="FILE", help="read a benchmark from this file instead of the hub")
+    group.add_argument("--revision", metavar="R", help="of a benchmark or a data set on the hub")
+    group.add_argument(
+        "--split", choices=("train", "validation", "test"), help="of a family, or of a set on the hub (default: test)"
+    )
+    group.add_argument(
+        "--levels", type=int, nargs="+", metavar="L", help="of families (default: 1 2 3) and of math500 (default: all)"
+    )
+    if seed is not None:
+        group.add_argument(seed, type=int, default=0, metavar="N", help="which problems are drawn, where any are")
+    group.add_argument("--since", metavar="DAY", help="LiveCodeBench: from this day on, such as 2024-08-01")
+    group.add_argument("--until", metavar="DAY", help="LiveCodeBench: up to this day")
+    group.add_argument(
+        "--subjects",
+        "--subject",
+        action="extend",
+        nargs="+",
+        metavar="S",
+        help="of a benchmark that has subjects: these only",
+    )
+    add_row_arguments(parser)
+
+
+def add_row_arguments(parser: argparse.ArgumentParser) -> None:
+    """--fields, --kind, --prompt, --like, --skip-bad: how rows of a file become problems."""
+    group = parser.add_argument_group("rows of a file or of a data set on the hub")
+    group.add_argument(
+        "--fields",
+        "--field",
+        action="extend",
+        nargs="+",
+        metavar="OURS=THEIRS",
+        help="which field holds what, such as question=q answer=reward_model.ground_truth (default: the usual names)",
+    )
+    group.add_argument("--kind", metavar="K", help="who grades the answers: math (default), choice, exact, list, ...")
+    group.add_argument("--prompt", metavar="TEXT", help="with {problem} in it: what is asked around every question")
+    group.add_argument("--like", metavar="NAME", help="ask and grade as this benchmark does, such as gsm8k")
+    group.add_argument(
+        "--skip-bad", action="store_true", default=None, help="leave out rows that can't be read, with a note"
+    )
+
+
+def field_mapping(pairs: Sequence[str] | None) -> dict[str, str]:
+    """OURS=THEIRS pairs, also several with commas between them, as a dictionary."""
+    found = {}
+    for pair in (part for given in pairs or () for part in re.split(r",(?=\w+=)", given)):
+        ours, sign, theirs = pair.partition("=")
+        if not sign or not ours or not theirs:
+            raise InputError(f"{pair!r} is no pair of fields; write it as NAME=PATH, for example problem=question.")
+        found[ours] = theirs
+    return found
+
+
+ROW_OPTIONS = ("kind", "prompt", "like")
+SOURCE_OPTIONS = ("file", "revision", "split", "levels", "since", "until", *ROW_OPTIONS)
+
+
+def problem_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `load_problems` that are given."""
+    names = SOURCE_OPTIONS if hasattr(args, "revision") else ROW_OPTIONS
+    given = {name: getattr(args, name) for name in names}
+    given |= {"fields": field_mapping(args.fields), "subjects": getattr(args, "subjects", None)}
+    return {name: value for name, value in given.items() if value}
+
+
+def load_named_problems(args: argparse.Namespace, source: str, **options: Any) -> list[Problem]:
+    """The problems of a source under the arguments; with --skip-bad, what is left out is told on stderr."""
+    from reflective.tasks import load_problems
+
+    skipped: list[str] | None = [] if args.skip_bad else None
+    problems = load_problems(source, skipped=skipped, **problem_options(args), **options)
+    for fault in skipped or ():
+        say(f"left out: {fault}")
+    return problems
 
 
 def solving_options(args: argparse.Namespace) -> Options:

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from reflective.cli import DONE
 from reflective.cli.common import (
     add_model_arguments,
+    add_problem_arguments,
     add_sampling_arguments,
     load_model,
+    load_named_problems,
     print_json,
+    problem_options,
     say,
     solving_options,
 )
@@ -65,18 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    problems = parser.add_argument_group("problems")
-    problems.add_argument("--file", metavar="FILE", help="read a benchmark from this file instead of the hub")
-    problems.add_argument("--revision", metavar="REV", help="of the benchmark on the hub")
-    problems.add_argument("--fields", nargs="+", metavar="OURS=THEIRS", help="names of the fields in an own file")
-    problems.add_argument("--kind", metavar="K", help="the grader for an own file")
-    problems.add_argument("--prompt", metavar="TEXT", help="with {problem} in it, instead of the benchmark's own")
-    problems.add_argument("--levels", type=int, nargs="+", default=[1, 2, 3], metavar="L", help="of families")
-    problems.add_argument("--split", default="test", choices=("train", "validation", "test"), help="of families")
-    problems.add_argument("--problem-seed", type=int, default=0, metavar="N", help="which problems are drawn")
-    problems.add_argument("--since", metavar="DAY", help="of a benchmark with release dates, as 2024-08-01")
-    problems.add_argument("--until", metavar="DAY", help="the last day, itself included")
-    problems.add_argument("--subjects", nargs="+", default=[], metavar="S", help="of a benchmark that has subjects")
+    add_problem_arguments(parser, seed="--problem-seed")
     add_sampling_arguments(parser)
     add_model_arguments(parser)
 
@@ -88,11 +80,9 @@ def run(args: argparse.Namespace) -> int:
     from reflective.evaluate.summary import summarise
     from reflective.evaluate.table import Table
     from reflective.records import read_records
-    from reflective.tasks import load_problems
 
     plan = _plan(args)  # what can't work is refused before a model is loaded
-    chosen = dict(plan.benchmark)
-    problems = load_problems(chosen.pop("name"), **chosen)
+    problems = load_named_problems(args, args.benchmark, limit=args.limit, seed=args.problem_seed)
     model = load_model(args, **plan.engine_options)
     effort, strategy, settings = model.plan(**solving_options(args))  # with the model's own defaults
     plan = replace(plan, effort=effort, strategy=strategy, settings=settings)
@@ -140,22 +130,11 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _benchmark(args: argparse.Namespace) -> dict[str, Any]:
-    """What `load_problems` is asked for."""
-    return {
-        "name": args.benchmark,
-        "file": args.file,
-        "split": args.split,
-        "levels": list(args.levels),
-        "limit": args.limit,
-        "seed": args.problem_seed,
-        "revision": args.revision,
-        "prompt": args.prompt,
-        "fields": mapping(args.fields) if args.fields else None,
-        "kind": args.kind,
-        "since": args.since,
-        "until": args.until,
-        "subjects": list(args.subjects),
-    }
+    """What the manifest says of where the problems come from."""
+    options = {"split": "test", "levels": [1, 2, 3], "subjects": [], **problem_options(args)}
+    names = ("file", "split", "levels", "revision", "prompt", "fields", "kind", "since", "until", "subjects", "like")
+    told = {name: options.get(name) for name in names if name != "like" or args.like}
+    return {"name": args.benchmark, "limit": args.limit, "seed": args.problem_seed, **told}
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -166,19 +145,6 @@ def shard(text: str) -> tuple[int, int]:
     if not slash or not first.isdecimal() or not count.isdecimal():
         raise InputError(f"--shard is {text!r}; it must be like 2/8, the second of eight.")
     return int(first), int(count)
-
-
-def mapping(pairs: list[str]) -> dict[str, str]:
-    """OURS=THEIRS pairs as a dictionary."""
-    from reflective.errors import InputError
-
-    found = {}
-    for pair in pairs:
-        ours, sign, theirs = pair.partition("=")
-        if not sign or not ours or not theirs:
-            raise InputError(f"{pair!r} is no pair of fields; write OURS=THEIRS, for example problem=question.")
-        found[ours] = theirs
-    return found
 
 
 class _Meter:

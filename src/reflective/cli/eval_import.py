@@ -35,10 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import and say where."""
-    from reflective.cli.eval import mapping
+    from reflective.cli.common import field_mapping
     from reflective.evaluate.exchange import PRESETS, import_run
 
-    fields = PRESETS[args.format].replaced(mapping(args.fields))
+    fields = PRESETS[args.format].replaced(field_mapping(args.fields))
     notes: list[str] = []
     count = import_run(
         Path(args.file), Path(args.output), fields, kind=args.kind, model=args.model, filter=args.filter, notes=notes

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import random
 import textwrap
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from reflective.cli import DONE, FAILED
-from reflective.cli.common import print_json, say
+from reflective.cli.common import add_problem_arguments, load_named_problems, print_json, say
+
+if TYPE_CHECKING:
+    from reflective.types import Problem
 
 DESCRIPTION = """\
 Problem sets: generated families, endless and in plain English; every family of the package reasoning_gym, as
-reasoning_gym:NAME; benchmarks from the Hugging Face hub or from a file (--file); or a file of yours by its path."""
+reasoning_gym:NAME; benchmarks from the Hugging Face hub or from a file (--file); any data set on the hub, as
+hub:OWNER/NAME; or a file of yours by its path."""
 EXAMPLES = """\
 examples:
   reflective tasks list
@@ -22,7 +27,7 @@ examples:
   reflective tasks show reasoning_gym:mini_sudoku
   reflective tasks check math500
   reflective tasks check gsm8k --file gsm8k_test.jsonl
-  reflective tasks check my.csv --field problem=question --field answer=key --kind choice
+  reflective tasks check my.csv --fields question=q answer=key --kind choice
 """
 
 
@@ -35,45 +40,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="show one problem with its gold answer")
     show.add_argument("name", help="a family, a benchmark or a file")
     show.add_argument("--index", type=int, default=0, metavar="I", help="which problem (default: 0)")
-    show.add_argument("--level", type=int, default=2, metavar="L", help="of a family: difficulty (default: 2)")
+    show.add_argument("--level", type=int, metavar="L", help="of a family: difficulty (default: 2)")
     show.add_argument("--trace", action="store_true", help="of a family: with a written-out solution")
-    _add_draw_arguments(show)
+    _add_source_arguments(show)
 
     sample = actions.add_parser("sample", help="print problems as JSON lines")
     sample.add_argument("name", help="a family, a benchmark, a file, or mixture: all families in turn")
     sample.add_argument("-n", "--count", type=int, default=10, metavar="N", help="how many (default: 10)")
-    _add_levels(sample)
-    _add_draw_arguments(sample)
+    _add_source_arguments(sample)
 
     check = actions.add_parser("check", help="grade every gold answer against itself, report those that fail")
     check.add_argument("name", help="a benchmark, a family or a file")
     check.add_argument("-n", "--count", type=int, metavar="N", help="the first N (default: all; of a family: 100)")
-    _add_levels(check)
-    _add_draw_arguments(check)
+    _add_source_arguments(check)
 
 
-def _add_levels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--levels", type=int, nargs="+", default=[1, 2, 3], metavar="L", help="of families: difficulties, in turn"
-    )
-
-
-def _add_draw_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="of a family; default: test"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+def _add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
-    group = parser.add_argument_group("benchmarks and files")
-    group.add_argument("--file", metavar="PATH", help="read the benchmark from this file instead of the hub")
-    group.add_argument("--revision", metavar="R", help="of the benchmark on the hub")
-    group.add_argument("--since", metavar="DAY", help="LiveCodeBench: from this day on, such as 2024-08-01")
-    group.add_argument("--until", metavar="DAY", help="LiveCodeBench: up to this day")
-    group.add_argument("--subject", action="append", default=[], metavar="S", help="only this one (may be repeated)")
-    group.add_argument(
-        "--field", action="append", default=[], metavar="NAME=PATH", help="of an own file: which field holds what"
-    )
-    group.add_argument("--kind", metavar="K", help="of an own file: who grades it (default: math)")
+    add_problem_arguments(parser, seed="--seed")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,14 +116,17 @@ def _show(args: argparse.Namespace) -> int:
     from reflective.errors import InputError
     from reflective.tasks import TASKS
 
-    if args.name in TASKS and args.file is None:
+    if args.name in TASKS:
+        _load(args, 1)  # refuses what has no meaning for a family
         task = TASKS[args.name]
-        problem = task.problem(args.split, args.index, args.level, args.seed)
+        problem = task.problem(args.split or "test", args.index, 2 if args.level is None else args.level, args.seed)
         trace = task.trace(problem, random.Random(args.seed)) if args.trace else None
     else:
         if args.trace:
             raise InputError(f"--trace: only our own families write solutions, and {args.name!r} is none of them.")
-        problems, trace = _load(args, max(args.index, 0) + 1, (1, 2, 3)), None
+        if args.level is not None:
+            raise InputError(f"--level: only our own families have levels, and {args.name!r} is none of them.")
+        problems, trace = _load(args, max(args.index, 0) + 1), None
         if not 0 <= args.index < len(problems):
             raise InputError(f"--index is {args.index}; {args.name} has problems 0 to {len(problems) - 1}.")
         problem = problems[args.index]
@@ -156,16 +143,17 @@ def _show(args: argparse.Namespace) -> int:
 def _sample(args: argparse.Namespace) -> int:
     from reflective.errors import InputError
     from reflective.tasks import mixture
-    from reflective.tasks.benchmarks import family_names
+    from reflective.tasks.families import family_names
+    from reflective.tasks.sources import LEVELS
 
     if args.count < 1:
         raise InputError(f"--count is {args.count}; it must be 1 or more.")
-    families = family_names(args.name) if args.file is None else None
-    if families is None:
-        for problem in _load(args, args.count, args.levels):
-            print_json(_row(problem))
-        return DONE
-    for problem in mixture(args.split, args.count, tuple(args.levels), families, args.seed):
+    families = family_names(args.name)
+    plain = families is None or args.prompt or args.like
+    problems: Iterable[Problem] = _load(args, args.count if plain else 1)  # or a look at the options
+    if families is not None and not plain:
+        problems = mixture(args.split or "test", args.count, tuple(args.levels or LEVELS), families, args.seed)
+    for problem in problems:
         print_json(_row(problem))  # as they are drawn: a family may take long, or run out
     return DONE
 
@@ -173,7 +161,7 @@ def _sample(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from reflective.verify import WITHOUT_GOLD, self_check
 
-    problems = _load(args, args.count, args.levels)
+    problems = _load(args, args.count)
     unchecked = sum(problem.answer is None for problem in problems if problem.kind in WITHOUT_GOLD)
     faults = self_check(problems)
     if args.json:
@@ -190,30 +178,11 @@ def _check(args: argparse.Namespace) -> int:
     return FAILED if faults else DONE
 
 
-def _load(args: argparse.Namespace, count: int | None, levels: Any) -> list[Any]:
-    from reflective.errors import InputError
-    from reflective.tasks import load_problems
-
-    pairs = [pair.partition("=") for pair in args.field]
-    if wrong := next((name for name, sign, path in pairs if not (name and sign and path)), None):
-        raise InputError(f"--field {wrong!r}: write it as NAME=PATH, such as problem=question.")
-    return load_problems(
-        args.name,
-        file=args.file,
-        split=args.split,
-        levels=tuple(levels),
-        limit=count,
-        seed=args.seed,
-        revision=args.revision,
-        fields={name: path for name, _, path in pairs} or None,
-        kind=args.kind,
-        since=args.since,
-        until=args.until,
-        subjects=args.subject,
-    )
+def _load(args: argparse.Namespace, count: int | None) -> list[Problem]:
+    return load_named_problems(args, args.name, limit=count, seed=args.seed)
 
 
-def _row(problem: Any) -> dict[str, Any]:
+def _row(problem: Problem) -> dict[str, Any]:
     return {
         "id": problem.id,
         "problem": problem.text,

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from reflective.cli import DONE, INTERRUPTED
-from reflective.cli.common import print_json, say
+from reflective.cli.common import add_row_arguments, field_mapping, print_json, say
 
 DESCRIPTION = """\
 Train a small model from solution traces, a score head for a model of your own, or policy and head together."""
@@ -29,11 +29,14 @@ examples:
 HEAD_DESCRIPTION = """\
 Train a score head for a model that exists; the model itself does not change. Problems and their final answers go in:
 trajectories are sampled and graded, the head learns which steps lead to right answers, and its confidence is
-calibrated on problems held out. Each line of --data is {"problem": ..., "answer": ...}. Without --output the head is
-saved into the model's folder. Ctrl-C stops; the same command goes on where it was."""
+calibrated on problems held out. --data names a file (JSON lines, JSON, CSV, parquet), a benchmark, whose training
+problems it takes, or hub:OWNER/NAME. Without --output the head is saved into the model's folder. Ctrl-C stops; the same
+command goes on where it was."""
 HEAD_EXAMPLES = """\
 examples:
   reflective train head --model path/to/model --data problems.jsonl
+  reflective train head --model path/to/model --data gsm8k --problems 500 --output runs/adapted
+  reflective train head --model path/to/model --data sums.csv --fields question=q answer=a --like gsm8k
   reflective train head --model nano --task gcd lcm --problems 200 --output runs/own-head
 """
 
@@ -110,9 +113,10 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
     """One option a setting of `HeadConfig`; what is not given keeps its default there."""
     head.add_argument("--model", required=True, metavar="NAME", help="nano, a folder or a hub id; a head is not needed")
     head.add_argument("--output", metavar="FOLDER", help="a folder for model and head together")
-    head.add_argument("--data", metavar="FILE.jsonl", help="problems and final answers")
+    head.add_argument("--data", metavar="NAME", help="a file of problems and final answers, or a benchmark")
     head.add_argument("--task", nargs="+", metavar="NAME", dest="tasks", help="families of reflective tasks instead")
-    head.add_argument("--levels", nargs="+", type=int, metavar="L", help="their difficulties")
+    head.add_argument("--levels", nargs="+", type=int, metavar="L", help="of families (1 2 3) and of math500")
+    add_row_arguments(head)
     numbers: tuple[tuple[str, type, str], ...] = (
         ("problems", int, "training problems to draw from --task"),
         ("validation-problems", int, "validation problems to draw from --task"),
@@ -195,8 +199,8 @@ def _head(args: argparse.Namespace) -> int:
     from reflective.train.head.config import HeadConfig
     from reflective.train.head.run import train_head
 
-    result = train_head(make_settings(HeadConfig, _given(args, HeadConfig)))
-    return _end(args, result)
+    given = _given(args, HeadConfig) | {"fields": field_mapping(args.fields)}
+    return _end(args, train_head(make_settings(HeadConfig, given)))
 
 
 def _joint(args: argparse.Namespace) -> int:

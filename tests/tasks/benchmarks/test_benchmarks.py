@@ -16,8 +16,8 @@ import pytest
 
 from reflective.errors import InputError
 from reflective.tasks import BENCHMARKS, get_benchmark, load_problems
-from reflective.tasks.benchmarks.base import BOXED, SLOT
 from reflective.tasks.benchmarks.livecodebench import unpacked
+from reflective.tasks.prompts import BOXED, SLOT
 from reflective.types import Problem
 from reflective.verify import GRADERS, grade, self_check
 from reflective.verify.code.packing import unpack_tests

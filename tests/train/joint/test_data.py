@@ -96,7 +96,7 @@ def test_a_hub_data_set_is_read_through_the_mapping(tmp_path: Path, monkeypatch:
     path = tmp_path / "part.jsonl"
     path.write_text("".join(json.dumps({"q": f"{i} + 0?", "a": i}) + "\n" for i in range(4)))
     asked = []
-    monkeypatch.setattr("reflective.train.joint.data.fetch", lambda source: asked.append(source) or [path])
+    monkeypatch.setattr("reflective.tasks.sources.fetch", lambda source: asked.append(source) or [path])
     data = DataConfig(hub="some/data", files=("*.jsonl",), fields={"problem": "q", "answer": "a"}, held_out=1)
     train, _ = read(tmp_path, data)
     assert len(train) == 3 and (asked[0].dataset, asked[0].files) == ("some/data", ("*.jsonl",))
@@ -113,7 +113,7 @@ def test_generated_problems_are_held_out_by_split(tmp_path: Path) -> None:
 def test_a_bad_row_takes_no_namesake_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = written(tmp_path / "en/train.jsonl", [{"problem": f"{i} + 1?", "answer": i + 1} for i in range(5)])
     bad = written(tmp_path / "fr/train.jsonl", [{"problem": f"{i} ?", "answer": "\\frac{1"} for i in range(5)])
-    monkeypatch.setattr("reflective.train.joint.data.fetch", lambda source: [sound, bad])
+    monkeypatch.setattr("reflective.tasks.sources.fetch", lambda source: [sound, bad])
     notes: list[str] = []
     train, _ = read(tmp_path, DataConfig(hub="some/data", held_out=0), notes=notes)
     assert sorted(p.text for p in train) == [f"{i} + 1?" for i in range(5)]

@@ -10,7 +10,7 @@ import pytest
 
 from reflective.errors import InputError
 from reflective.tasks import Segment
-from reflective.train.problems import read_problems
+from reflective.tasks.files import read_problems
 from reflective.train.sft.batches import StepPlan, micro_batches
 from reflective.train.sft.config import DataConfig
 from reflective.train.sft.models import load_tokenizer
@@ -182,7 +182,7 @@ def test_separators_inside_a_text_and_a_byte_order_mark_are_no_fault(tmp_path: P
     path = tmp_path / "p.jsonl"
     row = {"prompt": SEPARATED, "answer": 10**400, "response": SEPARATED}
     path.write_text((json.dumps(row, ensure_ascii=False) + "\r\n") * 2, encoding="utf-8-sig")
-    assert [(p.text, p.answer) for p in read_problems(path)] == [(SEPARATED, str(10**400))] * 2
+    assert [(p.text, p.answer) for p in read_problems([path])] == [(SEPARATED, str(10**400))] * 2
     samples = list(file_samples(path))
     assert [(s.messages[0]["content"], s.segments[0].text) for s in samples] == [(SEPARATED, SEPARATED)] * 2
 
@@ -193,13 +193,16 @@ def test_separators_inside_a_text_and_a_byte_order_mark_are_no_fault(tmp_path: P
         ("{", "bad.jsonl:2 is not JSON"),
         ("[" * 5000, "bad.jsonl:2 is nested too deeply"),
         ('{"problem": "x", "answer": ' + "7" * 5000 + "}", "bad.jsonl:2 has a number of more than 4,300 digits"),
-        ('{"problem": "x \\ud800", "answer": 1}', r"bad.jsonl:2: a text holds '\\ud800', half of a surrogate pair"),
-        ('{"problem": "x", "answer": "\\udfff"}', "bad.jsonl:2: a text holds"),
-        ('{"problem": "x"}', "bad.jsonl:2: no final answer"),
+        (
+            '{"problem": "x \\ud800", "answer": 1}',
+            r"bad.jsonl', row 2: a text holds '\\ud800', half",
+        ),
+        ('{"problem": "x", "answer": "\\udfff"}', "bad.jsonl', row 2: a text holds"),
+        ('{"problem": "x"}', "bad.jsonl', row 2: no answer"),
     ],
 )
 def test_a_bad_problem_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"problem": "a", "answer": "b"}\n' + line + "\n")
     with pytest.raises(InputError, match=message):
-        read_problems(path)
+        read_problems([path])

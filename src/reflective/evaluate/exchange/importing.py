@@ -25,8 +25,8 @@ from reflective.records import Record, RecordWriter, TrajectoryRecord
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
 from reflective.selection import best_closed
 from reflective.settings import check_names
-from reflective.tasks.benchmarks.gold import NoAnswer, gold_answer
-from reflective.tasks.benchmarks.rows import json_lines
+from reflective.tasks.files.gold import NoAnswer, gold_answer
+from reflective.tasks.files.rows import json_lines
 from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
 from reflective.verify import GRADERS, WITHOUT_GOLD, answer_part, extract_answer
 from reflective.verify import grade as grade_answer

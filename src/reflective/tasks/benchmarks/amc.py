@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reflective.tasks.benchmarks.base import Benchmark, plain_reader
-from reflective.tasks.benchmarks.hub import HubSource
+from reflective.tasks.files.hub import HubSource
 
 AMC23 = Benchmark(
     name="amc23",

@@ -7,21 +7,20 @@ a problem keeps its id whatever is left out around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.tasks.benchmarks.gold import check_texts, gold_answer, question_text
-from reflective.tasks.benchmarks.hub import HubSource, fetch
-from reflective.tasks.benchmarks.rows import Row, read_rows
+from reflective.settings import check_names
+from reflective.tasks.files import problems_of
+from reflective.tasks.files.gold import gold_answer, question_text
+from reflective.tasks.files.hub import HubSource, fetch
+from reflective.tasks.files.rows import Row, read_entries
+from reflective.tasks.prompts import BOXED, ask, check_prompt
 from reflective.types import Problem
-
-SLOT = "{problem}"  # in a prompt: where the question goes
-BOXED = f"{SLOT}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
-_BOXED_ASKED = "\\boxed{}"  # a question that asks for a box already is not asked twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a reader may depend on: the seed of shuffled options, a window of days (both ends included), subjects."""
+    """What a reader may depend on: the seed of shuffled options, a window of days (both ends included), subjects.
+
+    `levels` keeps problems whose metadata have one of these (None: all).
+    """
 
     seed: int = 0
     since: date | None = None
     until: date | None = None
     subjects: tuple[str, ...] = ()
+    levels: tuple[int, ...] | None = None
 
     def in_window(self, day: date) -> bool:
         """Whether a day lies in the window."""
@@ -52,7 +55,11 @@ Reader = Callable[[Row, int, Options], Question | None]  # None: the row is not 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A set of problems from elsewhere. `size` is the number of its problems, None where it depends on the options."""
+    """A set of problems from elsewhere. `size` is the number of its problems, None where it depends on the options.
+
+    `options` names what the reader takes heed of: seed, since, until, subjects, levels. `training` is where further
+    problems of the same kind lie that models are trained on.
+    """
 
     name: str
     description: str
@@ -64,45 +71,55 @@ class Benchmark:
     prompt_source: str = "DeepSeek-R1 and Qwen model cards, and the paper's own test files"
     size: int | None = None
     folder_field: str = ""  # under this name the reader finds the name of the file's folder
+    options: tuple[str, ...] = ()
+    training: HubSource | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The benchmark's own split, and "train" where there are problems to train on."""
+        return (self.split, "train") if self.training else (self.split,)
 
     def problems(
         self,
         file: Path | None = None,
         *,
+        split: str | None = None,
         revision: str | None = None,
         prompt: str | None = None,
         options: Options | None = None,
+        skipped: list[str] | None = None,
     ) -> list[Problem]:
         """All problems, from `file` or from the hub.
 
-        Raises `InputError` where a row is not as it should be, `ReflectiveError` where the hub can't be reached.
+        Raises `InputError` where a row is not as it should be (with a list `skipped` such rows are left out and told
+        there), `ReflectiveError` where the hub can't be reached.
         """
-        source = self.source if revision is None else replace(self.source, revision=revision)
-        files = [file] if file is not None else fetch(source)
-        rows = [(path, number, row) for path in files for number, row in enumerate(read_rows(path), 1)]
-        found = list(self._problems(rows, self.prompt if prompt is None else prompt, options or Options()))
-        if not found:
-            raise InputError(f"no problem of {self.name} is in the selection. Widen the dates or the subjects.")
-        return found
+        split = split or self.split
+        check_names([split], self.splits, f"split of {self.name}:")
+        source = self.training if self.training and split == "train" else self.source
+        source = source if revision is None else replace(source, revision=revision)
+        options, prompt = options or Options(), check_prompt(prompt or self.prompt)
+        entries = [
+            replace(entry, row={**entry.row, self.folder_field: path.parent.name})
+            if self.folder_field and entry.row is not None
+            else entry
+            for path in ([file] if file is not None else fetch(source))
+            for entry in read_entries(path)
+        ]
 
-    def _problems(self, rows: Sequence[tuple[Path, int, Row]], prompt: str, options: Options) -> Iterator[Problem]:
-        for index, (path, number, row) in enumerate(rows):
-            try:
-                told = {**row, self.folder_field: path.parent.name} if self.folder_field else row
-                question = self.read(told, index, options)
-                if question is not None:
-                    check_texts(question.text, question.answer, question.metadata)
-            except (KeyError, ValueError, TypeError, RecursionError) as error:
-                raise InputError(f"'{path}', row {number} is no row of {self.name}: {reason_of(error)}") from error
-            if question is not None:
-                yield Problem(
-                    text=ask(question.text, prompt),
-                    answer=question.answer,
-                    id=f"{self.name}/{self.split}/{index}",
-                    family=self.name,
-                    kind=self.kind,
-                    metadata=question.metadata,
-                )
+        def read(row: Row, index: int) -> Problem | None:
+            question = self.read(row, index, options)
+            if question is None:
+                return None
+            if options.levels is not None and question.metadata.get("level") not in options.levels:
+                return None
+            text, place = ask(question.text, prompt), f"{self.name}/{split}/{index}"
+            return Problem(text, question.answer, place, self.name, self.kind, question.metadata)
+
+        found = problems_of(entries, read, skipped, f" is no row of {self.name}")
+        if not found:
+            raise InputError(f"no problem of {self.name} is in the selection. Widen the dates, subjects or levels.")
+        return found
 
 
 def plain_reader(*answers: str) -> Reader:
@@ -114,25 +131,9 @@ def plain_reader(*answers: str) -> Reader:
     return read
 
 
-def ask(question: str, prompt: str) -> str:
-    """The question inside the prompt. Raises `InputError` where the prompt has no place for it."""
-    if prompt.count(SLOT) != 1:
-        raise InputError(f"a prompt needs {SLOT} exactly once, where the question goes; got {prompt!r}.")
-    if prompt == BOXED and _BOXED_ASKED in question:
-        return question
-    return prompt.replace(SLOT, question)
-
-
 def first(row: Row, *names: str) -> Any:
     """The first of these fields that the row has and that is not empty. Raises `KeyError` naming them all."""
     for name in names:
         if row.get(name) not in (None, "", []):
             return row[name]
     raise KeyError(f"none of the fields {', '.join(names)} (it has {', '.join(map(str, row))})")
-
-
-def reason_of(error: Exception) -> str:
-    """What is wrong with a row, from the exception that reading it raised."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

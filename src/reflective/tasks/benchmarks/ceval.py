@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.gold import question_text
-from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
+from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
+from reflective.tasks.files.gold import question_text
+from reflective.tasks.files.hub import HubSource
+from reflective.tasks.files.rows import Row
+from reflective.tasks.prompts import SLOT
 from reflective.verify.choice import stated_letters
 
 LETTERS = "ABCD"
@@ -101,4 +102,5 @@ CEVAL = Benchmark(
     prompt_source="the paper's own test file",
     folder_field=FOLDER,
     size=1346,
+    options=("subjects",),
 )

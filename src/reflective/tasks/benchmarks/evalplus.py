@@ -11,9 +11,10 @@ import ast
 import json
 from typing import Any
 
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
+from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
+from reflective.tasks.files.hub import HubSource
+from reflective.tasks.files.rows import Row
+from reflective.tasks.prompts import SLOT
 
 PROMPT = (
     "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 
 from reflective.tasks.base import stable_hash
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
+from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
+from reflective.tasks.files.hub import HubSource
+from reflective.tasks.files.rows import Row
+from reflective.tasks.prompts import SLOT
 
 LETTERS = "ABCD"
 PROMPT = (
@@ -48,4 +49,5 @@ GPQA_DIAMOND = Benchmark(
     prompt=PROMPT,
     prompt_source="simple-evals",
     size=198,
+    options=("subjects", "seed"),
 )

@@ -15,9 +15,10 @@ import zlib
 from datetime import date
 from typing import Any
 
-from reflective.tasks.benchmarks.base import SLOT, Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
+from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
+from reflective.tasks.files.hub import HubSource
+from reflective.tasks.files.rows import Row
+from reflective.tasks.prompts import SLOT
 from reflective.verify.code.packing import pack_tests
 
 MAX_TESTS_BYTES = 512 * 2**20  # of one problem, unpacked
@@ -109,4 +110,5 @@ LIVECODEBENCH = Benchmark(
     read=read,
     prompt=PROMPT,
     prompt_source="LiveCodeBench",
+    options=("since", "until"),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.gold import gold_answer, question_text
-from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
+from reflective.tasks.files.gold import gold_answer, question_text
+from reflective.tasks.files.hub import HubSource
+from reflective.tasks.files.rows import Row
 
 
 def read(row: Row, index: int, options: Options) -> Question | None:
@@ -30,4 +30,5 @@ MATH500 = Benchmark(
     source=HubSource("HuggingFaceH4/MATH-500", ("test.jsonl",), "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
     read=read,
     size=500,
+    options=("subjects", "levels"),
 )

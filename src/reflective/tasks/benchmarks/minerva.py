@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.gold import gold_answer, question_text
-from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
+from reflective.tasks.files.gold import gold_answer, question_text
+from reflective.tasks.files.hub import HubSource
+from reflective.tasks.files.rows import Row
 
 
 def read(row: Row, index: int, options: Options) -> Question | None:
@@ -28,4 +28,5 @@ MINERVA = Benchmark(
     source=HubSource("math-ai/minervamath", ("test*.parquet", "data/test*.parquet", "test.jsonl")),
     read=read,
     size=272,
+    options=("subjects",),
 )

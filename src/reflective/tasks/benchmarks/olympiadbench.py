@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 from reflective.tasks.benchmarks.base import Benchmark, Options, Question, first
-from reflective.tasks.benchmarks.gold import gold_answer, question_text
-from reflective.tasks.benchmarks.hub import HubSource
-from reflective.tasks.benchmarks.rows import Row
+from reflective.tasks.files.gold import gold_answer, question_text
+from reflective.tasks.files.hub import HubSource
+from reflective.tasks.files.rows import Row
 
 SLACK = 1.01  # on a stated tolerance (OlympiadBench, math_judger.py)
 NONE_STATED = 1e-8  # of an answer without one, where others have one (OlympiadBench, judge.py)
@@ -63,4 +63,5 @@ OLYMPIADBENCH = Benchmark(
     ),
     read=read,
     size=674,
+    options=("subjects",),
 )

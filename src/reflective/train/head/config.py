@@ -14,16 +14,23 @@ from reflective.judge.detection import WHOLE, RuleName
 class HeadConfig:
     """Sample, grade, fit, calibrate.
 
-    Problems come from `data` (JSON lines with `problem` and `answer`; the last `validation_share` of them is held
-    out) or from the families of `tasks`, whose splits are disjoint. Each training problem gets `trajectories`
-    samples, each validation problem `validation_trajectories`.
+    Problems come from `data` (a file of problems with answers, a benchmark, or a data set on the hub; see
+    `reflective.tasks.load_problems`; the last `validation_share` of them is held out after shuffling) or from the
+    families of `tasks`, whose splits are disjoint. Each training problem gets `trajectories` samples, each validation
+    problem `validation_trajectories`. `fields`, `kind` and `skip_bad` are for the rows of `data`; `prompt`, or that of
+    the benchmark named by `like`, goes around every question of it.
     """
 
     model: str
     output: str | None = None  # None: the head is saved into the model's folder
     data: str | None = None
     tasks: tuple[str, ...] = ()
-    levels: tuple[int, ...] = (1, 2, 3)
+    levels: tuple[int, ...] | None = None  # of families: 1, 2 and 3
+    fields: Mapping[str, str] = field(default_factory=dict)
+    kind: str | None = None
+    prompt: str | None = None
+    like: str | None = None
+    skip_bad: bool = False
     problems: int = 2000
     validation_problems: int = 300
     validation_share: float = 0.15
@@ -56,7 +63,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if bool(self.data) == bool(self.tasks):
-            raise InputError("say what to learn from: either --data FILE.jsonl or --task NAME.")
+            raise InputError("say what to learn from: either --data FILE or --task NAME.")
         if not 0 < self.validation_share < 1:
             raise InputError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
         if self.marks and self.marks != (WHOLE,) and len(self.marks) != 2:

@@ -1,51 +1,55 @@
-"""The problems of head-only training: read, and checked before anything is sampled.
-
-A problem whose gold answer no grader reads is left out with a note; where none is left, the run does not start.
-"""
+"""The problems that a head is trained on and those that it is validated on, checked before anything is sampled."""
 
 from __future__ import annotations
 
-import random
-from pathlib import Path
-
 from reflective.errors import InputError
-from reflective.tasks import mixture
+from reflective.tasks import TASKS, mixture
+from reflective.tasks.benchmarks import benchmark_name
+from reflective.tasks.families import family_names
+from reflective.tasks.sources import LEVELS
 from reflective.train.head.config import HeadConfig
-from reflective.train.problems import read_problems
+from reflective.train.problems import gradable, shuffled
 from reflective.train.progress import Note
 from reflective.types import Problem
-from reflective.verify import self_check
 
 
 def read_data(config: HeadConfig, note: Note) -> tuple[list[Problem], list[Problem]]:
-    """The problems to learn from and those to validate on. Raises `InputError` where none of either can be graded."""
-    train, validation = _problems(config)
-    return _readable(train, "training", note), _readable(validation, "validation", note)
+    """The problems to train a head on and those to validate on. Raises `InputError` where either can't be graded."""
+    train, validation = _parts(config, note)
+    parts = []
+    for problems, part in ((train, "training"), (validation, "validation")):
+        told: list[str] = []
+        usable = gradable(problems, told.append)
+        if not usable:
+            raise InputError(f"none of the {len(problems)} {part} problems can be graded: {told[0]}")
+        for text in told:
+            note(f"{part}: {text}")
+        parts.append(usable)
+    return parts[0], parts[1]
 
 
-def _problems(config: HeadConfig) -> tuple[list[Problem], list[Problem]]:
-    if config.data is None:
-        families = None if config.tasks == ("all",) else config.tasks
-        train = list(mixture("train", config.problems, config.levels, families, seed=config.seed + 1))
-        return train, list(mixture("validation", config.validation_problems, config.levels, families, seed=config.seed))
-    problems = read_problems(Path(config.data))
-    random.Random(config.seed).shuffle(problems)
+def _parts(config: HeadConfig, note: Note) -> tuple[list[Problem], list[Problem]]:
+    source = config.data or (config.tasks[0] if len(config.tasks) == 1 else "")
+    families = list(TASKS) if config.tasks == ("all",) else family_names(source) or config.tasks
+    if family_names(source) is not None or not (config.data or benchmark_name(source)):
+        for name in ("fields", "kind", "prompt", "like", "skip_bad"):
+            if getattr(config, name):
+                raise InputError(f"{name} has no meaning for {', '.join(families)}; leave it out.")
+        levels = config.levels or LEVELS
+        train = list(mixture("train", config.problems, levels, families, seed=config.seed + 1))
+        return train, list(mixture("validation", config.validation_problems, levels, families, seed=config.seed))
+    problems = shuffled(
+        source,
+        config.seed,
+        note,
+        levels=config.levels,
+        fields=config.fields,
+        kind=config.kind,
+        prompt=config.prompt,
+        like=config.like,
+        skip_bad=config.skip_bad,
+    )
     held_out = max(1, round(len(problems) * config.validation_share))
     if len(problems) - held_out < 1:
-        raise InputError(f"{config.data} holds {len(problems)} problem(s); 2 are the least, hundreds are useful.")
+        raise InputError(f"{source} holds {len(problems)} problem(s); 2 are the least, hundreds are useful.")
     return problems[:-held_out][: config.problems], problems[-held_out:][: config.validation_problems]
-
-
-def _readable(problems: list[Problem], part: str, note: Note) -> list[Problem]:
-    """Those whose gold answer is right against itself."""
-    faults = self_check(problems)
-    if not faults:
-        return problems
-    bad, verdict = faults[0]
-    what = f"a gold answer that no grader reads (such as {bad.answer!r:.60} of {bad.id}: {verdict.reason})"
-    unreadable = {id(problem) for problem, _ in faults}
-    kept = [problem for problem in problems if id(problem) not in unreadable]
-    if not kept:
-        raise InputError(f"none of the {len(problems)} {part} problems can be graded: each has {what}.")
-    note(f"{len(faults)} of {len(problems)} {part} problems are left out: {what}")
-    return kept

@@ -27,19 +27,22 @@ class DataConfig:
     """Problems with final answers, in one of the ways of `reflective.tasks.load_problems`, or from the hub.
 
     `source` is a file (JSON lines, JSON, CSV, parquet), a benchmark, a generated family or "mixture"; or `hub` names a
-    data set there and `files` its data files. `fields` maps problem, answer, … to the rows' own names. Of generated
-    problems, the held-out ones come from the validation split; of others, the last `held_out` after shuffling.
+    data set there and `files` its data files (those of the split "train" by default). `fields` maps problem, answer, …
+    to the rows' own names; `like` asks as a benchmark does. Of generated problems, the held-out ones come from the
+    validation split; of others, the last `held_out` after shuffling.
     """
 
     source: str | None = None
     hub: str | None = None
-    files: tuple[str, ...] = ("**/train*.parquet",)
-    revision: str = "main"
+    files: tuple[str, ...] = ()
+    revision: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     kind: str | None = None
     prompt: str | None = None
     families: tuple[str, ...] = ()  # of "mixture": these only
-    levels: tuple[int, ...] = (1, 2, 3)
+    levels: tuple[int, ...] | None = None  # of families: 1, 2 and 3
+    like: str | None = None
+    skip_bad: bool = False  # leave bad rows out, with a note
     problems: int | None = None  # at most so many; generated ones: exactly so many, 4,000 by default
     held_out: int = 64
 
@@ -48,6 +51,8 @@ class DataConfig:
             raise InputError("say where the problems come from: [data] source or [data] hub, one of them.")
         if self.families and self.source != "mixture":
             raise InputError('[data] families are those of source = "mixture"; name one family as the source itself.')
+        if self.hub is None and (self.files or self.revision):
+            raise InputError("[data] files and revision are those of [data] hub.")
         at_least(self, 0, "held_out")
         if self.problems is not None:
             at_least(self, 1, "problems")

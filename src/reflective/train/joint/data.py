@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from reflective.errors import InputError
-from reflective.tasks import Split, load_problems, mixture
-from reflective.tasks.benchmarks import family_names
-from reflective.tasks.benchmarks.base import ask
-from reflective.tasks.benchmarks.hub import HubSource, fetch
-from reflective.tasks.benchmarks.own import own_problems
-from reflective.tasks.gym import gym_families, gym_problems
+from reflective.tasks import Split, mixture, prompt_like
+from reflective.tasks.families import family_names
+from reflective.tasks.families.gym import gym_families, gym_problems
+from reflective.tasks.files.hub import HUB
+from reflective.tasks.prompts import SLOT, ask
+from reflective.tasks.sources import LEVELS
 from reflective.train.joint.config import VERIFY, DataConfig, JointConfig
+from reflective.train.problems import gradable, shuffled
 from reflective.train.progress import Note
 from reflective.types import Problem
-from reflective.verify import WITHOUT_GOLD, self_check
 
 GENERATED = 4000  # problems of a family where the configuration does not say how many
 ROOM = 16  # tokens that a prompt must leave in the context
@@ -38,7 +36,7 @@ def read_data(config: JointConfig, encode: Encode, context: int, note: Note) -> 
 
     Raises `InputError` where too few problems remain.
     """
-    train, held_out = _problems(config.data, config.seed)
+    train, held_out = _problems(config.data, config.seed, note)
     graded = VERIFY in config.rewards.functions
     left_out: list[str] = []
     train = _usable(train, encode, context, graded, left_out.append)
@@ -55,24 +53,20 @@ def read_data(config: JointConfig, encode: Encode, context: int, note: Note) -> 
     return train, held_out
 
 
-def _problems(data: DataConfig, seed: int) -> tuple[list[Problem], list[Problem]]:
+def _problems(data: DataConfig, seed: int, note: Note) -> tuple[list[Problem], list[Problem]]:
     families, gym = family_names(data.source or ""), gym_families(data.source or "")
     if families is not None or gym is not None:
-        for name, given in (("fields", data.fields), ("kind", data.kind)):
+        for name, given in (("fields", data.fields), ("kind", data.kind), ("files", data.files)):
             if given:
                 raise InputError(f"[data] {name} is for rows of a file; {data.source!r} is generated. Leave it out.")
         return _gym(data, gym, seed) if gym is not None else _drawn(data, data.families or families, seed)
-    fields = dict(data.fields) or None
-    if data.hub is None:
-        source = str(data.source)
-        problems = load_problems(source, fields=fields, kind=data.kind, prompt=data.prompt, needs_answer=False)
+    options: dict[str, Any] = {"fields": data.fields, "kind": data.kind, "prompt": data.prompt, "like": data.like}
+    if data.hub is not None:
+        source = f"{HUB}{data.hub}/{','.join(data.files)}".rstrip("/")
+        options["revision"] = data.revision
     else:
-        problems = [
-            problem
-            for file in fetch(HubSource(data.hub, data.files, data.revision))
-            for problem in own_problems(file, fields=fields, kind=data.kind, prompt=data.prompt, needs_answer=False)
-        ]
-    random.Random(seed).shuffle(problems)
+        source = str(data.source)
+    problems = shuffled(source, seed, note, levels=data.levels, skip_bad=data.skip_bad, needs_answer=False, **options)
     if data.held_out >= len(problems):
         raise InputError(
             f"{len(problems)} problems are there and {data.held_out} of them are to be held out. Lower [data] held_out."
@@ -82,41 +76,33 @@ def _problems(data: DataConfig, seed: int) -> tuple[list[Problem], list[Problem]
 
 
 def _drawn(data: DataConfig, families: Sequence[str] | None, seed: int) -> tuple[list[Problem], list[Problem]]:
+    prompt = data.prompt or (prompt_like(data.like) if data.like else SLOT)
+
     def draw(split: Split, count: int) -> list[Problem]:
-        drawn = mixture(split, count, data.levels, families, seed)
-        return [p if data.prompt is None else replace(p, text=ask(p.text, data.prompt)) for p in drawn]
+        drawn = mixture(split, count, data.levels or LEVELS, families, seed)
+        return [replace(problem, text=ask(problem.text, prompt)) for problem in drawn]
 
     return draw("train", data.problems or GENERATED), draw("validation", data.held_out)
 
 
 def _gym(data: DataConfig, families: list[str], seed: int) -> tuple[list[Problem], list[Problem]]:
-    count = data.problems or GENERATED
-    held_out = list(gym_problems(families, data.held_out, split="validation", seed=seed, prompt=data.prompt))
+    if data.levels:
+        raise InputError(f"[data] levels have no meaning for {data.source!r}. Leave them out.")
+    count, prompt = data.problems or GENERATED, data.prompt or (prompt_like(data.like) if data.like else None)
+    held_out = list(gym_problems(families, data.held_out, split="validation", seed=seed, prompt=prompt))
     asked = {p.text for p in held_out}  # the package's splits may share problems
-    drawn = gym_problems(families, count + data.held_out, split="train", seed=seed, prompt=data.prompt)
+    drawn = gym_problems(families, count + data.held_out, split="train", seed=seed, prompt=prompt)
     return list(islice((p for p in drawn if p.text not in asked), count)), held_out
 
 
 def _usable(problems: list[Problem], encode: Encode, context: int, graded: bool, note: Note) -> list[Problem]:
     """Without those that can't be graded (where the answers are to be graded) or that don't fit."""
     if graded:
-        faults = [_fault(p) for p in problems]  # by place: ids are told apart within a file only
-        for what, count in Counter(fault[0] for fault in faults if fault).items():
-            example = next(f"{p.id}{fault[1]}" for p, fault in zip(problems, faults) if fault and fault[0] == what)
-            note(f"{count} of {len(problems)} problems are left out: {what} (such as {example})")
-        problems = [p for p, fault in zip(problems, faults) if not fault]
+        problems = gradable(problems, note)
     fitting = [p for p in problems if len(encode(p.text)) + ROOM <= context]
     if len(fitting) < len(problems):
         note(f"{len(problems) - len(fitting)} problems are left out: the prompt leaves no room in {context:,} tokens")
     return fitting
-
-
-def _fault(problem: Problem) -> tuple[str, str] | None:
-    """What is wrong with its gold answer, and how."""
-    if problem.kind not in WITHOUT_GOLD and not (problem.answer or "").strip():
-        return "no gold answer", ""
-    faults = self_check([problem])
-    return ("a gold answer that no grader reads", f": {faults[0][1].reason}") if faults else None
 
 
 def rows(problems: Sequence[Problem]) -> Any:

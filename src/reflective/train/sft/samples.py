@@ -16,10 +16,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from reflective.errors import InputError
-from reflective.tasks import Segment, Split, drills, get_task, mixture
+from reflective.tasks import Segment, Split, get_task, mixture
 from reflective.tasks.base import stable_hash
-from reflective.tasks.benchmarks.gold import check_texts
-from reflective.tasks.benchmarks.rows import json_lines
+from reflective.tasks.families import drills
+from reflective.tasks.files.gold import check_texts
+from reflective.tasks.files.rows import json_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ def _fingerprint(jobs: list[_Job], tokenizer: Path) -> str:
         digest.update(json.dumps(asdict(job) | {"tokenizer": ""}, sort_keys=True).encode())
         if job.count == 0:
             digest.update(Path(job.source).read_bytes() if Path(job.source).is_file() else b"")
-    code = Path(*reflective.tasks.__path__).glob("*.py") if any(job.count for job in jobs) else ()
+    tasks = Path(*reflective.tasks.__path__)
+    code = [tasks / "base.py", *tasks.glob("families/*.py")] if any(job.count for job in jobs) else []
     for path in [*sorted(code), *sorted(tokenizer.glob("*token*.json")), *sorted(tokenizer.glob("*.jinja"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

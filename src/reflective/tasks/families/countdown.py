@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.chains import search_trace
+from reflective.tasks.families.chains import search_trace
 from reflective.types import Problem
 
 LIMITS = {1: (3, 15), 2: (4, 10), 3: (4, 25)}  # level: how many numbers, the largest

@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from reflective.tasks.base import Segment, Trace
-from reflective.tasks.writing import REPAIR_SHARE, SLIP_SHARE, compute, outcome, slip, verdict
+from reflective.tasks.families.scribe import REPAIR_SHARE, SLIP_SHARE, compute, outcome, slip, verdict
 
 FAILED_TRIES = (0.30, 0.25, 0.20, 0.15, 0.10)  # shares of traces with 0, 1, ... failed tries before the hit
 GIVE_UP_SHARE = 0.12

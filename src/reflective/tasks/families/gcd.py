@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Result, Scribe, checked_trace, slip
+from reflective.tasks.families.scribe import Result, Scribe, checked_trace, slip
 from reflective.types import Problem
 
 VALUES = {1: (2, 60), 2: (10, 200), 3: (20, 999)}  # level: values from, to

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Final
 
 from reflective.tasks.base import STEP_END, Segment
-from reflective.tasks.chains import compared, uses
-from reflective.tasks.writing import Result, compute, outcome, slip
+from reflective.tasks.families.chains import compared, uses
+from reflective.tasks.families.scribe import Result, compute, outcome, slip
 
 NAME: Final = "drills"
 PROMPT: Final = "Practise."

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from reflective.errors import DependencyError, InputError, ReflectiveError
+
+HUB: Final = "hub:"  # begins the name of a data set on the hub
+ENDINGS: Final = ("parquet", "jsonl", "json", "csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,18 @@ class HubSource:
     def address(self) -> str:
         """ "owner/name@revision"."""
         return f"{self.dataset}@{self.revision}"
+
+    @classmethod
+    def named(cls, name: str, split: str | None = None, revision: str | None = None) -> HubSource:
+        """From "hub:owner/name", whose files are those of a split (test), or "hub:owner/name/a*.csv,b*.csv"."""
+        owner, _, rest = name.removeprefix(HUB).partition("/")
+        dataset, _, pattern = rest.partition("/")
+        if not owner or not dataset:
+            raise InputError(f"{name!r} names no data set; write hub:owner/name, or hub:owner/name/data/test*.parquet.")
+        if pattern and split:
+            raise InputError(f"{name!r} names its files, so a split ({split}) has no meaning; leave one of them out.")
+        files = tuple(pattern.split(",")) if pattern else tuple(f"**/{split or 'test'}*.{ending}" for ending in ENDINGS)
+        return cls(f"{owner}/{dataset}", files, revision or "main")
 
 
 def fetch(source: HubSource) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 
 from reflective.errors import InputError
 from reflective.tasks import load_problems
-from reflective.tasks.benchmarks.gold import gold_answer, question_text
-from reflective.tasks.benchmarks.rows import read_rows
+from reflective.tasks.files.gold import NoAnswer, gold_answer, question_text
+from reflective.tasks.files.rows import read_rows
 
 ROWS = [{"question": "1 + 1?", "key": "2"}, {"question": 'a \u2028 b, "c"?', "key": "3"}]
 OWN = {"problem": "question", "answer": "key"}
@@ -150,7 +151,7 @@ def test_fields_are_found_by_paths(tmp_path: Path) -> None:
         ({"problem": "q"}, None, r"row 1: no problem \(looked for q; the row has question, key\)"),
         ({"answer": "a"}, None, "row 1: no answer"),
         ({"anwser": "key"}, None, "unknown field 'anwser'.*Did you mean 'answer'"),
-        ({"answer": "key"}, "maths", "unknown kind 'maths'. Known: math"),
+        ({"answer": "key"}, "maths", r"unknown kind 'maths'. Did you mean 'math'\? Known: math"),
     ],
 )
 def test_a_mapping_that_does_not_fit_is_refused(
@@ -216,3 +217,128 @@ def test_a_field_of_a_table_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(f"question,key\n1 + 1?,{solution}#### 2\n", encoding="utf-8")
     (row,) = read_rows(tmp_path / "p.csv")
     assert row["key"] == f"{solution}#### 2"
+
+
+BAD_ROWS = [
+    '{"problem": "1?", "answer": 1}',
+    '{"problem": "no answer"}',
+    '{"problem": "nan", "answer": NaN}',
+    '{"problem": "infinite", "answer": -Infinity}',
+    '{"problem": "cut off", "answer": ',
+    '["no", "object"]',
+    "",
+    '{"problem": "half \\ud800", "answer": 1}',
+    '{"problem": "deep", "answer": ' + "[" * 600 + "]" * 600 + "}",
+    "[" * 5000,
+    '{"problem": "huge", "answer": ' + "7" * 5000 + "}",
+    '{"problem": "", "answer": 1}',
+    '{"problem": "a kind", "answer": 1, "kind": "maths"}',
+    '{"problem": {"not": "a text"}, "answer": 1}',
+    '{"problem": "2?", "answer": 2}',
+]
+
+
+def test_bad_rows_are_left_out_and_named_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(BAD_ROWS))
+    skipped: list[str] = []
+    assert [(p.id, p.answer) for p in load_problems(str(path), skipped=skipped)] == [("p/0", "1"), ("p/13", "2")]
+    told = "\n".join(skipped)
+    assert len(skipped) == 12 and all(len(fault.splitlines()) == 1 for fault in skipped)
+    for line, what in [
+        ("row 2: ", "no answer"),
+        ("row 3: ", "the gold answer is NaN or infinite"),
+        ("row 4: ", "the gold answer is NaN or infinite"),
+        ("p.jsonl:5 ", "is not JSON"),
+        ("row 6: ", "an object is expected, got list"),
+        ("line 8, row 7: ", "a text holds"),
+        ("line 9, row 8: ", "it is nested too deeply"),
+        ("p.jsonl:10 ", "is nested too deeply"),
+        ("p.jsonl:11 ", "has a number of more than 4,300 digits"),
+        ("line 12, row 11: ", "no problem"),
+        ("line 13, row 12: ", "unknown kind 'maths'"),
+        ("line 14, row 13: ", "the question is no text"),
+    ]:
+        assert f"{line}{what}" in told or f"'{line}{what}" in told, (line, what, told)
+    with pytest.raises(InputError, match="p.jsonl:5 is not JSON"):
+        load_problems(str(path))
+
+
+def test_a_file_of_bad_rows_alone_is_refused_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"problem": "a"}\n{"problem": "b"}\n')
+    with pytest.raises(InputError, match="none of 2 rows can be used. The first: .*row 1: no answer"):
+        load_problems(str(path), skipped=[])
+
+
+def test_bad_rows_of_a_benchmark_keep_the_ids_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text('question,answer\n"1\n?",1\n2?,\n3?,3,3\n4?,4\n')
+    skipped: list[str] = []
+    assert [p.id for p in load_problems("gsm8k", file=path, skipped=skipped)] == ["gsm8k/test/0", "gsm8k/test/3"]
+    assert "line 4, row 2 is no row of gsm8k: none of the fields answer" in skipped[0]
+    assert "line 5, row 3 has another number of fields" in skipped[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_byte_order_marks_are_no_part_of_the_first_field(tmp_path: Path, encoding: str, name: str) -> None:
+    text = "question,answer\né?,1\n" if name == "p.csv" else '{"question": "é?", "answer": 1}\n'
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert [(p.text, p.answer) for p in load_problems(str(tmp_path / name))] == [("é?", "1")]
+
+
+def test_fields_may_be_of_any_length(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(f'question,answer\n"{"x" * 10_000_000}",1\n')
+    assert len(load_problems(str(tmp_path / "p.csv"))[0].text) == 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("p.jsonl", b"", "holds no row"),
+        ("p.csv", b"question,answer\n", "holds no row"),
+        ("p.jsonl", b"\x00\x01\xff\xfe", "can't read"),
+        ("p.csv", b'question,answer\n"a,1\n', "can't read .*unexpected end of data"),
+        ("p.jsonl.gz", b"not gzip", "can't read"),
+        ("p.jsonl.gz", gzip.compress(b'{"a": 1}')[:-9], "can't read"),
+        ("p.gz", gzip.compress(b"{}"), "ending that is not known"),
+    ],
+)
+def test_files_that_are_none_are_refused(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        load_problems(str(tmp_path / name), skipped=[])
+    with pytest.raises(InputError, match="is a folder; name a file in it"):
+        load_problems(str(tmp_path))
+
+
+def test_a_gzipped_file_is_read_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_bytes(gzip.compress(b'{"input": "1 + 1?", "target": 2}'))
+    (problem,) = load_problems(str(tmp_path / "p.jsonl"))
+    assert (problem.text, problem.answer) == ("1 + 1?", "2")
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"input": "?", "target": 3}, "3"),
+        ({"Question": "?", "Answer": "so\n#### 4"}, "4"),
+        ({"instruction": "?", "label": "5"}, "5"),
+        ({"problem": "?", "solution": "We add them.\nThat is \\boxed{6}."}, "6"),
+        ({"problem": "?", "reference_solution": "He has seven of them\n 7"}, "7"),
+        ({"problem": "?", "answer": "1\n2\n3"}, "1\n2\n3"),
+        ({"messages": [{"role": "user", "content": "?"}], "reward_model": {"ground_truth": "8"}}, "8"),
+    ],
+)
+def test_the_usual_names_are_found(tmp_path: Path, row: dict[str, Any], answer: str) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row))
+    (problem,) = load_problems(str(path))
+    assert (problem.text, problem.answer) == ("?", answer)
+
+
+def test_decimals_of_a_table_are_numbers() -> None:
+    assert [gold_answer(Decimal(text)) for text in ("27.0", "1E+2", "0.50")] == ["27", "100", "0.5"]
+    with pytest.raises(NoAnswer, match="NaN"):
+        gold_answer(Decimal("NaN"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from reflective.tasks.chains import Move, chains, expression, numbers_used, search_trace
+from reflective.tasks.families.chains import Move, chains, expression, numbers_used, search_trace
 
 
 def test_the_chains_over_two_numbers() -> None:

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Scribe, checked_trace
+from reflective.tasks.families.scribe import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 2, 10), 2: (2, 3, 25), 3: (2, 4, 100)}  # level: terms from, terms to, largest value

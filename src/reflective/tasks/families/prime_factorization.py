@@ -19,7 +19,7 @@ from functools import cache, partial
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Result, Scribe, checked_trace, slip
+from reflective.tasks.families.scribe import Result, Scribe, checked_trace, slip
 from reflective.types import Problem
 
 VALUES = {1: (4, 500), 2: (50, 900), 3: (300, 1360)}  # level: values from, to

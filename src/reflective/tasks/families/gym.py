@@ -17,7 +17,7 @@ from typing import Any
 from reflective.errors import InputError
 from reflective.settings import did_you_mean
 from reflective.tasks.base import gym_module, stable_hash
-from reflective.tasks.benchmarks.base import SLOT, ask
+from reflective.tasks.prompts import SLOT, ask
 from reflective.types import Problem
 from reflective.verify.gym import extra_metadata, installed_version
 from reflective.verify.gym.families import FAMILIES, REVIEWED_VERSIONS, UNREVIEWED

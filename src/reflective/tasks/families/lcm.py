@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.gcd import euclid
-from reflective.tasks.writing import Scribe, checked_trace, write_product
+from reflective.tasks.families.gcd import euclid
+from reflective.tasks.families.scribe import Scribe, checked_trace, write_product
 from reflective.types import Problem
 
 VALUES = {1: (2, 30), 2: (4, 60), 3: (10, 150)}  # level: values from, to

@@ -20,8 +20,8 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_module
-from reflective.tasks.wording import Equation, equations, question_numbers
-from reflective.tasks.writing import Operation, Scribe, checked_trace, write_product
+from reflective.tasks.families.equations import Equation, equations, question_numbers
+from reflective.tasks.families.scribe import Operation, Scribe, checked_trace, write_product
 from reflective.types import Problem
 
 SUFFIX = " Give the result as your final answer. Do not include units."  # reasoning_gym, GSMSymbolicDataset

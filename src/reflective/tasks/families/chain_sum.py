@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Scribe, checked_trace
+from reflective.tasks.families.scribe import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 3, 2, 2), 2: (3, 4, 2, 3), 3: (4, 5, 3, 4)}  # level: terms from, to, digits from, to

@@ -1,19 +1,23 @@
 """Questions and gold answers in the forms in which files hold them.
 
 A gold answer may be a number, a text, a list of answers, or stand at the end of a worked solution: behind "####", in a
-box. A question may be a text or a list of chat messages.
+box, or alone on the last line. A question may be a text or a list of chat messages.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 from reflective.verify.extract import last_boxed
 from reflective.verify.text import strip_delimiters
 
-HASHES = "####"
+HASHES: Final = "####"
+_NUMBER: Final = re.compile(r"[-+]?[$€£]?\s?\d[\d,]*(?:\.\d+)?\s?%?")
 
 
 class NoAnswer(ValueError):
@@ -24,9 +28,7 @@ def gold_answer(value: Any) -> str:
     """The final answer alone. Raises `NoAnswer` where `value` holds none, `ValueError` where it is no answer at all."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"a gold answer is a number or a text, got {value!r}")
-    if isinstance(value, int | float):
-        if value != value:
-            raise NoAnswer("the gold answer is NaN, which stands for a missing one")
+    if isinstance(value, int | float | Decimal):
         return _plain(value)
     if isinstance(value, str):
         text = value.rpartition(HASHES)[2] if HASHES in value else value
@@ -43,9 +45,21 @@ def gold_answer(value: Any) -> str:
     raise ValueError(f"a gold answer is a number or a text, got {type(value).__name__}")
 
 
-def _plain(value: int | float) -> str:
-    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 2**53)
-    return str(int(value)) if whole else json.dumps(value)
+def stated_result(answer: str) -> str:
+    """The number that stands alone on the last line of a worked solution in words; any other answer as it is."""
+    first, _, last = answer.rpartition("\n")
+    in_words = len(re.findall(r"[^\W\d_]{2,}", first)) >= 3
+    return last.strip() if in_words and _NUMBER.fullmatch(last.strip()) else answer
+
+
+def _plain(value: int | float | Decimal) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if not math.isfinite(value):
+        raise NoAnswer("the gold answer is NaN or infinite")
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    return str(int(value)) if value.is_integer() and abs(value) < 2**53 else json.dumps(value)
 
 
 def question_text(value: Any) -> str:

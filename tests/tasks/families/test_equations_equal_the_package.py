@@ -8,7 +8,7 @@ import re
 import pytest
 
 from reflective.tasks import get_task
-from reflective.tasks.simple_equations import parse, render
+from reflective.tasks.families.simple_equations import parse, render
 
 pytest.importorskip("reasoning_gym")
 sympy = pytest.importorskip("sympy")

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Scribe, checked_trace
+from reflective.tasks.families.scribe import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 3, 9), 2: (3, 4, 15), 3: (5, 6, 19)}  # level: kinds from, kinds to, most of a kind

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.writing import Scribe, checked_trace, write_parts
+from reflective.tasks.families.scribe import Scribe, checked_trace, write_parts
 from reflective.types import Problem
 
 DIGITS = {1: (2, 1), 2: (2, 2), 3: (3, 2)}  # level: digits of the factors

@@ -17,7 +17,7 @@ from huggingface_hub import errors
 
 from reflective.errors import InputError, ReflectiveError
 from reflective.tasks import BENCHMARKS, load_problems
-from reflective.tasks.benchmarks.hub import HubSource, fetch
+from reflective.tasks.files.hub import HubSource, fetch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LINES = b'{"problem": "P?", "answer": "1"}\n{"problem": "Q?", "answer": "2"}\n'

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from arithmetic import EQUATION, assert_learned_is_true, is_true, verdict_agrees
-from reflective.tasks import drills
 from reflective.tasks.base import STEP_END, Segment
+from reflective.tasks.families import drills
 
 
 def lines(count: int = 1200) -> list[list[Segment]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reflective.tasks.wording import equations
+from reflective.tasks.families.equations import equations
 
 
 def read(solution: str, question: str) -> list[str] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from reflective.tasks.writing import Operation
+from reflective.tasks.families.scribe import Operation
 
 COMMON = {*range(1, 13), 24, 30, 60, 100}  # numbers that a solution may bring in by itself
 NO_NOUNS = {"", "for", "in", "left", "more", "of", "per", "so", "to"}  # these don't say what a number counts

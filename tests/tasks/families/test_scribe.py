@@ -7,7 +7,7 @@ import random
 import pytest
 
 from reflective.tasks.base import Segment
-from reflective.tasks.writing import Scribe, checked_trace, compute, slip, way_back, write_product
+from reflective.tasks.families.scribe import Scribe, checked_trace, compute, slip, way_back, write_product
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from functools import cache
 from typing import ClassVar
 
 from reflective.tasks.base import Task, Trace, gym_module
-from reflective.tasks.chains import chains, expression, search_trace
+from reflective.tasks.families.chains import chains, expression, search_trace
 from reflective.types import Problem
 
 TARGET = 24

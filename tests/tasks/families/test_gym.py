@@ -12,7 +12,7 @@ import pytest
 
 from reflective.errors import InputError
 from reflective.tasks import load_problems
-from reflective.tasks.gym import PROMPT, gym_families
+from reflective.tasks.families.gym import PROMPT, gym_families
 from reflective.types import Problem, Verdict
 from reflective.verify import extract_answer, gym, self_check
 from reflective.verify import grade as grade_in_5_s
@@ -200,7 +200,7 @@ def test_scorers_of_another_version_are_not_called(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gym, "installed_version", lambda: "9.9")
     verdict = grade(problem, problem.answer)
     assert verdict.kind == "ungradable" and "9.9 have not been read" in verdict.reason
-    monkeypatch.setattr("reflective.tasks.gym.installed_version", lambda: "9.9")
+    monkeypatch.setattr("reflective.tasks.families.gym.installed_version", lambda: "9.9")
     with pytest.raises(InputError, match="9.9 have not been read"):
         problems("cryptarithm")
     assert problems("gcd")  # graded by ours, whatever the version
