@@ -138,6 +138,36 @@ def test_imports_go_one_way(path):
             assert target in allowed, f"{place(path)}:{line} imports {name}; it may import {sorted(allowed)}"
 
 
+def runtime_imports(path):
+    """The modules of ours that a file imports when it runs, also inside its functions; not those for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in typing and (node.module or "").startswith("reflective"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
+
+
+def module_name(path):
+    return ".".join(("reflective", *path.relative_to(SRC).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULES = {module_name(path) for path in FILES}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {module_name(path): {*runtime_imports(path)} - {module_name(path)} for path in FILES}
+    while leaves := {name for name, needed in graph.items() if not needed & set(graph)}:
+        graph = {name: needed for name, needed in graph.items() if name not in leaves}
+    assert not graph, f"a circle among {sorted(graph)}"
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if inside(place(p), ("search",))], ids=place)
 def test_search_knows_no_concrete_engine(path):
     engines = [name for _, name in imports(path) if name.startswith("reflective.engines")]

@@ -32,6 +32,7 @@ from reflective.settings import check_names
 from reflective.types import Problem, ScoredResponse, Solution
 
 if TYPE_CHECKING:
+    from reflective.models import Checkpoint
     from reflective.search.attempt import Calibrated
 
 DEFAULT_EFFORT = "medium"
@@ -123,7 +124,12 @@ class Reflective:
             check_fingerprint=check_fingerprint,
             packed=True,
         )
-        return cls(make_engine(engine, checkpoint, **engine_options))
+        return cls.from_checkpoint(checkpoint, **engine_options)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, **engine_options: Any) -> Reflective:
+        """The embedded engine on a checkpoint that is loaded already; `engine_options` are the engine's own."""
+        return cls(make_engine("torch", checkpoint, **engine_options))
 
     # ---- solving
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from reflective.types import Solution, Step, Trajectory
+if TYPE_CHECKING:  # `types` draws with this file, and is not drawn into a circle
+    from reflective.types import Solution, Step, Trajectory
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 RED, YELLOW, GREEN = (214, 69, 65), (236, 190, 66), (54, 160, 92)

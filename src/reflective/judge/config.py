@@ -146,6 +146,32 @@ def config_text(config: JudgeConfig) -> str:
     return _LISTS_OF_IDS.sub(lambda found: "[" + ", ".join(re.findall(r"\d+", found.group())) + "]", text)
 
 
+def check_fit(config: JudgeConfig, model_config: Any, tokenizer: Any) -> None:
+    """Raise `CheckpointError` if a head with this config can't belong to the model and tokenizer."""
+    text_config = model_config.get_text_config()
+    if config.hidden_size != text_config.hidden_size:
+        raise CheckpointError(
+            f"the head reads hidden states of width {config.hidden_size}, this model's are {text_config.hidden_size} "
+            "wide. The head belongs to another model; train one for this."
+        )
+    config.layer_index(text_config.num_hidden_layers)
+    vocabulary = tokenizer.get_vocab()
+    # the largest id counts, not the number of entries: a vocabulary may have gaps
+    known = min(int(text_config.vocab_size), max(vocabulary.values(), default=-1) + 1)
+    format = config.format
+    for what, ids in (
+        ("step tokens", format.step_ids | format.line_end_ids | format.line_start_ids),
+        ("<think>", frozenset().union(*format.opening)),
+        ("</think>", frozenset().union(*format.closing)),
+    ):
+        missing = sorted(i for i in ids if i >= known)
+        if missing:
+            raise CheckpointError(
+                f"{what} {', '.join(map(str, missing[:5]))} of the head lie outside the model's vocabulary of {known} "
+                "tokens. The head belongs to another model or tokenizer."
+            )
+
+
 # ---- the format as JSON
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reflective.errors import CheckpointError
 from reflective.judge.calibrate import Calibration
-from reflective.judge.config import JudgeConfig
+from reflective.judge.config import JudgeConfig, check_fit
 from reflective.judge.detection import detect_format, template_switches
 from reflective.judge.format import Format
 from reflective.judge.logprobs import LogprobTerms
@@ -93,7 +93,6 @@ def init_judge(
     import torch
 
     from reflective.judge.heads import new_head
-    from reflective.judge.sidecar import check_fit
 
     text = model.config.get_text_config()
     format = format or detect_format(tokenizer, **(detection or {}))

@@ -18,7 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reflective.errors import CheckpointError, first_line
-from reflective.judge.config import CONFIG_FILE, HEAD_FILE, SPRM_FOLDER, JudgeConfig, config_text, read_config
+from reflective.judge.config import (
+    CONFIG_FILE,
+    HEAD_FILE,
+    SPRM_FOLDER,
+    JudgeConfig,
+    check_fit,
+    config_text,
+    read_config,
+)
 from reflective.judge.detection import RuleName, detect_format
 from reflective.judge.heads import StepHead, new_head
 from reflective.judge.heads.paper import from_reference
@@ -86,32 +94,6 @@ def write_judge(folder: Path, judge: Judge) -> None:
     state = {key: t.detach().float().cpu().contiguous() for key, t in judge.head.state_dict().items()}
     save_file(state, str(folder / HEAD_FILE), metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(config_text(judge.config), encoding="utf-8")
-
-
-def check_fit(config: JudgeConfig, model_config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise `CheckpointError` if a head with this config can't belong to the model and tokenizer."""
-    text_config = model_config.get_text_config()
-    if config.hidden_size != text_config.hidden_size:
-        raise CheckpointError(
-            f"the head reads hidden states of width {config.hidden_size}, this model's are {text_config.hidden_size} "
-            "wide. The head belongs to another model; train one for this."
-        )
-    config.layer_index(text_config.num_hidden_layers)
-    vocabulary = tokenizer.get_vocab()
-    # the largest id counts, not the number of entries: a vocabulary may have gaps
-    known = min(int(text_config.vocab_size), max(vocabulary.values(), default=-1) + 1)
-    format = config.format
-    for what, ids in (
-        ("step tokens", format.step_ids | format.line_end_ids | format.line_start_ids),
-        ("<think>", frozenset().union(*format.opening)),
-        ("</think>", frozenset().union(*format.closing)),
-    ):
-        missing = sorted(i for i in ids if i >= known)
-        if missing:
-            raise CheckpointError(
-                f"{what} {', '.join(map(str, missing[:5]))} of the head lie outside the model's vocabulary of {known} "
-                "tokens. The head belongs to another model or tokenizer."
-            )
 
 
 def head_from_state(state: dict[str, Tensor], config: JudgeConfig, path: Path) -> StepHead:
