@@ -130,6 +130,8 @@ class VLLMEngine(ExternalEngine):
                 sequence = self._running.get(int(id))
                 if sequence is not None:
                     self._take(sequence, drawn, end)
+                    if end is None and sequence.id not in self._running:  # a mark of several tokens, which vLLM can't
+                        self._abort(sequence)  # stop at
             if not self._running or self._events or self._engine.has_unfinished_requests():
                 return  # a step without an event is a step
             raise EngineError("vLLM has lost running trajectories. See its messages above.")
