@@ -6,7 +6,7 @@ import pytest
 
 from reflective.engines.base import Sampling
 from reflective.engines.remote.protocol import Garbage, base_url, completion_request, read_line, refusal, shown
-from reflective.engines.sampled import Drawn
+from reflective.engines.sampled_token import SampledToken
 from reflective.engines.vllm.slots import Slots
 from reflective.errors import EngineError, InputError
 
@@ -27,7 +27,10 @@ def logprobs(*tokens, slots=(-210.5, -211.0, -211.0)):
 
 def test_tokens_come_with_their_values_and_slots():
     chunk = read_line(event(token_ids=[3, 4], logprobs=logprobs(3, 4), finish_reason="stop"), SLOTS)
-    assert chunk.drawn == (Drawn(3, -0.5, (-210.5, -211.0, -211.0)), Drawn(4, -0.5, (-210.5, -211.0, -211.0)))
+    assert chunk.drawn == (
+        SampledToken(3, -0.5, (-210.5, -211.0, -211.0)),
+        SampledToken(4, -0.5, (-210.5, -211.0, -211.0)),
+    )
     assert chunk.end == "stop"
 
 
@@ -107,7 +110,7 @@ def test_tokens_without_ids_or_log_probabilities_are_another_api():
 
 def test_missing_slots_are_told_apart_from_scores():
     found = read_line(event(token_ids=[3], logprobs={**logprobs(3), "top_logprobs": [{}]}), SLOTS)
-    assert found.drawn == (Drawn(3, -0.5, ()),)
+    assert found.drawn == (SampledToken(3, -0.5, ()),)
 
 
 def test_a_request_holds_all_that_sampling_says():

@@ -34,13 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Gather, then write what is asked for."""
     from reflective.errors import InputError
-    from reflective.evaluate.report import gather, markdown, page, paired_tests, write_plots
+    from reflective.evaluate.report import markdown, page, paired_tests, read_runs, write_plots
     from reflective.evaluate.report.figures import figures
 
     output = Path(args.output) if args.output else None
     if output is not None and output.suffix not in (".html", ".md"):
         raise InputError(f"--output is {args.output!r}; it must end in .html or .md.")
-    runs = gather([Path(folder) for folder in args.runs], seed=args.seed)
+    runs = read_runs([Path(folder) for folder in args.runs], seed=args.seed)
     for item in runs:
         for note in item.notes:
             say(f"note: {item.name}: {note}")

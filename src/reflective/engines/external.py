@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from reflective.engines.base import Event, Request
-from reflective.engines.sampled import Drawn
+from reflective.engines.sampled_token import SampledToken
 from reflective.engines.sequence import TEXT_INTERVAL, Running
-from reflective.engines.tokens import TokenEngine
+from reflective.engines.token_engine import TokenEngine
 from reflective.engines.vllm.slots import read_logit, read_logprob, slots_of
 from reflective.errors import EngineError, InputError
 from reflective.models.metadata import Metadata
@@ -106,7 +106,7 @@ class ExternalEngine(TokenEngine):
 
     # ---- what arrives
 
-    def _take(self, sequence: Running, drawn: Sequence[Drawn], end: FinishReason | None = None) -> None:
+    def _take(self, sequence: Running, drawn: Sequence[SampledToken], end: FinishReason | None = None) -> None:
         """Append tokens, score the steps that they end, and finish where they end the trajectory.
 
         `end` is the server's word that nothing follows; the engine's own rule finds the reason where it can.
@@ -124,7 +124,7 @@ class ExternalEngine(TokenEngine):
             self._running.pop(sequence.id, None)
             self._finish(sequence, reason)
 
-    def _append(self, sequence: Running, one: Drawn) -> None:
+    def _append(self, sequence: Running, one: SampledToken) -> None:
         if not 0 <= one.token < self.vocabulary:
             raise EngineError(f"the server wrote the token id {one.token}, which {self.name!r} does not have.")
         if self.scored and len(one.slots) < 2:

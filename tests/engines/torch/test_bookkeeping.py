@@ -317,9 +317,9 @@ def test_cancelling_a_finished_one_forgets_what_is_held_for_it():
     engine.step()
     engine.cancel(id)
     engine.step()
-    assert len(engine._room.parking) == 1 and engine._room.parking.used > 0
+    assert len(engine._kv_manager.parking) == 1 and engine._kv_manager.parking.used > 0
     engine.cancel(id)
-    assert len(engine._room.parking) == 0 and engine._room.parking.used == 0
+    assert len(engine._kv_manager.parking) == 0 and engine._kv_manager.parking.used == 0
     assert not engine.busy and engine.step() == []
 
 

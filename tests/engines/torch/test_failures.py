@@ -97,8 +97,8 @@ def test_a_machine_that_holds_two_rows_only_writes_all_of_them(undisturbed):
 def test_out_of_memory_while_drawing_takes_fewer_rows_and_gives_the_same(undisturbed, monkeypatch, when):
     engine = make_engine(max_rows=5)
     drawn = failing(engine_module.drawn, lambda i, _: i == when, torch.OutOfMemoryError("full"))
-    monkeypatch.setattr(engine_module, "drawn", drawn)
-    monkeypatch.setattr(base, "drawn", drawn)
+    monkeypatch.setattr(engine_module, "draw_tokens", drawn)
+    monkeypatch.setattr(base, "draw_tokens", drawn)
     if when == 0:  # the first prompt's first token: nothing runs that could make room
         for request in REQUESTS:
             engine.submit(request)
@@ -143,7 +143,7 @@ def test_rows_are_as_many_as_memory_allows(undisturbed, monkeypatch):
     row = 64 * engine._backbone.shape.bytes_per_position
     monkeypatch.setattr(room, "available_memory", lambda _: int(2.5 * row / room.KV_SHARE))
     same(engine, undisturbed)
-    assert engine.max_rows == engine._room.kv.rows == 2
+    assert engine.max_rows == engine._kv_manager.kv.rows == 2
 
 
 def test_memory_for_less_than_one_row_is_one_line(monkeypatch):

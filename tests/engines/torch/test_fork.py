@@ -113,7 +113,7 @@ def test_what_was_dropped_is_read_again_and_right(way):
     engine = make_engine(family, **options)
     parent = engine.submit(request())
     whole = finished(run(engine))[parent]
-    engine._room.parking.clear()
+    engine._kv_manager.parking.clear()
     passes = positions_of(engine)
     child = engine.fork(parent, 7, request(1, TOKENS - 7))
     alike(finished(run(engine))[child], whole)

@@ -31,7 +31,7 @@ from reflective.engines.torch.backbones.hf import HFBackbone
 from reflective.engines.torch.backbones.native import NativeBackbone, backbone, binding, library
 from reflective.engines.torch.backbones.native.backbone import PREFILL_COLUMNS
 from reflective.engines.torch.kv import KVMemory
-from reflective.engines.torch.sampling import SamplingRows, drawn
+from reflective.engines.torch.sampling import SamplingRows, draw_tokens
 from reflective.errors import EngineError
 from tiny import tiny_model, tiny_tokenizer
 
@@ -173,7 +173,7 @@ def test_tokens_are_those_that_the_operators_draw(settings):
         uniform = torch.rand((ROWS, kv.length), generator=torch.Generator().manual_seed(seed))
         logits = writer.decode(plan, kv)[0].clone()
         tokens, logprobs, features = writer.write(plan, kv, rows, uniform, None)
-        expected, right = drawn(logits, rows, uniform[:, 6])
+        expected, right = draw_tokens(logits, rows, uniform[:, 6])
         assert tokens == expected
         assert logprobs == pytest.approx(right, abs=1e-4)
         assert features.shape == (ROWS, 64)

@@ -139,7 +139,7 @@ def test_thinking_and_continuation_equal_writing_in_one_go(thought):
 
 def test_a_continuation_whose_parent_was_dropped_reads_it_again_and_writes_the_same(thought):
     engine = make_engine(rule=thought[3])
-    engine._room.parking.capacity = 1  # byte
+    engine._kv_manager.parking.capacity = 1  # byte
     id, parent = begin(engine, thought)
     prefills = count_calls(engine._backbone, "prefill")
     same(write(engine, [go_on(thought, id)])[0], thought[-1])

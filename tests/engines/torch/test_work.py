@@ -43,7 +43,7 @@ def test_a_prompt_is_read_once_for_all_its_trajectories(max_rows):
     done = write(engine, sampled(7))
     assert ids_of(prefills) == [PROMPT]
     assert len({t.token_ids for t in done}) == 7
-    assert len(engine._room.parking) == 0, "the shared prompt is let go with the last who needs it"
+    assert len(engine._kv_manager.parking) == 0, "the shared prompt is let go with the last who needs it"
 
 
 def test_prompts_that_come_mixed_are_read_once_each():
@@ -56,7 +56,7 @@ def test_prompts_that_come_mixed_are_read_once_each():
 
 def test_a_shared_prompt_that_was_dropped_is_read_again():
     engine, kept = make_engine(max_rows=2), make_engine(max_rows=2)
-    engine._room.parking.capacity = 1  # byte
+    engine._kv_manager.parking.capacity = 1  # byte
     prefills = count_calls(engine._backbone, "prefill")
     dropped = write(engine, sampled(4))
     assert len(prefills) > 1 and {*ids_of(prefills)} == {PROMPT}
@@ -147,7 +147,7 @@ def test_no_step_copies_the_keys_and_values():
     places = set()
     while engine.busy:
         engine.step()
-        places.add((engine._room.kv.data.data_ptr(), engine._room.kv.data.shape))
+        places.add((engine._kv_manager.kv.data.data_ptr(), engine._kv_manager.kv.data.shape))
     assert len(places) == 1
 
 
@@ -158,10 +158,10 @@ def test_memory_grows_under_running_trajectories_without_a_trace():
     engine = make_engine()
     ids = [engine.submit(request) for request in short]
     events = [event for _ in range(5) for event in engine.step()]
-    before = engine._room.kv.data.shape
+    before = engine._kv_manager.kv.data.shape
     ids += [engine.submit(request) for request in long]
     events += [event for _ in range(5) for event in engine.step()]
-    assert engine._room.kv.rows > before[2] and engine._room.kv.length >= before[4] + LENGTH_QUANTUM
+    assert engine._kv_manager.kv.rows > before[2] and engine._kv_manager.kv.length >= before[4] + LENGTH_QUANTUM
     ids += [engine.submit(request) for request in penalized]
     done = finished(events + run(engine))
     assert [done[id].token_ids for id in ids] == [t.token_ids for t in apart]
@@ -184,7 +184,7 @@ def test_a_closed_engine_holds_nothing():
     engine = make_engine()
     write(engine, [Request(PROMPT, seed=1, max_tokens=4)])
     engine.close()
-    assert engine._room.kv is None and len(engine._room.parking) == 0 and not engine.busy
+    assert engine._kv_manager.kv is None and len(engine._kv_manager.parking) == 0 and not engine.busy
 
 
 # ---- features

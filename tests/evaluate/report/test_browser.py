@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from reflective import Problem, Scripted, ScriptedEngine
-from reflective.evaluate.report import gather, page
+from reflective.evaluate.report import page, read_runs
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.search import BestOfN, Settings
 
@@ -38,7 +38,7 @@ def test_plots_and_problems_are_drawn_and_nothing_hostile_runs(tmp_path):
     plan = Plan(4, BestOfN("all"), Settings(max_tokens=200), {"name": ATTACK})
     for name in ("one", "two"):
         run_benchmark(ScriptedEngine(script, name=name), rows, plan, tmp_path / name)
-    runs = gather([tmp_path / "one", tmp_path / "two"])
+    runs = read_runs([tmp_path / "one", tmp_path / "two"])
     path = tmp_path / "report.html"
     path.write_text(page(runs, title="a report"), encoding="utf-8")
     dom = drawn(path, tmp_path)

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from reflective import InputError, Problem, Scripted, ScriptedEngine, read_records
-from reflective.evaluate.report import gather, markdown, page, paired_tests, write_plots
+from reflective.evaluate.report import markdown, page, paired_tests, read_runs, write_plots
 from reflective.evaluate.report.browse import problems_to_show, steps_of
 from reflective.evaluate.report.figures import figures
 from reflective.evaluate.report.page import embedded
@@ -92,7 +92,7 @@ def data_of(text):
 
 
 def test_nothing_that_a_model_wrote_is_markup(folder, other):
-    text = page(gather([folder, other]), title=HOSTILE)
+    text = page(read_runs([folder, other]), title=HOSTILE)
     reader = Reader(text)
     assert reader.tags.count("script") == 2 and "img" not in reader.tags and len(reader.scripts) == 2
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
@@ -123,7 +123,7 @@ def test_the_script_puts_no_text_into_markup():
 
 
 def test_the_page_fetches_nothing(folder):
-    text = page(gather([folder]))
+    text = page(read_runs([folder]))
     reader = Reader(text)
     assert not {"link", "iframe", "object", "embed", "base"} & set(reader.tags)
     assert [v for n, v in reader.attributes if n in ("src", "href") and not v.startswith("#")] == []
@@ -139,7 +139,7 @@ def test_json_in_a_page_is_json_and_no_markup():
 
 
 def test_markdown_holds_the_figures_and_no_markup(folder, other):
-    runs = gather([folder, other])
+    runs = read_runs([folder, other])
     text = markdown(runs, {"plot": "plots/x.png"})
     assert "<script" not in text and "<img" not in text and "![plot](plots/x.png)" in text
     assert f"{runs[0].summary.curves['best_of_n'].last.value:.3f}" in text
@@ -152,7 +152,7 @@ def test_markdown_holds_the_figures_and_no_markup(folder, other):
 
 
 def test_figures_are_those_of_the_summary(folder):
-    (run,) = gather([folder])
+    (run,) = read_runs([folder])
     found = {f.id: f for f in figures([run])}
     assert {
         "accuracy",
@@ -178,7 +178,7 @@ def test_figures_are_those_of_the_summary(folder):
 
 def test_every_plot_is_an_image_and_a_table(folder, other, tmp_path):
     pytest.importorskip("matplotlib")
-    runs = gather([folder, other])
+    runs = read_runs([folder, other])
     wanted = [f for f in figures(runs) if f.id in ("accuracy", "by_family", "histogram", "runs_scaling")]
     written = write_plots(wanted, tmp_path / "plots")
     assert len(written) == len(wanted) == 7
@@ -195,20 +195,20 @@ def test_a_run_without_a_right_answer_has_its_plots(tmp_path):
     plan = Plan(2, BestOfN("all"), Settings(max_tokens=30), {"name": "x"})
     engine = ScriptedEngine(lambda prompt, index, seed: Scripted("one.\n\n</think>\\boxed{3}", [0.5]))
     run_benchmark(engine, [Problem("q?", "4", id="a", kind="exact")], plan, tmp_path / "run")
-    drawn = figures(gather([tmp_path / "run"]))
+    drawn = figures(read_runs([tmp_path / "run"]))
     assert "accuracy" in {f.id for f in drawn} and "selection" not in {f.id for f in drawn}
     assert len(write_plots(drawn, tmp_path / "plots")) == len(drawn)
 
 
 def test_runs_are_compared_over_common_problems(folder, other, tmp_path):
-    a, b = gather([folder, other])
+    a, b = read_runs([folder, other])
     tests = paired_tests(a, b)
     assert tests["chosen"].problems == 9
     mean = a.table.right.mean() - b.table.right.mean()
     assert tests["single"].difference == pytest.approx(mean)
     assert paired_tests(b, a)["single"].difference == pytest.approx(-mean)
     fewer = solve(tmp_path / "few", problems=4, effort=2)
-    (c,) = gather([fewer])
+    (c,) = read_runs([fewer])
     assert paired_tests(a, c)["best_of_n"].problems == 4
     assert tests["chosen"].sentence(a.name, b.name) in page([a, b]) or "&#" in page([a, b])
 
@@ -220,17 +220,17 @@ def test_an_unfinished_run_says_so_and_an_empty_one_is_refused(folder, tmp_path)
     shutil.copytree(folder, part)
     kept = (part / RECORDS).read_bytes().splitlines(keepends=True)
     (part / RECORDS).write_bytes(b"".join(kept[:3]) + kept[3][:50])
-    (run,) = gather([part])
+    (run,) = read_runs([part])
     assert any("3 of 9 problems" in note for note in run.notes) and any("cut off" in note for note in run.notes)
     (part / RECORDS).write_bytes(b"")
     with pytest.raises(InputError, match="no record yet"):
-        gather([part])
+        read_runs([part])
     with pytest.raises(InputError, match="named twice"):
-        gather([folder, folder])
+        read_runs([folder, folder])
 
 
 def test_the_page_holds_as_many_problems_as_its_budget_allows(folder):
-    (run,) = gather([folder])
+    (run,) = read_runs([folder])
     everything = problems_to_show(run, 10**9)
     assert [p["key"] for p in everything] == list(run.table.keys)
     some = problems_to_show(run, 9000)
@@ -258,6 +258,6 @@ def test_a_page_without_scores_answers_or_texts_is_a_page_too(tmp_path):
     run_benchmark(
         ScriptedEngine(bare, scored=False), [Problem("q?", None, id="a"), Problem("r?", "1", id="b")], plan, tmp_path
     )
-    runs = gather([tmp_path])
+    runs = read_runs([tmp_path])
     assert "nan" not in markdown(runs).lower() and "NaN" not in page(runs).split("<script")[0]
     assert data_of(page(runs))["runs"][0]["problems"][0]["right"] is None

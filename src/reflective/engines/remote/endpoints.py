@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reflective.engines.remote.limits import certificates, read_lines, read_rest, read_text, retry_after
 from reflective.engines.remote.protocol import GIVEN_UP, RETRIED, Chunk, Garbage, read_line, refusal, said, shown
-from reflective.engines.sampled import Drawn
+from reflective.engines.sampled_token import SampledToken
 from reflective.engines.vllm.slots import Slots
 from reflective.errors import DependencyError, EngineError, ReflectiveError
 
@@ -57,7 +57,7 @@ class Arrived:
     """What happened to stream `id`: tokens, its end, or an error that ends it."""
 
     id: int
-    drawn: tuple[Drawn, ...] = ()
+    drawn: tuple[SampledToken, ...] = ()
     end: str | None = None
     error: ReflectiveError | None = None
 
@@ -71,7 +71,7 @@ class _Lost(Exception):
 
 
 # from (tokens written so far) and the model's name there to a request's body
-Body = Callable[[Sequence[Drawn], str], dict[str, Any]]
+Body = Callable[[Sequence[SampledToken], str], dict[str, Any]]
 
 
 class Pool:
@@ -150,7 +150,7 @@ class Pool:
 
     async def _persist(self, id: int, body: Body, slots: Slots | None, home: Endpoint | None) -> None:
         """One trajectory, over as many endpoints and tries as it takes."""
-        written: list[Drawn] = []
+        written: list[SampledToken] = []
         failures = 0
         why = "no try was made"
         while failures < self._tries:

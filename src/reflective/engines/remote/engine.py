@@ -19,7 +19,7 @@ from reflective.engines.base import Sampling
 from reflective.engines.external import ExternalEngine, draw_seed
 from reflective.engines.remote.endpoints import SILENCE_S, TRIES, Arrived, Endpoint, Pool
 from reflective.engines.remote.protocol import Chunk, base_url, completion_request, refusal, said, shown
-from reflective.engines.sampled import Drawn
+from reflective.engines.sampled_token import SampledToken
 from reflective.engines.sequence import Running
 from reflective.engines.vllm.handshake import PROBLEM, TOKENS, compare, scores_are_right, scores_arrive
 from reflective.engines.vllm.slots import Slots
@@ -106,7 +106,7 @@ class OpenAIEngine(ExternalEngine):
         request, here = sequence.request, list(sequence.token_ids)
         slots = self.slots if self.scored else None
 
-        def body(written: Sequence[Drawn], model: str) -> dict[str, Any]:
+        def body(written: Sequence[SampledToken], model: str) -> dict[str, Any]:
             tokens = [*here, *(one.token for one in written)]
             # when the request leaves, so that all of a large search count, and not only those before it
             interval = self._interval or tokens_together(len(self._running), len(self._pool.endpoints))
@@ -198,7 +198,7 @@ class OpenAIEngine(ExternalEngine):
             first = first or logits
         self.scored = first is not None and not self.remark
 
-    def _probe(self, endpoint: Endpoint, *, scored: bool) -> tuple[tuple[int, ...], list[Drawn]]:
+    def _probe(self, endpoint: Endpoint, *, scored: bool) -> tuple[tuple[int, ...], list[SampledToken]]:
         """Continue the handshake's prompt greedily, and see that the server reads it as we do."""
         prompt = self.encode_prompt(PROBLEM)
         text = self.tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)

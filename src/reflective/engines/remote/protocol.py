@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from reflective.engines.base import Sampling
-from reflective.engines.sampled import Drawn
+from reflective.engines.sampled_token import SampledToken
 from reflective.engines.vllm.slots import Slots
 from reflective.errors import EngineError, InputError
 
@@ -32,7 +32,7 @@ class Garbage(Exception):
 class Chunk:
     """New tokens of a stream; `end` is the server's finish reason, `prompt_ids` come with the first one."""
 
-    drawn: tuple[Drawn, ...]
+    drawn: tuple[SampledToken, ...]
     end: str | None = None
     prompt_ids: tuple[int, ...] | None = None
 
@@ -149,7 +149,7 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk | None:
         raise Garbage("prompt ids that are none")
     if end is not None and not isinstance(end, str):
         raise Garbage(f"a finish reason that is none: {end!r:.40}")
-    drawn: tuple[Drawn, ...] = ()
+    drawn: tuple[SampledToken, ...] = ()
     if tokens:
         if not isinstance(logprobs, dict):
             raise EngineError(
@@ -164,12 +164,12 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk | None:
     return Chunk(drawn, end, None if prompt is None else tuple(prompt))
 
 
-def _drawn(token: int, value: Any, top: Any, names: tuple[str, ...]) -> Drawn:
+def _drawn(token: int, value: Any, top: Any, names: tuple[str, ...]) -> SampledToken:
     if not _is_number(value):
         raise Garbage(f"a log-probability that is none: {value!r:.40}")
     values: list[Any] = [top.get(name) for name in names] if isinstance(top, dict) else []
     slots = tuple(map(float, values)) if all(map(_is_number, values)) else ()
-    return Drawn(token, float(value), slots)
+    return SampledToken(token, float(value), slots)
 
 
 def _list(data: dict[str, Any], key: str) -> list[Any]:

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from reflective.engines.base import MAX_ROWS, Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
-from reflective.engines.tokens import TokenEngine
+from reflective.engines.token_engine import TokenEngine
 from reflective.engines.torch.backbones import choose, packed_name, packed_obstacle
 from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.batch import Rows
 from reflective.engines.torch.kv import KVMemory
-from reflective.engines.torch.kv_manager import Room
+from reflective.engines.torch.kv_manager import KVManager
 from reflective.engines.torch.memory import is_out_of_memory
-from reflective.engines.torch.sampling import BROKEN, SamplingRows, drawn, sureness
+from reflective.engines.torch.sampling import BROKEN, SamplingRows, certainty_and_confidence, draw_tokens
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
 from reflective.judge.format import step_positions
@@ -37,7 +37,7 @@ from reflective.models.stored import StoredWeights
 from reflective.types import FinishReason, Step
 
 
-class DrawnRows(NamedTuple):
+class SampledRows(NamedTuple):
     """What was drawn for some rows; the last two are empty unless they are kept."""
 
     tokens: list[int]
@@ -95,7 +95,7 @@ class TorchEngine(TokenEngine):
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self.vocabulary, self._device)
-        self._room = Room(self._backbone, self.context_length)
+        self._kv_manager = KVManager(self._backbone, self.context_length)
         self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self._features: dict[int, list[Tensor]] = {}
 
@@ -140,7 +140,7 @@ class TorchEngine(TokenEngine):
     def cancel(self, id: int) -> None:
         """Stop a trajectory, or forget a finished one (see `Engine.cancel`)."""
         if self._finished.pop(id, None) is not None:
-            self._room.parking.drop(id)
+            self._kv_manager.parking.drop(id)
             self._features.pop(id, None)
             return
         waiting = self._scheduler.remove_waiting(id)
@@ -171,7 +171,7 @@ class TorchEngine(TokenEngine):
 
     def close(self) -> None:
         """Free the KV memory; the model stays the caller's."""
-        self._room.clear()
+        self._kv_manager.clear()
         self._finished.clear()
         self._features.clear()
 
@@ -181,7 +181,7 @@ class TorchEngine(TokenEngine):
             raise EngineError("the weights changed while trajectories were being written; let them finish first.")
         self._backbone.refresh()
         self._logprob_terms = self.head.logprob_terms if self.head is not None else None
-        self._room.parking.clear()
+        self._kv_manager.parking.clear()
         self._finished.clear()
         self._features.clear()
 
@@ -258,7 +258,7 @@ class TorchEngine(TokenEngine):
         """Give free rows to waiting trajectories; fresh ones draw their first token from the prompt's logits."""
         if not self._scheduler.admits:
             return
-        if self._room.reserve(self._scheduler):
+        if self._kv_manager.reserve(self._scheduler):
             self._load(0)
         while (first_row := len(self._scheduler.running)) < self._scheduler.max_rows:
             group = self._scheduler.next_group()
@@ -269,11 +269,11 @@ class TorchEngine(TokenEngine):
                 if fresh:
                     keep = self._scheduler.waits_for(group[0].prompt_ids)
                     running = self._scheduler.running
-                    logits, feature = self._room.fill(group, first_row, running, keep=keep)
+                    logits, feature = self._kv_manager.fill(group, first_row, running, keep=keep)
                     self._load(first_row)
                     tokens = self._draw_first(first_row, logits)
                 else:
-                    self._room.bring_back(group[0], first_row, self._scheduler.running)
+                    self._kv_manager.bring_back(group[0], first_row, self._scheduler.running)
                     self._load(first_row)
             except Exception:
                 self._scheduler.preempt_from(first_row)
@@ -283,23 +283,23 @@ class TorchEngine(TokenEngine):
                 self._advance(first_row, tokens, feature.expand(len(group), -1))
 
     def _load(self, first: int) -> None:
-        kv = self._room.memory
+        kv = self._kv_manager.memory
         self._rows.load(self._scheduler.running, first, kv.rows, kv.length)
 
     def _leave(self, row: int, *, park: bool) -> None:
         """Take a row out of the batch; the last row moves into its place."""
         sequence = self._scheduler.running[row]
         if park and sequence.token_ids:
-            self._room.park(sequence, row)
+            self._kv_manager.park(sequence, row)
         move = self._scheduler.leave(row)
         if move is not None:
-            self._room.memory.move(move.source, move.target, self._scheduler.running[row].length)
+            self._kv_manager.memory.move(move.source, move.target, self._scheduler.running[row].length)
             self._rows.move(move.source, move.target)
         self._rows.changed()
 
     # ---- decode, draw, score
 
-    def _write(self) -> tuple[DrawnRows, Tensor]:
+    def _write(self) -> tuple[SampledRows, Tensor]:
         """A token for each running row, and the features (B, H) that gave it."""
         running = self._scheduler.running
         settings, common = self._rows.settled(running)
@@ -309,31 +309,31 @@ class TorchEngine(TokenEngine):
             common,
         )
         if self._keep_confidences:  # they need all logits
-            logits, features = self._backbone.decode(plan, self._room.memory)
+            logits, features = self._backbone.decode(plan, self._kv_manager.memory)
             places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
             uniform = self._rows.uniform[: len(running)].gather(1, places).squeeze(1)
             return self._draw(0, logits, settings, uniform), features
         seen = self._rows.seen(0, len(running))
-        kv, uniform = self._room.memory, self._rows.uniform
+        kv, uniform = self._kv_manager.memory, self._rows.uniform
         tokens, logprobs, features = self._backbone.write(plan, kv, settings, uniform, seen)
         self._refuse_broken(tokens, running)
-        return DrawnRows(tokens, logprobs), features
+        return SampledRows(tokens, logprobs), features
 
-    def _draw_first(self, first: int, logits: Tensor) -> DrawnRows:
+    def _draw_first(self, first: int, logits: Tensor) -> SampledRows:
         """Draw the first token of each row from `first` on, from the logits (1, V) of their prompt."""
         running = self._scheduler.running[first:]
         uniform = self._rows.uniform[first : first + len(running), len(running[0].prompt_ids)]
         return self._draw(first, logits.expand(len(running), -1), self._rows.settings_of(running), uniform)
 
-    def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> DrawnRows:
+    def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> SampledRows:
         """Draw a token for each row from `first` on, by logits (B, V) and numbers (B,); changes no trajectory."""
         running = self._scheduler.running[first:]
-        tokens, logprobs = drawn(logits, settings, uniform, self._rows.seen(first, len(running)))
+        tokens, logprobs = draw_tokens(logits, settings, uniform, self._rows.seen(first, len(running)))
         self._refuse_broken(tokens, running)
         if not self._keep_confidences:
-            return DrawnRows(tokens, logprobs)
-        certainties, confidences = sureness(logits)
-        return DrawnRows(tokens, logprobs, certainties.tolist(), confidences.tolist())
+            return SampledRows(tokens, logprobs)
+        certainties, confidences = certainty_and_confidence(logits)
+        return SampledRows(tokens, logprobs, certainties.tolist(), confidences.tolist())
 
     def _refuse_broken(self, tokens: Sequence[int], running: Sequence[Running]) -> None:
         if BROKEN in tokens:
@@ -342,12 +342,12 @@ class TorchEngine(TokenEngine):
                 "a trajectory: its weights overflow or are damaged. Try --dtype float32."
             )
 
-    def _advance(self, first: int, drawn: DrawnRows, features: Tensor) -> None:
+    def _advance(self, first: int, drawn: SampledRows, features: Tensor) -> None:
         """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
         running = self._scheduler.running[first:]
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
-        telling: list[int] = []  # indices of the rows whose text is due
+        due: list[int] = []  # indices of the rows whose text is due
         watched, eos_ids = self._watched, self._eos_ids
         for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
             ids = sequence.token_ids
@@ -359,14 +359,14 @@ class TorchEngine(TokenEngine):
             if reason := sequence.finish_after(token, eos_ids):
                 ended.append((i, reason))
             elif len(ids) - sequence.emitted >= TEXT_INTERVAL:
-                telling.append(i)
+                due.append(i)
         for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
             sequence.certainties.append(certainty)
             sequence.confidences.append(confidence)
         self._rows.saw(first, drawn.tokens)
         if scored:
             self._score(scored, running, features)
-        for i in telling:
+        for i in due:
             self._emit_text(running[i])
         for i, reason in reversed(ended):  # from the last row up, so that a move never touches a row still to go
             self._leave(first + i, park=reason == "think_end")

@@ -21,7 +21,7 @@ KV_SHARE = 0.6  # of the memory that is free when generation starts, for keys an
 PARKING_SHARE = 0.25  # of that, for finished trajectories and shared prompts
 
 
-class Room:
+class KVManager:
     """Rows of keys and values, filled by the backbone's prefill or from what is parked."""
 
     def __init__(self, backbone: Backbone, context_length: int) -> None:

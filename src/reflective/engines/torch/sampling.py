@@ -107,7 +107,7 @@ def draw(logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | Non
     return torch.where(total.isfinite() & (total > 0), tokens, BROKEN), logprob
 
 
-def drawn(
+def draw_tokens(
     logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | None = None
 ) -> tuple[list[int], list[float]]:
     """`draw`, brought to the CPU: the one wait for the device in a step, for tokens and log-probabilities together."""
@@ -116,7 +116,7 @@ def drawn(
     return [int(token) for token in both[0]], both[1]
 
 
-def sureness(logits: Tensor) -> tuple[Tensor, Tensor]:
+def certainty_and_confidence(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Self-certainty and confidence of each row, (B,) each, of the model's own distribution p, in nats.
 
     KL(uniform || p) = -(1/V) Σ_j log(V p_j) (arXiv 2502.18581) and -mean of the 20 largest log p_j (arXiv 2508.15260).

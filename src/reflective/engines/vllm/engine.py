@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.engines.external import ExternalEngine, draw_seed
-from reflective.engines.sampled import Drawn
+from reflective.engines.sampled_token import SampledToken
 from reflective.engines.sequence import Running
 from reflective.engines.vllm.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
 from reflective.engines.vllm.plan import WITHOUT_SCORES, head_config, make_plan
@@ -136,7 +136,7 @@ class VLLMEngine(ExternalEngine):
                 return  # a step without an event is a step
             raise EngineError("vLLM has lost running trajectories. See its messages above.")
 
-    def _advance(self) -> list[tuple[str, list[Drawn], FinishReason | None]]:
+    def _advance(self) -> list[tuple[str, list[SampledToken], FinishReason | None]]:
         """One step of vLLM: the new tokens of each request, and why it ended."""
         if self._broken:
             raise EngineError(self._broken)
@@ -162,7 +162,7 @@ class VLLMEngine(ExternalEngine):
         where = "vLLM in this process"
         prompt = list(self.encode_prompt(PROBLEM))
         self._add("handshake", prompt, temperature=0.0, max_tokens=TOKENS, ignore_eos=True)
-        drawn: list[Drawn] = []
+        drawn: list[SampledToken] = []
         while self._engine.has_unfinished_requests():
             for _, new, _ in self._advance():
                 drawn += new
@@ -172,7 +172,7 @@ class VLLMEngine(ExternalEngine):
         self.verified = not changed and scores_are_right(self.model, prompt, drawn, logits, where=where)
 
 
-def _drawn(output: Any, with_slots: bool) -> list[Drawn]:
+def _drawn(output: Any, with_slots: bool) -> list[SampledToken]:
     """The tokens of an output with their values, which vLLM lists with the drawn token's first."""
     tokens, flat = list(output.token_ids), output.logprobs
     if flat is None or len(flat) != len(tokens):
@@ -182,7 +182,7 @@ def _drawn(output: Any, with_slots: bool) -> list[Drawn]:
     found = []
     for token, start, stop in zip(tokens, flat.start_indices, flat.end_indices, strict=True):
         values = flat.logprobs[start:stop]
-        found.append(Drawn(token, values[0], tuple(values[1:4]) if with_slots else ()))
+        found.append(SampledToken(token, values[0], tuple(values[1:4]) if with_slots else ()))
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from reflective.engines.sampled import Drawn
+from reflective.engines.sampled_token import SampledToken
 from reflective.engines.vllm.slots import read_logit
 from reflective.errors import EngineError
 from reflective.models.metadata import Metadata
@@ -26,7 +26,7 @@ LARGEST_COMPARED: Final = 256 * 2**20  # bytes of weights that are loaded for a 
 TOLERANCE: Final = 0.25  # between medians of logits: bf16 noise is some hundredths, another model's some tenths
 
 
-def scores_arrive(model: Metadata, drawn: Sequence[Drawn], *, where: str) -> list[float]:
+def scores_arrive(model: Metadata, drawn: Sequence[SampledToken], *, where: str) -> list[float]:
     """The head's logits at the n tokens. Raises `EngineError` where they are missing or can't be right."""
     if not drawn:
         raise EngineError(f"{where} wrote nothing in answer to the handshake.")
@@ -45,7 +45,7 @@ def scores_arrive(model: Metadata, drawn: Sequence[Drawn], *, where: str) -> lis
 
 
 def scores_are_right(
-    model: Metadata, prompt_ids: Sequence[int], drawn: Sequence[Drawn], logits: Sequence[float], *, where: str
+    model: Metadata, prompt_ids: Sequence[int], drawn: Sequence[SampledToken], logits: Sequence[float], *, where: str
 ) -> bool:
     """Compare with the logits that the checkpoint gives; False where it is too large to tell.
 

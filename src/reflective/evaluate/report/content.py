@@ -30,7 +30,7 @@ class Run:
     notes: tuple[str, ...] = ()
 
 
-def gather(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
+def read_runs(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
     """Read and summarise runs. Raises `InputError` where a folder is no run or holds no record.
 
     A folder that is no run stands for the runs in it, such as those that `train head` sampled.

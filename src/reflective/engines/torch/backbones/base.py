@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reflective.engines.torch.kv import KVMemory, KVShape
-from reflective.engines.torch.sampling import SamplingRows, drawn
+from reflective.engines.torch.sampling import SamplingRows, draw_tokens
 from reflective.judge.heads import StepHead
 
 
@@ -100,7 +100,7 @@ def draw_next(
     """The next token of each row, and its log-probability, by the logits (B, V); `uniform` as in `Backbone.write`."""
     places = torch.tensor(plan.positions, device=uniform.device).unsqueeze(1) + 1
     numbers = uniform[: len(plan.tokens)].gather(1, places).squeeze(1)
-    return drawn(logits, settings, numbers, seen)
+    return draw_tokens(logits, settings, numbers, seen)
 
 
 def head_logits(head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:

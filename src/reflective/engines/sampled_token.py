@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledToken:
     """One token: its id, its value (a log-probability or a logit), and those of the slots (empty: none came)."""
 
     token: int
