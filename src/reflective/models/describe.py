@@ -16,9 +16,10 @@ from reflective.judge.config import BETWEEN, SPRM_FOLDER, WHOLE
 from reflective.judge.judge import Judge
 from reflective.judge.sidecar import REFERENCE_FILE, head_folder
 from reflective.models.fingerprint import LIMIT, check_deviation, check_shapes, measure
+from reflective.models.library_logging import quiet
 from reflective.models.load import load_backbone, stored_bytes
 from reflective.models.metadata import Metadata, read_metadata
-from reflective.models.source import quiet, resolve_source
+from reflective.models.source import resolve_source
 
 MAX_MEASURED = 8 * 2**30  # bytes of weights that are loaded to compare them with a fingerprint
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format

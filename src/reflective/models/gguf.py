@@ -57,8 +57,8 @@ def import_gguf(path: Path, out: str | Path) -> Path:
     """Make a model folder of a GGUF file, and return it. Raises `CheckpointError` where it is not empty."""
     import torch
 
+    from reflective.models.library_logging import quiet
     from reflective.models.save import save_backbone
-    from reflective.models.source import quiet
 
     target = Path(out).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

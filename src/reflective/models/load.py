@@ -14,8 +14,9 @@ from reflective.judge.judge import Judge
 from reflective.judge.sidecar import no_head
 from reflective.models.fingerprint import LIMIT, check_deviation, measure, notice
 from reflective.models.generation import make_valid
+from reflective.models.library_logging import quiet
 from reflective.models.metadata import NO_HEAD, read_metadata
-from reflective.models.source import SMALL_WEIGHTS, quiet, resolve_device, resolve_dtype
+from reflective.models.source import SMALL_WEIGHTS, resolve_device, resolve_dtype
 from reflective.models.stored import QUANTIZED, StoredWeights
 
 if TYPE_CHECKING:

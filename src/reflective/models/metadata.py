@@ -11,8 +11,9 @@ from reflective.errors import CheckpointError, InputError, first_line
 from reflective.judge.judge import Judge, headless_judge
 from reflective.judge.sidecar import has_head, head_folder, no_head, read_judge
 from reflective.models.fingerprint import check_shapes
+from reflective.models.library_logging import quiet
 from reflective.models.shipped import ShippedHead, head_of_hub_id, heads_by_shapes, shipped_heads
-from reflective.models.source import quiet, resolve_source
+from reflective.models.source import resolve_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

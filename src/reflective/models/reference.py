@@ -10,8 +10,9 @@ from reflective.files import disk_errors, whole_folder
 from reflective.judge.config import SPRM_FOLDER, JudgeConfig
 from reflective.judge.detection import RuleName
 from reflective.judge.sidecar import REFERENCE_FILE, read_reference, write_judge
+from reflective.models.library_logging import quiet
 from reflective.models.metadata import read_plain
-from reflective.models.source import quiet, resolve_source
+from reflective.models.source import resolve_source
 
 
 def import_reference(source: str | Path, out: str | Path | None = None, *, rule: RuleName = "reference") -> JudgeConfig:

@@ -18,7 +18,7 @@ from reflective.judge.config import HEAD_FILE, SPRM_FOLDER
 from reflective.judge.judge import Judge
 from reflective.judge.sidecar import write_judge
 from reflective.models.generation import make_valid
-from reflective.models.source import quiet
+from reflective.models.library_logging import quiet
 
 if TYPE_CHECKING:
     from reflective.models.load import Checkpoint

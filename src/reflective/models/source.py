@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -82,23 +80,6 @@ def resolve_dtype(
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; give auto, {', '.join((*DTYPES, *QUANTIZED))}.")
     return DTYPES[dtype]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers from printing bars and reports while it loads; what is wrong becomes an error of ours."""
-    import transformers.utils.logging
-
-    logging: Any = transformers.utils.logging  # in parts without type hints
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

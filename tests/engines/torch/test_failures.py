@@ -96,7 +96,7 @@ def test_a_machine_that_holds_two_rows_only_writes_all_of_them(undisturbed):
 @pytest.mark.parametrize("when", [0, 1, 4])
 def test_out_of_memory_while_drawing_takes_fewer_rows_and_gives_the_same(undisturbed, monkeypatch, when):
     engine = make_engine(max_rows=5)
-    drawn = failing(engine_module.drawn, lambda i, _: i == when, torch.OutOfMemoryError("full"))
+    drawn = failing(engine_module.draw_tokens, lambda i, _: i == when, torch.OutOfMemoryError("full"))
     monkeypatch.setattr(engine_module, "draw_tokens", drawn)
     monkeypatch.setattr(base, "draw_tokens", drawn)
     if when == 0:  # the first prompt's first token: nothing runs that could make room

@@ -23,8 +23,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reflective.errors import CheckpointError, ReflectiveError
 from reflective.files import disk_errors, remove_leftovers, whole_folder
 from reflective.judge.config import SPRM_FOLDER
+from reflective.models.library_logging import quiet
 from reflective.models.save import MODEL_FILES
-from reflective.models.source import quiet
 from reflective.train.progress import Note
 from reflective.train.sft.models import load_model, load_tokenizer
 from reflective.train.sft.tokenizer import save_tokenizer

@@ -20,7 +20,7 @@ from reflective.files import disk_errors, publish
 from reflective.judge.config import HEAD_FILE, SPRM_FOLDER
 from reflective.judge.judge import Judge
 from reflective.judge.sidecar import write_judge
-from reflective.models.source import quiet
+from reflective.models.library_logging import quiet
 from reflective.train.joint.checkpoints import PREFIX, REMOVING, WRITING, step_of, whole_checkpoints
 from reflective.train.joint.scored_model import HEAD, base_model, split_head, whole_head
 
