@@ -106,9 +106,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "where", ["checkpoint", *(pytest.param(w, marks=pytest.mark.long) for w in ("rollout", "backward", "publishing"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["rollout", "backward", "checkpoint", "publishing"])
 def test_a_killed_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path, where: str) -> None:
     killed, extra = tmp_path, KILLED
     (killed / "model-qwen3").symlink_to(whole / "model-qwen3")
