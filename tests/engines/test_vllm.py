@@ -143,7 +143,7 @@ def test_a_thinking_ends_at_its_mark_and_an_answer_at_the_end_of_text(engine):
     second = engine.submit(Request(prompt, GREEDY, max_tokens=40, until="eos", parent=first))
     (answered,) = _finished(engine)
     assert (thought.finish_reason, answered.finish_reason) == ("think_end", "eos")
-    assert thought.token_ids[-1] == engine.judge.format.closing[0] and answered.answer_text
+    assert thought.token_ids[-1] in engine.judge.format.closing[0] and answered.answer_text
     assert second > first and answered.steps == thought.steps
 
 
