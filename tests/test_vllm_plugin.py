@@ -12,7 +12,10 @@ from reflective.engines.vllm.plan import Plan
 from reflective.engines.vllm.plugin import _at_once, _remembered, reflective_class
 from reflective.engines.vllm.slots import OFFSET, Slots, read_logit, read_logprob
 from reflective.errors import EngineError
+from reflective.judge.config import JudgeConfig
+from reflective.judge.format import whole_response
 from reflective.judge.heads.paper import SPRMHead
+from reflective.judge.judge import Judge
 
 H, V = 4, 12
 SLOTS = Slots(11, 10, 9)
@@ -50,7 +53,9 @@ def config(**extra):
 
 def plan(*, layer=1, normalise=False, logprob_features=False):
     torch.manual_seed(0)
-    return Plan(Path("."), SLOTS, layer, SPRMHead(H, logprob_features=logprob_features).eval(), normalise)
+    head = SPRMHead(H, logprob_features=logprob_features).eval()
+    judge = Judge(JudgeConfig(H, whole_response([1], [2]), logprob_features=logprob_features), head)
+    return Plan(Path("."), SLOTS, layer, judge, normalise)
 
 
 @pytest.fixture
@@ -152,7 +157,7 @@ def test_ranks_that_have_no_logits_write_nothing(build, monkeypatch):
 def test_the_heads_weights_come_from_the_checkpoint_and_are_told_as_loaded(build):
     made = plan()
     model = build(made)
-    assert torch.equal(model.sprm.output.weight, made.head.output.weight)
+    assert torch.equal(model.sprm.output.weight, made.judge.head.output.weight)
     assert model.sprm.output.weight.dtype == torch.float32
     assert {"x", "sprm.hidden.weight", "sprm.output.bias"} <= model.load_weights([("x", torch.zeros(1))])
 

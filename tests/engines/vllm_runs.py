@@ -131,4 +131,4 @@ def features_of(source: Path | str, prompt: Sequence[int], tokens: Sequence[int]
 
     model = read_metadata(source)
     expected = expected_logits(model, list(prompt), list(tokens))
-    return [expected[p] for p in step_positions(model.config.format, list(tokens), list(prompt))]
+    return [expected[p] for p in step_positions(model.judge.format, list(tokens), list(prompt))]
