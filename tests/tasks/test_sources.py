@@ -158,3 +158,23 @@ def test_every_real_file_is_read_by_the_one_reader(name: str, count: int, option
         problems = load_problems(str(DATA / name), **options)
         assert self_check(problems[:50]) == []
     assert len(problems) == count == len({p.id for p in problems})
+
+
+def test_a_system_message_and_earlier_turns_stay_before_the_question(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " 1 + 1? "}]
+    path = written(tmp_path / "rows.jsonl", {"prompt": [*turns, {"role": "assistant", "content": "2"}], "answer": 2})
+    (problem,) = load_problems(path, prompt="Q: {problem}")
+    assert problem.text == "Q: 1 + 1?" and problem.messages == (turns[0], {"role": "user", "content": "Q: 1 + 1?"})
+    (plain,) = load_problems(written(tmp_path / "plain.jsonl", {"prompt": turns[1:], "answer": 2}))
+    assert plain.text == "1 + 1?" and plain.messages == ()
+
+
+def test_a_head_may_be_trained_behind_a_system_message(tmp_path: Path) -> None:
+    rows = [{"question": f"{i} + 1?", "answer": i + 1} for i in range(4)]
+    config = HeadConfig("model", data=written(tmp_path / "rows.jsonl", *rows), system="Think.", validation_share=0.5)
+    for problem in [p for part in read_data(config, lambda text: None) for p in part]:
+        assert problem.messages == ({"role": "system", "content": "Think."}, {"role": "user", "content": problem.text})
+    row = {"question": [{"role": "system", "content": "x"}, {"role": "user", "content": "?"}], "answer": 1}
+    path = written(tmp_path / "own.jsonl", *[row] * 4)
+    with pytest.raises(InputError, match="has a system message of its own; leave --system out"):
+        read_data(HeadConfig("model", data=path, system="Think."), lambda text: None)

@@ -117,9 +117,10 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
     head.add_argument("--task", nargs="+", metavar="NAME", dest="tasks", help="families of reflective tasks instead")
     head.add_argument("--levels", nargs="+", type=int, metavar="L", help="of families (1 2 3) and of math500")
     add_row_arguments(head)
+    head.add_argument("--system", metavar="TEXT", help="a system message before every problem")
     numbers: tuple[tuple[str, type, str], ...] = (
-        ("problems", int, "training problems to draw from --task"),
-        ("validation-problems", int, "validation problems to draw from --task"),
+        ("problems", int, "training problems, at most (of --task: exactly)"),
+        ("validation-problems", int, "validation problems, at most (of --task: exactly)"),
         ("validation-share", float, "share of --data that is held out"),
         ("trajectories", int, "samples of a training problem"),
         ("validation-trajectories", int, "samples of a validation problem"),

@@ -2,7 +2,7 @@
 
 A chain takes two of the numbers, then joins one more at a time, with positive whole values all the way. A trace tries
 chains, one a step, and compares what comes out with the target. The chain that hits is gone through again, an operation
-a step with its check, as in every other trace (see `writing`), and the numbers it uses are compared with those given:
+a step with its check, as in every other trace (see `scribe`), and the numbers it uses are compared with those given:
 
     8 + 5 = 13, 13 * 10 = 130, 130 - 6 = 124 for 24, no
     8 - 5 = 3, 3 * 10 = 30, 30 - 6 = 24 for 24, yes

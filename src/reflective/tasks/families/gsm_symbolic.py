@@ -8,7 +8,7 @@ The trace follows the package's own worked solution:
     552 / 12 = 46, 46 * 12 = 552, right
     So 46, checked
 
-Only items whose solution can be read are kept (see `wording`): 76 of the 85 templates, and of those 97 in 100
+Only items whose solution can be read are kept (see `equations`): 76 of the 85 templates, and of those 97 in 100
 items. The others compute with unknowns or with cents, or round.
 """
 

@@ -17,7 +17,14 @@ from typing import Any, Final
 
 from reflective.errors import InputError
 from reflective.settings import check_names
-from reflective.tasks.files.gold import NoAnswer, check_texts, gold_answer, question_text, stated_result
+from reflective.tasks.files.gold import (
+    NoAnswer,
+    check_texts,
+    earlier_messages,
+    gold_answer,
+    question_text,
+    stated_result,
+)
 from reflective.tasks.files.rows import Entry, Row, json_value, read_entries
 from reflective.tasks.prompts import SLOT, ask, check_prompt
 from reflective.types import Problem
@@ -94,7 +101,8 @@ def problems_of(
             try:
                 problem = read(entry.row, index)
                 if problem is not None:
-                    check_texts(problem.text, problem.answer, problem.id, problem.family, problem.metadata)
+                    texts = (problem.text, problem.answer, problem.id, problem.family, problem.metadata)
+                    check_texts(*texts, problem.messages)
                     found.append(problem)
                 continue
             except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -132,7 +140,8 @@ def _problem(
     prompt: str,
     needs_answer: bool,
 ) -> Problem:
-    text = question_text(_field(row, "problem", mapping, needed=True))
+    question = _field(row, "problem", mapping, needed=True)
+    text, earlier = ask(question_text(question), prompt), earlier_messages(question)
     kind = str(_field(row, "kind", mapping) or default_kind or DEFAULT_KIND)
     if kind not in GRADERS:
         raise ValueError(f"unknown kind {kind!r}. Known: {', '.join(GRADERS)}.")
@@ -142,12 +151,13 @@ def _problem(
     code = {key: row[key] for key in CODE_FIELDS if key in row} if kind == "code" else {}
     stated_id = _field(row, "id", mapping)
     return Problem(
-        text=ask(text, prompt),
+        text=text,
         answer=_answer(row, mapping, kind, needs_answer),
         id=f"{name}/{index}" if stated_id is None else str(stated_id),
         family=str(_field(row, "family", mapping) or name),
         kind=kind,
         metadata={**(dict(metadata) if isinstance(metadata, Mapping) else {}), **code},
+        messages=(*earlier, {"role": "user", "content": text}) if earlier else (),
     )
 
 

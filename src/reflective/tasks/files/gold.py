@@ -64,12 +64,23 @@ def _plain(value: int | float | Decimal) -> str:
 
 def question_text(value: Any) -> str:
     """A question's text: as it is, or the last message of the user. Raises `ValueError` where there is none."""
+    return _question(value)[1]
+
+
+def earlier_messages(value: Any) -> tuple[dict[str, str], ...]:
+    """Of a question in messages, those before the last one of the user: a system message, earlier turns."""
+    return tuple({"role": str(m["role"]), "content": str(m["content"])} for m in _question(value)[0])
+
+
+def _question(value: Any) -> tuple[list[Any], str]:
     if isinstance(value, str) and value.strip():
-        return value.strip()
+        return [], value.strip()
     if isinstance(value, Sequence) and not isinstance(value, str):
-        spoken = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role", "user") == "user"]
-        if spoken and isinstance(spoken[-1], str) and spoken[-1].strip():
-            return str(spoken[-1]).strip()
+        messages = [m for m in value if isinstance(m, Mapping)]
+        spoken = [place for place, m in enumerate(messages) if m.get("role", "user") == "user"]
+        text = messages[spoken[-1]].get("content") if spoken else None
+        if isinstance(text, str) and text.strip():
+            return messages[: spoken[-1]], text.strip()
     raise ValueError("the question is no text and no list of messages")
 
 

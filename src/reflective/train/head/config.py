@@ -18,7 +18,7 @@ class HeadConfig:
     `reflective.tasks.load_problems`; the last `validation_share` of them is held out after shuffling) or from the
     families of `tasks`, whose splits are disjoint. Each training problem gets `trajectories` samples, each validation
     problem `validation_trajectories`. `fields`, `kind` and `skip_bad` are for the rows of `data`; `prompt`, or that of
-    the benchmark named by `like`, goes around every question of it.
+    the benchmark named by `like`, goes around every question of it, and `system` is a system message before it.
     """
 
     model: str
@@ -30,6 +30,7 @@ class HeadConfig:
     kind: str | None = None
     prompt: str | None = None
     like: str | None = None
+    system: str | None = None
     skip_bad: bool = False
     problems: int = 2000
     validation_problems: int = 300

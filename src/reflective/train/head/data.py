@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reflective.errors import InputError
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.benchmarks import benchmark_name
@@ -24,8 +26,16 @@ def read_data(config: HeadConfig, note: Note) -> tuple[list[Problem], list[Probl
             raise InputError(f"none of the {len(problems)} {part} problems can be graded: {told[0]}")
         for text in told:
             note(f"{part}: {text}")
-        parts.append(usable)
+        parts.append([_behind(problem, config.system) for problem in usable] if config.system else usable)
     return parts[0], parts[1]
+
+
+def _behind(problem: Problem, system: str) -> Problem:
+    """The problem behind a system message."""
+    asked = problem.messages or ({"role": "user", "content": problem.text},)
+    if asked[0]["role"] == "system":
+        raise InputError(f"{problem.id} has a system message of its own; leave --system out.")
+    return replace(problem, messages=({"role": "system", "content": system}, *asked))
 
 
 def _parts(config: HeadConfig, note: Note) -> tuple[list[Problem], list[Problem]]:
