@@ -44,7 +44,7 @@ def engine():
 
 
 def params(engine, **settings):
-    ids = list(engine.model.slots.ids)
+    ids = list(engine.slots.ids)
     return sampling(**{"temperature": 0.0, "max_tokens": 60, "logprob_token_ids": ids, **settings})
 
 
@@ -226,7 +226,7 @@ def test_texts_that_are_remembered_are_those_that_vllm_decodes(engine):
     from vllm.v1.engine import logprobs
 
     remembered = logprobs.convert_ids_list_to_tokens
-    ids = [*range(len(engine.tokenizer)), *engine.model.slots.ids, 7, 7]
+    ids = [*range(len(engine.tokenizer)), *engine.slots.ids, 7, 7]
     want = remembered.__wrapped__(engine.tokenizer, ids)
     for _ in range(2):
         assert remembered(engine.tokenizer, ids) == want

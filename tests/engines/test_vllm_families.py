@@ -117,7 +117,7 @@ def test_a_million_tokens_at_temperature_two_hold_no_slot(tmp_path):
     save_file({**head, "output.bias": head["output.bias"] + LOGIT_LIMIT - 2}, str(path / "sprm" / "head.safetensors"))
     rows, counts = 512, torch.zeros(VOCABULARY, dtype=torch.long)
     with serving(path, max_rows=rows, max_model_len=256, enable_prefix_caching=False) as engine:
-        slots = list(engine.model.slots.ids)
+        slots = list(engine.slots.ids)
         free = sorted(set(range(len(engine.tokenizer), VOCABULARY)) - set(slots))
         warm = {"temperature": 2.0, "max_tokens": 250, "ignore_eos": True, "detokenize": False}
         plain, scored = sampling(**warm), sampling(**warm, logprob_token_ids=slots)
@@ -172,7 +172,7 @@ def test_adapters_are_scored_with_what_they_change(folder, tmp_path):
     save_file(merged, str(whole / "model.safetensors"), metadata={"format": "pt"})
     with serving(path, enable_lora=True, max_lora_rank=8) as engine:
         (request,) = greedy_requests(engine, 1)
-        ids = list(engine.model.slots.ids)
+        ids = list(engine.slots.ids)
         params = sampling(temperature=0.0, max_tokens=40, logprob_token_ids=ids)
         from vllm.lora.request import LoRARequest
 

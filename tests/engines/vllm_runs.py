@@ -117,7 +117,7 @@ def step_logits(engine: Any, prompt: Sequence[int], output: Any) -> list[float]:
     from reflective.engines.vllm.slots import read_logit
     from reflective.judge.format import step_positions
 
-    slots = engine.model.slots
+    slots = engine.slots
     positions = step_positions(engine.judge.format, list(output.token_ids), list(prompt))
     rows = [output.logprobs[p] for p in positions]
     return [read_logit(row[slots.score].logprob, row[slots.reference].logprob) for row in rows]
