@@ -120,6 +120,7 @@ def test_ctrl_c_while_loading_is_one_line(engine, run, monkeypatch):
         (["tasks", "sample", "gcd", "-n", "0"], "--count is 0"),
         (["fly"], "invalid choice: 'fly'"),
         (["solv", "x"], "did you mean 'solve'"),
+        (["train", "head", "--model", "m", "--stepss", "3"], "did you mean '--step-rule'"),  # not --steps, of joint
         (["tasks", "chek", "gcd"], "did you mean 'check'"),
         (["eval", "gcd", "--outptu", "x", "--output", "y"], "did you mean '--output'"),
     ],

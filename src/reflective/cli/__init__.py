@@ -47,7 +47,9 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors in one line."""
+    """argparse, with errors in one line. `words` are those of the command line, for what an error offers instead."""
+
+    words: Sequence[str] = ()
 
     def __init__(self, *names: Any, **options: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
@@ -65,16 +67,16 @@ class Parser(argparse.ArgumentParser):
         if unknown is None:
             return ""
         option, choice, choices = unknown.groups()
-        known = self._options() if option else re.findall(r"[^\s',]+", choices)
+        known = self._options(self.words) if option else re.findall(r"[^\s',]+", choices)
         return did_you_mean(option or choice, known).rstrip("?").replace(" Did you mean", "; did you mean")
 
-    def _options(self) -> list[str]:
-        """The names of all options, those of the asked command among them."""
+    def _options(self, words: Sequence[str]) -> list[str]:
+        """The names of the options, those of the asked command and action among them."""
         found = list(self._option_string_actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    found += parser._options()
+                for parser in (parser for name, parser in action.choices.items() if name in words):
+                    found += parser._options(words)
         return found
 
 
@@ -86,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # an answer in any script, on any terminal
     try:
         parser, command = _parser(arguments)
+        parser.words = arguments
         parsed = parser.parse_args(arguments)
         if command is None:
             parser.print_help()
