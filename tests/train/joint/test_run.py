@@ -41,7 +41,7 @@ import os, signal, sys
 from pathlib import Path
 from train.joint.fakes import tiny_joint
 from reflective.train.joint import run
-from reflective.train.joint import checkpoints as saving
+from reflective.train.joint.trl import checkpoints as saving
 
 folder, where, when = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 made = run.prepare(tiny_joint(folder, **EXTRA))
