@@ -20,7 +20,12 @@ POINTER: Final = b"version https://git-lfs"  # how a file begins that git left a
 
 def refuse_other_folders(folder: Path, source: str | Path) -> None:
     """Raise `CheckpointError` for a folder that holds no model: an adapter, GGUF files, or nothing of the kind."""
-    if (folder / ADAPTER_CONFIG).is_file() and not _own_weights(folder):
+    if (folder / ADAPTER_CONFIG).is_file():
+        if _own_weights(folder):
+            raise CheckpointError(
+                f"'{source}' has an {ADAPTER_CONFIG} beside its weights, and transformers takes such a folder for an "
+                f"adapter. Move {ADAPTER_CONFIG} away."
+            )
         base = _read(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         of = f" of '{base}'" if base else ""
         raise CheckpointError(

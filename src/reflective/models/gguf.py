@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,7 +67,8 @@ def import_gguf(path: Path, out: str | Path) -> Path:
         raise CheckpointError(f"'{out}' exists and is not empty. Name a new folder.")
     _check(path)
     with disk_errors(target), whole_folder(target) as temporary, quiet(), torch.inference_mode():
-        model, tokenizer = _read(path)
+        with redirect_stderr(StringIO()):  # a progress bar that transformers' switch for bars does not know
+            model, tokenizer = _read(path)
         save_backbone(temporary, model, tokenizer)
     return target
 
