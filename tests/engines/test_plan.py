@@ -1,11 +1,12 @@
 """What the plugin decides before vLLM loads a model: serve with scores, leave alone, or refuse. Without vLLM."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
 from reflective.engines.vllm import plan
-from reflective.engines.vllm.plan import WITHOUT_SCORES, make_plan
+from reflective.engines.vllm.plan import WITHOUT_SCORES, head_config, make_plan
 from reflective.errors import CheckpointError, EngineError
 
 
@@ -62,6 +63,19 @@ def test_the_normaliser_is_computed_where_only_logits_come_and_the_head_needs_it
 def test_without_a_head_or_where_nothing_is_generated_a_model_is_left_alone(folder, tmp_path):
     assert make_plan(config(tmp_path), Plain) is None
     assert make_plan(config(folder, runner_type="pooling"), Plain) is None
+
+
+def test_a_head_in_a_folder_of_its_own_is_served_with_a_model_that_has_none(folder, tmp_path):
+    model = tmp_path / "plain"
+    shutil.copytree(folder, model, ignore=shutil.ignore_patterns("sprm"))
+    named = config(model)
+    named.additional_config = {"other": 1, **head_config(folder / "sprm")}
+    made, own = make_plan(named, Hooked), make_plan(config(folder), Hooked)
+    assert made.folder == model and made.layer == own.layer
+    assert all((made.state()[name] == weight).all() for name, weight in own.state().items())
+    named.additional_config = head_config(tmp_path)
+    with pytest.raises(EngineError, match="no head in"):
+        make_plan(named, Hooked)
 
 
 def test_where_no_scores_are_wanted_a_model_is_left_alone_under_any_settings(folder):

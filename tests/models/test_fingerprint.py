@@ -144,6 +144,22 @@ def test_weights_that_the_engine_packs_are_compared_by_the_engine(tmp_path: Path
         assert model.engine.scored
 
 
+def test_an_engine_makes_the_same_fingerprint_of_weights_that_it_packs(tmp_path: Path) -> None:
+    folder = fingerprinted(tmp_path / "model")
+    stored = load_checkpoint(folder, device="cpu").judge.config.fingerprint
+    assert stored is not None
+    with Reflective.from_pretrained(str(folder), device="cpu", dtype="int8") as model:
+        packed = model.engine.fingerprint()  # type: ignore[attr-defined]
+    assert {k: v for k, v in packed.items() if k != "features"} == {k: v for k, v in stored.items() if k != "features"}
+    assert measure(packed, tiny_model("qwen2")) < NOTICE
+
+
+def test_making_one_leaves_the_model_as_it_was() -> None:
+    model = tiny_model("qwen2").train()
+    fingerprint_of(model, tiny_tokenizer(), -2)
+    assert model.training and all(module.training for module in model.modules())
+
+
 def test_info_tells_the_deviation_where_the_weights_are(tmp_path: Path) -> None:
     folder = fingerprinted(tmp_path / "model")
     told = describe(folder, deviation=True)["head"]["fingerprint"]

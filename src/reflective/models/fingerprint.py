@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy
@@ -40,15 +40,29 @@ NOTICE: Final = 0.1  # deviation from which a user is told: above int8
 
 
 def fingerprint_of(model: Any, tokenizer: Any, layer: int) -> dict[str, Any]:
-    """The fingerprint of a model for a head that reads `hidden_states[layer]`, as a JSON object.
+    """The fingerprint of a Hugging Face model for a head that reads `hidden_states[layer]`, as a JSON object.
 
     It takes one forward of `TOKENS` tokens.
+    """
+
+    def read(ids: list[int], positions: list[int], index: int) -> Tensor:
+        return hidden_states(model, ids, index)[positions]
+
+    return make_fingerprint(model, tokenizer, layer, read)
+
+
+def make_fingerprint(
+    model: Any, tokenizer: Any, layer: int, read: Callable[[list[int], list[int], int], Tensor]
+) -> dict[str, Any]:
+    """`fingerprint_of` where `read(ids, positions, index)` gives `hidden_states[index]` (P, H) at some positions.
+
+    For models whose weights an engine holds; `model` itself may be without memory.
     """
     layers = int(model.config.get_text_config().num_hidden_layers)
     index = layer if layer >= 0 else layers + 1 + layer
     rows = int(model.get_input_embeddings().weight.shape[0])
     ids = [i for i in tokenizer.encode(TEXT, add_special_tokens=False, verbose=False) if i < rows][:TOKENS]
-    centred = _centred(_projected(hidden_states(model, ids, index)[_positions(ids)]))
+    centred = _centred(_projected(read(ids, _positions(ids), index)))
     numbers = (centred / centred.pow(2).mean().sqrt().clamp(min=1e-12)).half().numpy()
     return {
         "version": VERSION,
@@ -130,7 +144,11 @@ def refusal(name: str, reason: str) -> str:
 def hidden_states(model: Any, ids: Sequence[int], layer: int) -> Tensor:
     """`hidden_states[layer]` of a Hugging Face model, (T, H)."""
     body = getattr(model, model.base_model_prefix, model)  # without the logits, which nobody reads
-    found = body(torch.tensor([list(ids)], device=model.device), output_hidden_states=True, use_cache=False)
+    training = model.training
+    try:
+        found = body.eval()(torch.tensor([list(ids)], device=model.device), output_hidden_states=True, use_cache=False)
+    finally:
+        body.train(training)
     states: Tensor = found.hidden_states[layer][0]
     return states
 

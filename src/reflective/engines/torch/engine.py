@@ -31,7 +31,13 @@ from reflective.errors import CheckpointError, ContextError, EngineError, InputE
 from reflective.judge.format import step_positions
 from reflective.judge.judge import Judge, headless_judge
 from reflective.judge.logprobs import step_logprobs
-from reflective.models.fingerprint import check_deviation, deviation, notice, tokens_and_positions
+from reflective.models.fingerprint import (
+    check_deviation,
+    deviation,
+    make_fingerprint,
+    notice,
+    tokens_and_positions,
+)
 from reflective.models.metadata import eos_ids_of
 from reflective.models.stored import StoredWeights
 from reflective.types import FinishReason, Step
@@ -114,15 +120,20 @@ class TorchEngine(TokenEngine):
         engine.remark = " ".join(filter(None, (engine.remark, checkpoint.remark, told)))
         return engine
 
-    @torch.inference_mode()
+    def fingerprint(self) -> dict[str, Any]:
+        """The fingerprint of the model for heads that read the judge's layer (`models.fingerprint`)."""
+        return make_fingerprint(self.model, self.tokenizer, self.judge.config.layer, self._fixed_features)
+
     def _compare_fingerprint(self) -> str:
         """Raise `CheckpointError` where the head is another model's; says how far from its own this one is."""
         fingerprint = self.judge.config.fingerprint or {}
-        ids, positions = tokens_and_positions(fingerprint)
-        features, _ = self._backbone.read(ids, KVMemory(self._backbone.shape, 1, len(ids)), positions)
-        found = deviation(fingerprint, features)
+        found = deviation(fingerprint, self._fixed_features(*tokens_and_positions(fingerprint)))
         check_deviation(found, self.name)
         return notice(found)
+
+    @torch.inference_mode()
+    def _fixed_features(self, ids: list[int], positions: list[int], _: int = 0) -> Tensor:
+        return self._backbone.read(ids, KVMemory(self._backbone.shape, 1, len(ids)), positions)[0]
 
     # ---- the contract
 

@@ -30,6 +30,7 @@ from reflective.models import (
     save_checkpoint,
     save_judge,
 )
+from reflective.models.fingerprint import fingerprint_of
 from reflective.models.metadata import eos_ids_of
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings
@@ -138,6 +139,7 @@ def _fit(
     final = replace(
         sprm,
         calibration=calibration,
+        fingerprint=fingerprint_of(checkpoint.model, checkpoint.tokenizer, sprm.layer),
         provenance={
             **config.provenance,
             "trained_with": _settings(config),

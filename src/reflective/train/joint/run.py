@@ -25,6 +25,7 @@ from reflective.files import folder_lock
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.models.digest import weights_digest
+from reflective.models.fingerprint import fingerprint_of
 from reflective.models.metadata import eos_ids_of
 from reflective.train.joint.checkpoints import (
     check_room,
@@ -215,7 +216,10 @@ class JointRun:
             return target
         head, rest = split_head(state)
         provenance = {**self.judge.config.provenance, "trained_with": _settings(self.config)}
-        config = replace(self.judge.config, calibration=None, provenance=provenance)  # that of the untrained scores
+        # a calibration would be that of the untrained scores; a model in pieces can't be run here for a fingerprint
+        layer = self.judge.config.layer
+        fingerprint = None if in_pieces() else fingerprint_of(model, self.tokenizer, layer)
+        config = replace(self.judge.config, calibration=None, fingerprint=fingerprint, provenance=provenance)
         dtype = getattr(torch, self.config.save_dtype)
         model.config.get_text_config().use_cache = self._use_cache
         whole = Checkpoint(model, self.tokenizer, Judge(config, whole_head(config, head)), str(target))
