@@ -7,9 +7,11 @@ a time: the file's quantisation is undone, not kept, and they take the memory th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -67,10 +69,25 @@ def import_gguf(path: Path, out: str | Path) -> Path:
         raise CheckpointError(f"'{out}' exists and is not empty. Name a new folder.")
     _check(path)
     with disk_errors(target), whole_folder(target) as temporary, quiet(), torch.inference_mode():
-        with redirect_stderr(StringIO()):  # a progress bar that transformers' switch for bars does not know
+        # without a progress bar that transformers' switch for bars does not know
+        with redirect_stderr(StringIO()), _parsed_once():
             model, tokenizer = _read(path)
         save_backbone(temporary, model, tokenizer)
     return target
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """transformers parses a file anew for its config, tokenizer and weights, and each time takes many seconds."""
+    import gguf
+
+    module: Any = gguf
+    reader = module.GGUFReader
+    module.GGUFReader = functools.cache(reader)
+    try:
+        yield
+    finally:
+        module.GGUFReader = reader
 
 
 def _check(path: Path) -> None:
