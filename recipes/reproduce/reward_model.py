@@ -58,7 +58,7 @@ class RewardModel(nn.Module):
             at[b, : len(row.steps)] = torch.tensor([row.index(step, PLACE.position) for step in row.steps])
             mask[b, : len(row.steps)] = True
         at, mask = at.to(device), mask.to(device)
-        features = states.read_runs(1, at.unsqueeze(2).expand(-1, -1, states.shape[2]))  # (B, n, H)
+        features = states.gather(1, at.unsqueeze(2).expand(-1, -1, states.shape[2]))  # (B, n, H)
         return self.head.mlp(features), mask
 
 

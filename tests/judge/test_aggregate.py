@@ -61,7 +61,7 @@ def test_nan_is_an_error_and_not_a_score(how: str) -> None:
 
 
 def test_unknown_aggregation_is_refused() -> None:
-    with pytest.raises(InputError, match="known are geometric_mean, min"):
+    with pytest.raises(InputError, match="Known: geometric_mean, min"):
         aggregate([0.0], "median")
 
 
