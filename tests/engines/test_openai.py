@@ -281,7 +281,7 @@ def test_missing_scores_are_an_error_unless_allowed(folder):
             connect(folder, plain)
         model = Reflective.from_pretrained(str(folder), engine=plain.url, require_head=False)
         assert not model.engine.scored and "votes and single samples only" in model.engine.remark
-        with pytest.raises(EngineError, match="'best_of_n' ranks by step scores"):
+        with pytest.raises(EngineError, match="'best_of_n' selects by step scores"):
             model.solve("What is 1?", effort=2)
         solution = model.solve("What is 1?", effort=2, strategy="majority", max_tokens=16)
         assert all(t.score is None and t.steps == () for t in solution.trajectories)

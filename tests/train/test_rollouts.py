@@ -16,7 +16,7 @@ from reflective.engines.base import Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError, InputError
 from reflective.evaluate.report.browse import problems_to_show
-from reflective.evaluate.report.content import gather
+from reflective.evaluate.report.content import read_runs
 from reflective.judge.judge import Judge
 from reflective.models import Checkpoint
 from reflective.records import read_records
@@ -187,7 +187,7 @@ def test_a_problem_too_long_for_the_context_is_recorded_and_teaches_nothing(tmp_
 def test_the_samples_can_be_looked_at_with_their_texts(tmp_path: Path) -> None:
     sample(tmp_path / "train", checkpoint())
     sample(tmp_path / "validation", checkpoint(), [replace(p, id=f"v{i}") for i, p in enumerate(PROBLEMS)])
-    runs = gather([tmp_path])
+    runs = read_runs([tmp_path])
     assert [run.manifest.name for run in runs] == ["train", "validation"]
     record = load_records(tmp_path / "train")[0]
     (shown, *_) = problems_to_show(runs[0], 10**6)
