@@ -36,6 +36,13 @@ def test_a_run_prints_what_every_strategy_is_worth(run, tmp_path):
     assert data["accuracy"]["best_of_n"]["k"] == [1, 2, 3, 4] and data["figures"]["chosen"]["problems"] == 6
 
 
+def test_a_run_goes_on_with_the_head_that_it_began_with(run, tmp_path):
+    assert evaluate(run, tmp_path / "a", "--head", "one")[0] == 0
+    assert evaluate(run, tmp_path / "a", "--head", "one")[0] == 0
+    code, _, err = evaluate(run, tmp_path / "a", "--head", "two")
+    assert code == 2 and "other settings" in err
+
+
 def test_other_settings_and_wrong_usage_are_one_line_and_2(run, tmp_path):
     evaluate(run, tmp_path / "a")
     for argv in (

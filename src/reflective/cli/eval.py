@@ -85,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
     problems = load_named_problems(args, args.benchmark, limit=args.limit, seed=args.problem_seed)
     model = load_model(args, **plan.engine_options)
     effort, strategy, settings = model.plan(**solving_options(args))  # with the model's own defaults
-    plan = replace(plan, effort=effort, strategy=strategy, settings=settings)
+    named = {"head": args.head} if args.head else {}  # a run goes on with the head that it began with
+    options = {**plan.engine_options, **named}
+    plan = replace(plan, effort=effort, strategy=strategy, settings=settings, engine_options=options)
     notes: list[str] = []
     try:
         with _Meter(args.quiet) as meter:
