@@ -2,8 +2,6 @@
 
 The plugin follows it inside vLLM's processes; the engine looks first, so that a refusal is one line and no process
 that died. Knows vLLM by the shape of its configs only, and imports none of it.
-
-Letters: R rows that are sampled from, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reflective.engines.vllm.slots import LARGEST_NORMALISER, LOGIT_LIMIT, OFFSET, Slots, slots_of
+from reflective.engines.vllm.slots import Slots, slots_of
 from reflective.errors import EngineError, ReflectiveError
 from reflective.judge.judge import Judge
 from reflective.judge.sidecar import has_head, read_judge
@@ -39,18 +37,6 @@ class Plan:
         """The head's weights, on the CPU in float32."""
         assert self.judge.head is not None  # there is no plan without one
         return dict(self.judge.head.state_dict())
-
-    def write(self, logits: Any, s: Any) -> Any:
-        """Logits (R, V) in float32 with the slots filled from s (R,), in place."""
-        score, normaliser = self.slots.score, self.slots.normaliser
-        # a column at a time: the index of several would have to be copied to the device, which waits for it
-        for slot in self.slots.ids:
-            logits[:, slot] = OFFSET
-        if self.normalise:
-            # −200 + lse; what this slot adds to the sum is below the resolution of float32
-            logits[:, normaliser] = OFFSET + logits.logsumexp(-1).clamp(-LARGEST_NORMALISER, LARGEST_NORMALISER)
-        logits[:, score] += s.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        return logits
 
 
 def make_plan(vllm_config: Any, stock: Any) -> Plan | None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from reflective.engines.vllm.plan import OURS, Plan, make_plan
+from reflective.engines.vllm.slots import write_slots
 from reflective.errors import EngineError
 
 PARTS: Final = "sprm."  # prefix of the head's weights where they come with the model's
@@ -104,7 +105,9 @@ def reflective_class(stock: Any) -> Any:
             hidden, feature = hidden_states.split(hidden_states.shape[-1] // 2, dim=-1)  # (R, 2H) -> 2 × (R, H)
             logits = super().compute_logits(hidden.contiguous(), *args, **kwargs)  # (R, V), or None on some ranks
             # w · c, where a head reads log-probabilities, is added by whoever knows the whole step
-            return None if logits is None else plan.write(logits.float(), self.sprm.mlp(feature))
+            if logits is None:
+                return None
+            return write_slots(plan.slots, logits.float(), self.sprm.mlp(feature), normalise=plan.normalise)
 
         def load_weights(self, weights: Iterable[tuple[str, Any]]) -> Any:
             if self._reflective is None:

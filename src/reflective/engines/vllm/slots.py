@@ -11,6 +11,8 @@ construction. With lse the logarithm of the softmax normaliser and s the head's 
 so s = SCORE − REFERENCE in both. The mode shows in REFERENCE, which is exactly −200 for logits and never for
 log-probabilities of a real vocabulary; a sampled token's log-probability is its value, less lse in the mode
 raw_logits. NORMALISER is filled only for heads that read log-probabilities.
+
+Letters: R rows that are sampled from, V vocabulary.
 """
 
 from __future__ import annotations
@@ -77,6 +79,22 @@ def slots_of(tokenizer: Any, text_config: Any) -> Slots:
             ids = getattr(source, name, None)
             taken.update([ids] if isinstance(ids, int) else ids or [])
     return choose_slots(tokenizer.get_vocab(), int(text_config.vocab_size), taken)
+
+
+def write_slots(slots: Slots, logits: Any, s: Any, *, normalise: bool) -> Any:
+    """Logits (R, V) in float32 with the slots filled from s (R,), in place.
+
+    `normalise` fills NORMALISER, in the mode raw_logits. Tensors are used as they come; torch is not imported.
+    """
+    # a column at a time: the index of several would have to be copied to the device, which waits for it
+    for slot in slots.ids:
+        logits[:, slot] = OFFSET
+    if normalise:
+        # −200 + lse; what this slot adds to the sum is below the resolution of float32
+        lse = logits.logsumexp(-1).clamp(-LARGEST_NORMALISER, LARGEST_NORMALISER)
+        logits[:, slots.normaliser] = OFFSET + lse
+    logits[:, slots.score] += s.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    return logits
 
 
 def read_mode(reference: float) -> Mode:
