@@ -35,6 +35,7 @@ from common import (
     rounded,
     serve_if_asked,
 )
+
 from reflective.records.manifest import versions
 
 OPTIONS = "REFLECTIVE_EDGE"  # environment variable: the options that a `Setting` does not have, as JSON
