@@ -108,6 +108,7 @@ def test_closed_thinking_of_an_earlier_turn_leaves_it_closed() -> None:
 
 def test_a_stray_think_end_before_think_closes_nothing() -> None:
     assert step_positions(RULE, [END, THINK, A, STOP, END]) == [3]
+    assert step_positions(LAST, [END, THINK, A, STOP]) == [3]
     assert think_end_index(RULE, [END, THINK, A, STOP, END]) == 4
 
 

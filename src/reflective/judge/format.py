@@ -224,14 +224,19 @@ def step_positions(format: Format, response_ids: Sequence[int], prompt_ids: Sequ
     The feature of a step at index i is the hidden state one position earlier: the position whose logits the step
     token was drawn from (reference). For i = 0 that is the last prompt position.
     """
-    ids = list(response_ids)
+    ids, end = list(response_ids), len(response_ids)
     if format.closes == "last" and not format.is_whole:
         spans = _spans(format.closing, ids)
         for start, stop in spans:
             ids[start:stop] = [-1] * (stop - start)
-        ids = ids[: spans[-1][0]] if spans else ids
-    reader = format.open(prompt_ids)
-    return [i for i, token in enumerate(ids) if reader.push(token)]
+        end = spans[-1][0] if spans else end
+    reader, steps, opened = format.open(prompt_ids), [], None
+    for i, token in enumerate(ids):
+        opened = i if opened is None and reader.reasoning else opened
+        # a closing mark before the reasoning opens closes nothing
+        if reader.push(token) and (i < end or (opened is not None and end < opened)):
+            steps.append(i)
+    return steps
 
 
 def closing_span(
