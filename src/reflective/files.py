@@ -29,7 +29,7 @@ TORCH_WRITE_ERRORS: Final = ("PytorchStreamWriter", "file write failed", "inline
 def whole_file(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` when the block ends without an error.
 
-    A pipe or a device is written to as it is.
+    A pipe or a device is written to directly.
     """
     path = path.resolve()  # a link stays a link
     if path.exists() and not path.is_file() and not path.is_dir():

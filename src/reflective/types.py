@@ -43,7 +43,7 @@ class Problem:
 
     @property
     def asked(self) -> str:
-        """All that the model is told: the text, or the contents of the messages."""
+        """Everything the model is given: the text, or the contents of the messages."""
         return "\n\n".join(message["content"] for message in self.messages) or self.text
 
 

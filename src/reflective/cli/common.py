@@ -139,7 +139,7 @@ def problem_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_named_problems(args: argparse.Namespace, source: str, **options: Any) -> list[Problem]:
-    """The problems of a source under the arguments; with --skip-bad, what is left out is told on stderr."""
+    """The problems of a source under the arguments; with --skip-bad, skipped lines are reported on stderr."""
     from reflective.tasks import load_problems
 
     skipped: list[str] | None = [] if args.skip_bad else None

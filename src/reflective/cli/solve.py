@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Solve a problem: sample several trajectories, score every step in the pass that writes it, answer from the best one.
-In a terminal it shows a row a trajectory; piped, it prints the answer; --json prints everything. With --file it solves
-all problems of a file, a benchmark or a family (see reflective tasks list), and prints a line for each: its id, a tab
-and the answer, or a JSON object."""
+In a terminal it shows one row per trajectory; piped, it prints the answer; --json prints everything. With --file it
+solves all problems of a file, a benchmark or a family (see reflective tasks list), and prints a line for each: its id,
+a tab and the answer, or a JSON object."""
 EXAMPLES = """\
 examples:
   reflective solve "Find the Least Common Multiple (LCM) of these numbers: 14, 20" --effort high

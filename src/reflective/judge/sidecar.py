@@ -140,7 +140,7 @@ def read_reference(
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the pickle protocol; what is refused is told below
+            warnings.simplefilter("ignore")  # on the pickle protocol; refusals are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(

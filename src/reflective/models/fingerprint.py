@@ -36,7 +36,7 @@ SAMPLED_IDS: Final = range(0, 2**15, 64)  # token ids whose texts are digested; 
 SHAPES: Final = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 LIMIT: Final = 0.6  # deviation from which a model is another one: above int4 with a scale a row, below other weights
-NOTICE: Final = 0.1  # deviation from which a user is told: above int8
+NOTICE: Final = 0.1  # deviation above which the user is warned; int8 stays below it
 
 
 def fingerprint_of(model: Any, tokenizer: Any, layer: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a folder must be to be loaded as a model, and how a folder that is something else is refused.
 
-Adapters, folders of GGUF files, and downloads that were not finished are told from models, each in one line that says
+Adapters, folders of GGUF files and unfinished downloads are recognised, and each is refused with one line that says
 what to do.
 """
 

@@ -26,7 +26,7 @@ def import_reference(source: str | Path, out: str | Path | None = None, *, rule:
         raise CheckpointError(f"'{source}' has no {REFERENCE_FILE}: it is no checkpoint of the reference.")
     if out is None and not Path(source).expanduser().is_dir():
         raise CheckpointError(
-            f"'{source}' lies in the hub's cache, which must stay as it is. Name a folder to write to."
+            f"'{source}' lies in the hub's cache, which must not be modified. Name a folder to write to."
         )
     with quiet():
         model_config, tokenizer = read_plain(folder, source)

@@ -22,7 +22,7 @@ from reflective.types import Problem
 
 
 def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -> Iterator[Record]:
-    """The records of a file, in order. A last line that was cut off is left out; `notes` is told.
+    """The records of a file, in order. A truncated last line is skipped, with a remark in `notes`.
 
     Raises `InputError` with the line number for a line that is no record.
     """

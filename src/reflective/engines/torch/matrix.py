@@ -1,7 +1,7 @@
 """A weight matrix as a decoding step reads it: its numbers, its scales and the kind of both.
 
 The kind "dense" is a plain tensor, row after row, in whatever number type the model has. The other kinds are packed for
-the compiled step (`backbones/native/pack.h`): bfloat16 as it is, int8 and int4 as codes with a scale for each block of
+the compiled step (`backbones/native/pack.h`): bfloat16 unchanged, int8 and int4 as codes with a scale for each block of
 64 or 32 columns of a row.
 """
 

@@ -83,7 +83,7 @@ def import_run(
 ) -> int:
     """Write a run folder from a file of JSON lines; the number of problems. Raises `InputError` with the line.
 
-    `filter` names the filter whose lines are taken (None: the first in the file). `notes` are told what a reader of the
+    `filter` names the filter whose lines are taken (None: the first in the file). `notes` collects what a reader of the
     figures should know.
     """
     if kind not in GRADERS:

@@ -46,7 +46,7 @@ def gold_answer(value: Any) -> str:
 
 
 def stated_result(answer: str) -> str:
-    """The number that stands alone on the last line of a worked solution in words; any other answer as it is."""
+    """The number that stands alone on the last line of a worked solution in words; any other answer unchanged."""
     first, _, last = answer.rpartition("\n")
     in_words = len(re.findall(r"[^\W\d_]{2,}", first)) >= 3
     return last.strip() if in_words and _NUMBER.fullmatch(last.strip()) else answer
