@@ -123,7 +123,7 @@ def _remark(tokenizer: Any, judge: Judge, shipped: ShippedHead | None) -> str:
         return f"step scores by the head {shipped.name!r}, which comes with the package (reflective heads)."
     if not judge.scores and not getattr(tokenizer, "chat_template", None):
         return (
-            "the model has no chat template, as base models have none: problems are given to it as plain text. Its "
+            "The model has no chat template, as base models have none: problems are given to it as plain text. Its "
             "instruct version answers better."
         )
     return ""

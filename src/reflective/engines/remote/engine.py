@@ -86,7 +86,7 @@ class OpenAIEngine(ExternalEngine):
         """An engine for the model "nano", a folder or a hub id, of which only the small files are read here."""
         model = read_metadata(source, require_head=require_head, head=head, check_fingerprint=check_fingerprint)
         engine = cls(model, urls, allow_unscored=not require_head, **options)
-        engine.remark = " ".join(filter(None, (engine.remark, model.remark)))
+        engine.remark = " ".join(filter(None, (model.remark, engine.remark)))
         return engine
 
     def close(self) -> None:

@@ -97,7 +97,7 @@ class TorchEngine(TokenEngine):
         self.model, self._weights = model, weights
         self.head = judge.head.eval() if judge.head is not None else None
         self._backbone, slow = choose(model, judge.config.layer, weights=weights, fuse=fuse, compiled=compiled)
-        self.remark = " ".join(filter(None, (self.remark, slow)))
+        self.remark = " ".join(filter(None, (slow, self.remark)))
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self.vocabulary, self._device)
@@ -112,12 +112,12 @@ class TorchEngine(TokenEngine):
             kind = checkpoint.weights.kind
             engine = cls.from_checkpoint(checkpoint.dense(), **options)
             held = str(engine.model.dtype).removeprefix("torch.")
-            engine.remark = " ".join(filter(None, (engine.remark, f"weights in {held}, not in {kind}: {reason}.")))
+            engine.remark = " ".join(filter(None, (f"weights in {held}, not in {kind}: {reason}.", engine.remark)))
             return engine
         options = {"weights": checkpoint.weights, **options}
         engine = cls(checkpoint.model, checkpoint.tokenizer, checkpoint.judge, name=checkpoint.name, **options)
         told = engine._compare_fingerprint() if checkpoint.unchecked else ""
-        engine.remark = " ".join(filter(None, (engine.remark, checkpoint.remark, told)))
+        engine.remark = " ".join(filter(None, (checkpoint.remark, told, engine.remark)))
         return engine
 
     def fingerprint(self) -> dict[str, Any]:

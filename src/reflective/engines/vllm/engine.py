@@ -81,7 +81,7 @@ class VLLMEngine(ExternalEngine):
         elif not model.judge.scores:
             options["additional_config"] = {**options.get("additional_config", {}), **WITHOUT_SCORES}
         engine = cls(model, **options)
-        engine.remark = " ".join(filter(None, (engine.remark, model.remark)))
+        engine.remark = " ".join(filter(None, (model.remark, engine.remark)))
         return engine
 
     def close(self) -> None:
