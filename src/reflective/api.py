@@ -50,7 +50,8 @@ class Options(TypedDict, total=False):
     greedy), `top_p`, `top_k`, `min_p` and `repetition_penalty` say how tokens are drawn; what is not given is as the
     head was trained with, or else as the model's generation_config says, or else temperature 1 without filters.
     `max_tokens` bounds the reasoning, `answer_tokens` the answer after it. `answers="all"` writes the answer of every
-    trajectory, not only of the selected one. `system` is a system message.
+    trajectory, not only of the selected one. `system` is a system message. `strategy_options` are those of the named
+    strategy, the arguments of its class.
     """
 
     effort: str | int
@@ -65,6 +66,7 @@ class Options(TypedDict, total=False):
     answer_tokens: int
     answers: Answers
     system: str | None
+    strategy_options: Mapping[str, Any] | None
 
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -250,11 +252,16 @@ def plan(
     given: dict[str, Any] = dict(options)
     asked = {name: given[name] for name in _SAMPLING if given.get(name) is not None}
     drawing: dict[str, Any] = {**(sampling or {}), **asked}
-    return (
-        resolve_effort(given.get("effort", DEFAULT_EFFORT)),
-        get_strategy(given.get("strategy", AUTO), given.get("answers", "selected"), scored=scored),
-        Settings(Sampling(**drawing), **{name: given[name] for name in _SETTINGS if name in given}),
+    k = resolve_effort(given.get("effort", DEFAULT_EFFORT))
+    settings = Settings(Sampling(**drawing), **{name: given[name] for name in _SETTINGS if name in given})
+    strategy = get_strategy(
+        given.get("strategy", AUTO),
+        given.get("answers", "selected"),
+        scored=scored,
+        options=given.get("strategy_options"),
     )
+    strategy.budget(k)  # raises where the options don't go with the effort
+    return k, strategy, settings
 
 
 def _problem(asked: Asked) -> str | Problem:

@@ -13,6 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -60,6 +61,23 @@ def make_settings(kind: type[Settings], table: Mapping[str, Any], where: str = "
         if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise InputError(f"the setting {where + f.name!r} is missing.")
     return kind(**values)
+
+
+def checked_arguments(kind: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Keyword arguments for `kind`, checked against what its `__init__` takes; `what` says what they name.
+
+    Texts, as a command line gives them, are read as JSON where the argument is not text itself.
+    """
+    hints = {name: hint for name, hint in typing.get_type_hints(kind.__init__).items() if name != "return"}
+    check_names(values, hints, what)
+    return {name: _value(hints[name], _read(hints[name], value), f"{what} {name}") for name, value in values.items()}
+
+
+def _read(hint: Any, value: Any) -> Any:
+    if isinstance(value, str) and hint is not str and typing.get_origin(hint) is not Literal:
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def at_least(settings: Any, least: float, *names: str) -> None:

@@ -70,6 +70,17 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--system", metavar="TEXT", help="a system message")
 
 
+def add_strategy_options(parser: argparse.ArgumentParser) -> None:
+    """--strategy-option."""
+    parser.add_argument(
+        "--strategy-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the strategy, such as width=2 of beam; may be given several times (docs/search.md)",
+    )
+
+
 def add_problem_arguments(parser: argparse.ArgumentParser, *, seed: str | None = None) -> None:
     """What `load_problems` may be asked for beside a name; `seed` names the option that says what is drawn."""
     group = parser.add_argument_group("problems")
@@ -154,6 +165,7 @@ def solving_options(args: argparse.Namespace) -> Options:
     return {
         "effort": args.effort,
         "strategy": args.strategy,
+        "strategy_options": _named_values(args.strategy_option),
         "answers": args.answers,
         "seed": args.seed,
         "temperature": args.temperature,
@@ -164,6 +176,17 @@ def solving_options(args: argparse.Namespace) -> Options:
         "answer_tokens": args.answer_tokens,
         "system": args.system,
     }
+
+
+def _named_values(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE pairs as a dictionary."""
+    found = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise InputError(f"{pair!r} is no option of a strategy; write it as NAME=VALUE, for example width=2.")
+        found[name] = value
+    return found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from reflective.cli.common import (
     add_model_arguments,
     add_problem_arguments,
     add_sampling_arguments,
+    add_strategy_options,
     load_model,
     load_named_problems,
     print_json,
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy", default="auto", metavar="S", help="auto, best_of_n, majority, weighted, logprob or single"
     )
+    add_strategy_options(parser)
     parser.add_argument(
         "--answers",
         default="all",

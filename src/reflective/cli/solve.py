@@ -12,6 +12,7 @@ from reflective.cli.common import (
     add_model_arguments,
     add_row_arguments,
     add_sampling_arguments,
+    add_strategy_options,
     load_model,
     load_named_problems,
     option_names,
@@ -56,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="best_of_n (the best score), majority (the most frequent answer), weighted (votes weighted by score), "
         "logprob (the most probable one), single (one sample); default: best_of_n with a head, else majority",
     )
+    add_strategy_options(parser)
     parser.add_argument(
         "--answers",
         default="selected",

@@ -85,6 +85,7 @@ class Plan:
     def manifest(self, engine: Engine, problems: Sequence[Problem]) -> Manifest:
         """What the run folder says of this run."""
         s = self.settings
+        options = {name: value for name, value in self.strategy.options.items() if name != "answers"}
         return Manifest(
             benchmark=self.benchmark,
             model=engine.name,
@@ -98,6 +99,7 @@ class Plan:
                 "answers": getattr(self.strategy, "answers", "all") if isinstance(self.strategy, BestOfN) else "all",
                 "texts": self.texts,
                 **({"tokens": True} if self.tokens else {}),
+                **({"strategy_options": options} if options else {}),
                 **self.engine_options,
                 "engine": type(engine).__name__,
                 "dtype": engine.dtype,

@@ -6,6 +6,7 @@ One strategy a file; `solve`, `stream` and `solve_many` drive them on any engine
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from reflective.engines.driver import Interrupts
 from reflective.errors import InputError
@@ -19,7 +20,7 @@ from reflective.search.many import solve_many
 from reflective.search.settings import Settings, resolve_effort, trajectory_seed
 from reflective.search.single import Single
 from reflective.search.weighted import Weighted
-from reflective.settings import check_names
+from reflective.settings import check_names, checked_arguments
 
 __all__ = [
     "AUTO",
@@ -56,17 +57,28 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
 }
 
 
-def get_strategy(name: str | Strategy, answers: Answers = "selected", *, scored: bool = True) -> Strategy:
-    """The strategy of that name. `answers="all"` lets best_of_n write every answer; the votes do so anyway.
+def get_strategy(
+    name: str | Strategy,
+    answers: Answers = "selected",
+    *,
+    scored: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> Strategy:
+    """The strategy of that name, made with `options`, the arguments of its class.
 
     "auto" is best_of_n where steps are scored; else majority, or the most probable trajectory where too few state a
-    final answer.
+    final answer. `answers="all"` lets best_of_n write every answer; the votes do so anyway.
     """
-    if isinstance(name, Strategy):
-        return name
-    check_names([name], (AUTO, *STRATEGIES), "strategy")
     if answers not in ("selected", "all"):
         raise InputError(f"answers is {answers!r}; it must be 'selected' or 'all'.")
-    if name == AUTO:
+    if isinstance(name, Strategy) or name == AUTO:
+        if options:
+            given = "a strategy that is made already" if isinstance(name, Strategy) else repr(AUTO)
+            raise InputError(f"strategy options ({', '.join(options)}) go with a strategy's name, not with {given}.")
+        if isinstance(name, Strategy):
+            return name
         return BestOfN(answers) if scored else Majority(quorum=QUORUM)
-    return BestOfN(answers) if name == BestOfN.name else STRATEGIES[name]()
+    check_names([name], (AUTO, *STRATEGIES), "strategy")
+    strategy = STRATEGIES[name]
+    defaults = {"answers": answers} if strategy is BestOfN else {}
+    return strategy(**defaults | checked_arguments(strategy, options or {}, f"option of {name}"))

@@ -7,10 +7,11 @@ trajectories can be judged by any strategy without sampling again.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from reflective.types import Problem, Trajectory
 
@@ -60,11 +61,22 @@ class Steering(Protocol):
 
 
 class Strategy(ABC):
-    """One way to spend a budget; see the module's docstring. Holds no state of a problem."""
+    """One way to spend a budget; see the module's docstring. Holds no state of a problem.
+
+    The keyword arguments of `__init__`, kept as attributes of the same names, are the strategy's options: users set
+    them by name and value, checked against their types.
+    """
 
     name: ClassVar[str]
     needs_scores: ClassVar[bool] = False
     """Whether the choice rests on step scores, which a model without a head has not."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that differ from their defaults, for records of what was asked for."""
+        parameters = inspect.signature(type(self).__init__).parameters.items()
+        kept = {name: (getattr(self, name), p.default) for name, p in parameters if hasattr(self, name)}
+        return {name: value for name, (value, default) in kept.items() if value != default}
 
     def budget(self, k: int) -> int:
         """How many trajectories are written when k are allowed."""
