@@ -50,8 +50,9 @@ class Options(TypedDict, total=False):
     greedy), `top_p`, `top_k`, `min_p` and `repetition_penalty` say how tokens are drawn; what is not given is as the
     head was trained with, or else as the model's generation_config says, or else temperature 1 without filters.
     `max_tokens` bounds the reasoning, `answer_tokens` the answer after it. `answers="all"` writes the answer of every
-    trajectory, not only of the selected one. `system` is a system message. `strategy_options` are those of the named
-    strategy, the arguments of its class.
+    trajectory, not only of the selected one. `system` is a system message. `stop`, a text or several, ends the answer
+    where it is written, and a token of `stop_token_ids` the response; neither is part of the answer. `strategy_options`
+    are those of the named strategy, the arguments of its class.
     """
 
     effort: str | int
@@ -66,6 +67,8 @@ class Options(TypedDict, total=False):
     answer_tokens: int
     answers: Answers
     system: str | None
+    stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
     strategy_options: Mapping[str, Any] | None
 
 
@@ -253,7 +256,10 @@ def plan(
     asked = {name: given[name] for name in _SAMPLING if given.get(name) is not None}
     drawing: dict[str, Any] = {**(sampling or {}), **asked}
     k = resolve_effort(given.get("effort", DEFAULT_EFFORT))
-    settings = Settings(Sampling(**drawing), **{name: given[name] for name in _SETTINGS if name in given})
+    stop = given.get("stop") or ()
+    settings: dict[str, Any] = {name: given[name] for name in _SETTINGS if name in given}
+    settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    settings["stop_token_ids"] = tuple(given.get("stop_token_ids") or ())
     strategy = get_strategy(
         given.get("strategy", AUTO),
         given.get("answers", "selected"),
@@ -261,7 +267,7 @@ def plan(
         options=given.get("strategy_options"),
     )
     strategy.budget(k)  # raises where the options don't go with the effort
-    return k, strategy, settings
+    return k, strategy, Settings(Sampling(**drawing), **settings)
 
 
 def _problem(asked: Asked) -> str | Problem:

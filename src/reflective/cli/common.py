@@ -55,7 +55,7 @@ def add_head_arguments(group: Any) -> None:
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """--seed, --temperature, --top-p, --top-k, --min-p, --max-tokens, --answer-tokens, --system."""
+    """--seed, --temperature, --top-p, --top-k, --min-p, --max-tokens, --answer-tokens, --system, --stop."""
     group = parser.add_argument_group("sampling")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same machine: same output")
     own = "default: as the head was trained with, or as the model's generation_config says, or"
@@ -68,6 +68,16 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         "--answer-tokens", type=int, default=512, metavar="N", help="of the answer behind the reasoning (default: 512)"
     )
     group.add_argument("--system", metavar="TEXT", help="a system message")
+    group.add_argument(
+        "--stop", action="append", metavar="TEXT", help="ends the answer where it is written; may be given repeatedly"
+    )
+    group.add_argument(
+        "--stop-token-id",
+        action="append",
+        type=int,
+        metavar="ID",
+        help="ends the response, beside the model's own end tokens; may be given repeatedly",
+    )
 
 
 def add_strategy_options(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +185,8 @@ def solving_options(args: argparse.Namespace) -> Options:
         "max_tokens": args.max_tokens,
         "answer_tokens": args.answer_tokens,
         "system": args.system,
+        "stop": args.stop or (),
+        "stop_token_ids": args.stop_token_id or (),
     }
 
 

@@ -59,6 +59,9 @@ class Request:
     `until` says where to stop: "think_end" at `</think>`, "eos" at the end of the answer. `max_tokens` bounds the
     tokens that this request adds. `index` is the caller's number for the trajectory, given back in it. The trajectory
     is a function of the prompt (or the prefix), the sampling and `seed` alone, not of what else is being written.
+
+    A text of `stop` ends the answer, and a token of `stop_token_ids` the response, as the model's own end does: the
+    finish reason is "eos". Neither is part of the answer; the tokens that make up a stop string stay in `token_ids`.
     """
 
     prompt_ids: tuple[int, ...]
@@ -69,6 +72,13 @@ class Request:
     parent: int | None = None
     index: int = 0
     at: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+    @property
+    def stops(self) -> bool:
+        """Whether anything but the model's own end ends it."""
+        return bool(self.stop or self.stop_token_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,8 @@ class Engine(ABC):
         """Raise `InputError` or `ContextError` for a request that `submit` would refuse whatever else it holds."""
         if request.max_tokens < 1:
             raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        if "" in request.stop:
+            raise InputError("a stop string is empty; it would end every answer before it begins.")
         if request.parent is not None:
             return
         if request.at is not None:

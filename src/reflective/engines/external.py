@@ -99,7 +99,7 @@ class ExternalEngine(TokenEngine):
         """Wait for tokens, and hand them to `_take`."""
 
     def _stop_ids(self, sequence: Running) -> list[int]:
-        stops = set(self._eos_ids)
+        stops = {*self._eos_ids, *sequence.request.stop_token_ids}
         if sequence.request.until == "think_end":
             stops |= self.judge.format.closing_end_ids
         return sorted(stops)
@@ -133,7 +133,10 @@ class ExternalEngine(TokenEngine):
         logprob = read_logprob(one.value, *one.slots[1:]) if one.slots else min(one.value, 0.0)
         if logprob is not None and len(sequence.logprobs) == len(sequence.token_ids) - 1:
             sequence.logprobs.append(logprob)
-        if not sequence.reader.push(one.token):
+        ends_step = sequence.reader.push(one.token)
+        if sequence.request.stops and sequence.stops_at(one.token, self.decode):
+            ends_step = sequence.reader.end_at(len(sequence.token_ids) - 1) or ends_step
+        if not ends_step:
             return
         sequence.step_positions.append(len(sequence.token_ids) - 1)
         if self.scored:

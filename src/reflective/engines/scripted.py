@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.engines.stops import before_stop, holds_stop, may_begin_stop
 from reflective.errors import InputError
 from reflective.judge.aggregate import aggregate
 from reflective.judge.config import JudgeConfig
@@ -70,7 +71,27 @@ class _Row:
     logprobs: list[float | None] = field(default_factory=list)
     certainties: list[float] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
+    told: int = 0  # pieces of `written` that have been told, or belong to the parent
     cancelled: bool = False
+    stopped: bool = False  # a stop string is complete
+
+    def stops_at(self, token: int) -> bool:
+        """Whether `token`, the last one, ends the row by the request's own stops."""
+        start = self.reader.answer_at
+        if start is not None and self.request.stop:
+            self.stopped = holds_stop("".join(self.written[start:]), self.request.stop)
+        return self.stopped or token in self.request.stop_token_ids
+
+    def unstopped(self, text: str) -> str:
+        return before_stop(text, self.request.stop) if self.stopped else text
+
+    def tell(self, events: list[Event], *, last: bool = False) -> None:
+        """Tell the text that was not told yet, but for what may begin a stop string."""
+        text = "".join(self.written[self.told :])
+        if text and (last or self.stopped or not may_begin_stop(text, self.request.stop)):
+            self.told = len(self.written)
+            if delta := self.unstopped(text):
+                events.append(Text(self.id, delta))
 
 
 class ScriptedEngine(Engine):
@@ -208,6 +229,7 @@ class ScriptedEngine(Engine):
             0,
             _TOKEN.findall(scripted.text),
             written=parent.written[:at],
+            told=at,
             ids=parent.ids[:at],
             positions=parent.positions[:steps],
             logits=parent.logits[:steps],
@@ -228,16 +250,18 @@ class ScriptedEngine(Engine):
         row.ids.append(token)
         row.written.append(piece)
         self.tokens_written += 1
-        if piece:
-            events.append(Text(row.id, piece))
-        if row.reader.push(token):
+        ends_step = row.reader.push(token)
+        if stopped := row.stops_at(token):
+            ends_step = row.reader.end_at(len(row.ids) - 1) or ends_step
+        row.tell(events)
+        if ends_step:
             given = row.scripted.logits[len(row.positions) :][:1]
             row.positions.append(len(row.ids) - 1)
             row.logits.append(given[0] if given else 0.0)
             if self.scored:
                 step = self._steps(row)[-1]
                 events.append(StepScored(row.id, len(row.positions) - 1, step.score))
-        if token == EOS_ID:
+        if token == EOS_ID or stopped:
             return self._finish(row, "eos", events)
         if token == THINK_END_ID and row.request.until == "think_end":
             return self._finish(row, "think_end", events)
@@ -245,13 +269,14 @@ class ScriptedEngine(Engine):
 
     def _finish(self, row: _Row, reason: FinishReason, events: list[Event]) -> bool:
         start, stop = self._reasoning_end(row, reason)
+        ended = len(row.ids) - bool(row.ids and row.ids[-1] in row.request.stop_token_ids)
         steps = self._steps(row) if self.scored else ()
         logprobs = [logprob for logprob in row.logprobs if logprob is not None]
         trajectory = Trajectory(
             index=row.request.index,
             token_ids=tuple(row.ids),
             thinking="".join(row.written[:start]),
-            answer_text="".join(row.written[stop:]).strip(),
+            answer_text=row.unstopped("".join(row.written[stop:ended])).strip(),
             steps=steps,
             score=aggregate(step.logit for step in steps),
             finish_reason=reason,
@@ -260,6 +285,7 @@ class ScriptedEngine(Engine):
             token_certainties=tuple(row.certainties),
             token_confidences=tuple(row.confidences),
         )
+        row.tell(events, last=True)
         self._finished[row.id] = row
         events.append(Finished(row.id, trajectory))
         return True

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reflective.engines.base import Request
+from reflective.engines.stops import before_stop, holds_stop, may_begin_stop, window
 from reflective.judge.format import Reader
 from reflective.judge.logprobs import step_logprobs
 from reflective.types import FinishReason, Step
@@ -42,6 +43,7 @@ class Running:
     step_texts: list[str] = field(default_factory=list)
     head_states: list[Any] = field(default_factory=list)  # after each step, where the head keeps one
     finish_reason: FinishReason | None = None
+    stopped: bool = False  # a stop string of the request is complete
     emitted: int = 0  # tokens whose text has been sent
     emit_from: int = 0  # where this request's text begins
     _context: int = 0  # the token from which on text is decoded
@@ -64,9 +66,20 @@ class Running:
         """Positions that the sequence may need at most."""
         return len(self.prompt_ids) + self.limit
 
+    def stops_at(self, token: int, decode: Decode) -> bool:
+        """Whether `token`, the last one, which the reader has seen, ends the sequence by the request's own stops."""
+        if token in self.request.stop_token_ids:
+            return True
+        answer = self.reader.answer_at
+        if not self.request.stop or answer is None:
+            return False
+        start = max(answer, len(self.token_ids) - window(self.request.stop))
+        self.stopped = holds_stop(decode(self.token_ids[start:]), self.request.stop)
+        return self.stopped
+
     def finish_after(self, token: int, eos_ids: frozenset[int]) -> FinishReason | None:
         """Why the sequence ends with `token`, which the reader has seen, or None when it goes on."""
-        if token in eos_ids:
+        if token in eos_ids or self.stopped or token in self.request.stop_token_ids:
             return "eos"
         if self.request.until == "think_end" and self.reader.closed_at == len(self.token_ids) - 1:
             return "think_end"
@@ -102,7 +115,10 @@ class Running:
         return step_logprobs(self.logprobs[start:], [len(self.logprobs) - start - 1])[0]
 
     def take_text(self, decode: Decode, *, flush: bool = False) -> str:
-        """Text of the tokens that were not sent yet; half a character is held back unless `flush`."""
+        """Text of the tokens that were not sent yet; half a character is held back unless `flush`.
+
+        So is what may begin a stop string, and from a complete one on there is no text.
+        """
         if self.emitted >= len(self.token_ids):
             return ""
         if self.emitted - self._context > LONGEST_CONTEXT:
@@ -111,11 +127,13 @@ class Running:
         if self._sent is None:
             self._sent = len(decode(self.token_ids[self._context : self.emitted]))
         text = decode(self.token_ids[self._context :])
-        if text.endswith(INCOMPLETE) and not flush:
+        held = text.endswith(INCOMPLETE) or (not self.stopped and may_begin_stop(text, self.request.stop))
+        if held and not flush:
             return ""
         sent, self._sent, self.emitted = self._sent, len(text), len(self.token_ids)
-        self._pieces.append(text[sent:])
-        return text[sent:]
+        delta = self.unstopped(text[sent:])
+        self._pieces.append(delta)
+        return delta
 
     def end_step(self, logit: float, decode: Decode) -> None:
         """Note the step that the last token ends; its text is what was sent since the one before, where that is whole.
@@ -124,10 +142,14 @@ class Running:
         """
         start = self.step_positions[-2] + 1 if len(self.step_positions) > 1 else 0
         whole = self._pieces_from == start and self.emitted == len(self.token_ids)
-        text = "".join(self._pieces) if whole else decode(self.token_ids[start:])
+        text = "".join(self._pieces) if whole else self.unstopped(decode(self.token_ids[start:]))
         self.step_logits.append(logit)
         self.step_texts.append(text.strip())
         self._pieces, self._pieces_from = [], self.emitted
+
+    def unstopped(self, text: str) -> str:
+        """A text of the answer up to the stop string that ended it."""
+        return before_stop(text, self.request.stop) if self.stopped else text
 
     def steps(self) -> tuple[Step, ...]:
         """The steps so far."""

@@ -66,6 +66,7 @@ class TokenEngine(Engine):
     def check(self, request: Request) -> None:
         """As `Engine.check`; also every token id of a prompt exists."""
         super().check(request)
+        self._check_ids(request.stop_token_ids)
         if request.parent is None:
             self._check_ids(request.prompt_ids)
 
@@ -156,12 +157,13 @@ class TokenEngine(Engine):
                 thinking_stop, answer_start = 0, 0
         elif (span := closing_span(self.judge.format, ids)) is not None:
             thinking_stop, answer_start = span
-        answer_stop = len(ids) - 1 if ids and ids[-1] in self._eos_ids else len(ids)
+        ended = ids and (ids[-1] in self._eos_ids or ids[-1] in sequence.request.stop_token_ids)
+        answer_stop = len(ids) - 1 if ended else len(ids)
         return Trajectory(
             index=sequence.request.index,
             token_ids=tuple(ids),
             thinking=self.decode(ids[: min(thinking_stop, answer_stop)]),
-            answer_text=self.decode(ids[answer_start:answer_stop]).strip(),
+            answer_text=sequence.unstopped(self.decode(ids[answer_start:answer_stop])).strip(),
             steps=sequence.steps() if self.scored else (),
             score=aggregate(sequence.step_logits, self.judge.aggregation),
             finish_reason=reason,

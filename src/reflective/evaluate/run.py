@@ -32,6 +32,7 @@ from reflective.verify import grade as grade_answer
 if TYPE_CHECKING:
     from reflective.search.attempt import Calibrated
 
+_CONTENT = ("system", "stop", "stop_token_ids")  # settings of a search that a run of before them does not tell
 UNGRADED_AT_MOST = 256  # solutions that wait for the grader before the engine waits, too
 
 
@@ -100,6 +101,7 @@ class Plan:
                 "texts": self.texts,
                 **({"tokens": True} if self.tokens else {}),
                 **({"strategy_options": options} if options else {}),
+                **{name: value for name in _CONTENT if (value := getattr(s, name))},
                 **self.engine_options,
                 "engine": type(engine).__name__,
                 "dtype": engine.dtype,

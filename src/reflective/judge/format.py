@@ -168,6 +168,13 @@ class Reader:
         """Whether the next token is written inside the reasoning."""
         return self._open is True
 
+    @property
+    def answer_at(self) -> int | None:
+        """Where the answer begins: behind the closing mark, or with the whole response; None before it is known."""
+        if self._format.is_whole:
+            return 0
+        return None if self.closed_at is None else self.closed_at + 1
+
     def copy(self) -> Reader:
         """An independent reader in the same state."""
         twin = Reader.__new__(Reader)
@@ -178,6 +185,18 @@ class Reader:
     def push(self, token_id: int) -> bool:
         """Read the next token of the response; True when it ends a step."""
         return self.push_at(self._position + 1, token_id)
+
+    def end_at(self, position: int) -> bool:
+        """The token read at `position` ends the response by the caller's word; True when that ends a step.
+
+        A whole response is reasoning up to there, so its last step is closed, unless that token has closed one already.
+        """
+        if not (self._format.is_whole and self._open):
+            return False
+        counts = self._mark_at < position - 1
+        self._mark_at, self._position, self._open = position, position, False
+        self.count += counts
+        return counts
 
     def push_at(self, position: int, token_id: int) -> bool:
         """Read the response's token at `position`; those between that are not `Format.watched` may be left out."""

@@ -135,6 +135,8 @@ class Attempt:
             max_tokens=self._budgets[0 if phase == "think" else 1],
             until="think_end" if phase == "think" else "eos",
             index=index,
+            stop=self._settings.stop,
+            stop_token_ids=self._settings.stop_token_ids,
         )
 
     # ---- what `solve` and `solve_many` do

@@ -20,7 +20,8 @@ class Settings:
     """How the trajectories of a problem are drawn.
 
     `max_tokens` bounds the reasoning (None: 4,096, or what the context leaves), `answer_tokens` the answer after it.
-    `system` is a system message that stands before every problem.
+    `system` is a system message that stands before every problem. A text of `stop` ends the answer where it is written,
+    a token of `stop_token_ids` the response; neither is part of the answer.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -28,11 +29,17 @@ class Settings:
     max_tokens: int | None = None
     answer_tokens: int = DEFAULT_ANSWER_TOKENS
     system: str | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, got in (("max_tokens", self.max_tokens), ("answer_tokens", self.answer_tokens)):
             if got is not None and got < 1:
                 raise InputError(f"{name} is {got}; it must be 1 or more.")
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise InputError(f"stop is {self.stop!r}; it must be texts that are not empty.")
+        if not all(type(token) is int and token >= 0 for token in self.stop_token_ids):
+            raise InputError(f"stop_token_ids is {self.stop_token_ids!r}; it must be token ids, 0 or more.")
 
     def budgets(self, engine: Engine, prompt_tokens: int) -> tuple[int, int]:
         """Tokens for the thinking and for the answer, as many as the context has room for."""

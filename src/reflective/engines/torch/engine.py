@@ -364,7 +364,10 @@ class TorchEngine(TokenEngine):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
-            if token in watched and sequence.reader.push_at(len(ids) - 1, token):
+            ends_step = token in watched and sequence.reader.push_at(len(ids) - 1, token)
+            if sequence.request.stops and sequence.stops_at(token, self.decode):
+                ends_step = sequence.reader.end_at(len(ids) - 1) or ends_step
+            if ends_step:
                 sequence.step_positions.append(len(ids) - 1)
                 scored.append(i)
             if reason := sequence.finish_after(token, eos_ids):
