@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fnmatch
+import hashlib
 import os
 import shutil
 import uuid
@@ -21,6 +22,8 @@ from typing import IO, Final
 from reflective.errors import CheckpointError, InputError, ReflectiveError
 
 LOCK: Final = ".lock"
+CACHE_VARIABLE: Final = "REFLECTIVE_CACHE"
+SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a large file that stand for the whole in its digest
 # what torch says in a RuntimeError when a file can't be written
 TORCH_WRITE_ERRORS: Final = ("PytorchStreamWriter", "file write failed", "inline_container")
 
@@ -93,6 +96,25 @@ def remove_leftovers(path: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$REFLECTIVE_CACHE`, or `reflective` in the user's cache folder."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reflective"
+
+
+def sampled_digest(path: Path, prefix: str = "") -> str:
+    """A digest of a large file by its size and samples from all over it, and of what stands before them."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{prefix}{size}".encode())
+    with path.open("rb") as file:
+        for i in range(SAMPLES):
+            file.seek(i * size // SAMPLES)
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:12]
 
 
 @contextmanager

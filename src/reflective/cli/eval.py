@@ -78,13 +78,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run, record, summarise."""
     from reflective.evaluate.report.markdown import text_summary
-    from reflective.evaluate.run import run_benchmark
+    from reflective.evaluate.run import precision_of, run_benchmark
     from reflective.evaluate.summary import summarise
     from reflective.evaluate.table import Table
     from reflective.records import read_records
 
     plan = _plan(args)  # what can't work is refused before a model is loaded
     problems = load_named_problems(args, args.benchmark, limit=args.limit, seed=args.problem_seed)
+    if args.dtype == "auto":  # a run goes on with what was chosen when it began
+        args.dtype = precision_of(Path(args.output)) or "auto"
     model = load_model(args, **plan.engine_options)
     effort, strategy, settings = model.plan(**solving_options(args))  # with the model's own defaults
     named = {"head": args.head} if args.head else {}  # a run goes on with the head that it began with

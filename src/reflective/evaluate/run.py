@@ -22,7 +22,7 @@ from reflective.errors import InputError
 from reflective.evaluate.bootstrap import wilson
 from reflective.grading import Grade, record_of
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
-from reflective.records.manifest import RECORDS, Manifest, claim, digest_of, versions
+from reflective.records.manifest import MANIFEST, RECORDS, Manifest, claim, digest_of, read_manifest, versions
 from reflective.search import BestOfN, Settings, Strategy, solve_many
 from reflective.search.attempt import encode_problem
 from reflective.search.many import ROWS_IN_FLIGHT
@@ -164,6 +164,14 @@ def run_benchmark(
         )
         _beside(solutions, keep)
     return folder / RECORDS
+
+
+def precision_of(folder: Path) -> str | None:
+    """The packed precision (see `docs/precision.md`) in which a run was begun; None where there is no such run."""
+    if not (folder / MANIFEST).exists():
+        return None
+    kind = str(read_manifest(folder).settings.get("dtype", "")).partition(" ")[0]  # "int8 (7 bits)"
+    return kind if kind in ("bfloat16", "int8", "int4") else None
 
 
 def _beside(solutions: Iterator[tuple[Problem, Solution]], keep: Callable[[Problem, Solution], None]) -> None:

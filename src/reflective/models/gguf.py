@@ -8,8 +8,6 @@ a time: the file's quantisation is undone, not kept, and they take the memory th
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
@@ -17,13 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.errors import CheckpointError, DependencyError, first_line
-from reflective.files import disk_errors, whole_folder
+from reflective.files import cache_folder, disk_errors, sampled_digest, whole_folder
 
 MAGIC: Final = b"GGUF"
 SUFFIX: Final = ".gguf"
-CACHE_VARIABLE: Final = "REFLECTIVE_CACHE"
 VERSION: Final = 1  # of the conversion: another one does not take the folders of this one
-SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a file that stand for the whole in its digest
 SAME_MATRIX: Final = 2e-3  # mean difference under which embedding and output are one matrix, quantised in two ways
 
 
@@ -38,12 +34,7 @@ def is_gguf(path: Path) -> bool:
 
 def cached_folder(path: Path) -> Path:
     """Where the converted model lies, or would lie; another file of the same name has another folder."""
-    digest = hashlib.sha256(f"{VERSION} {path.stat().st_size}".encode())
-    with path.open("rb") as file:
-        for i in range(SAMPLES):
-            file.seek(i * path.stat().st_size // SAMPLES)
-            digest.update(file.read(SAMPLE_BYTES))
-    return _cache() / "gguf" / f"{path.stem}-{digest.hexdigest()[:12]}"
+    return cache_folder() / "gguf" / f"{path.stem}-{sampled_digest(path, f'{VERSION} ')}"
 
 
 def is_converted(path: Path) -> bool:
@@ -169,9 +160,3 @@ def _tie(model: Any) -> None:
         model.config.tie_word_embeddings = True
         model.tie_weights()
 
-
-def _cache() -> Path:
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reflective"

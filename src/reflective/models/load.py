@@ -40,6 +40,7 @@ class Checkpoint:
     deviation: float | None = None  # from the fingerprint of the head's model, where there is one and it was measured
     unchecked: bool = False  # whether an engine that packs the weights has yet to measure it
     remark: str = ""
+    undecided: bool = False  # whether the engine may hold the weights in fewer bits than they are stored in ("auto")
 
     def dense(self) -> Checkpoint:
         """The same with its weights in the model, in the number type that "auto" gives."""
@@ -49,7 +50,7 @@ class Checkpoint:
         dtype = resolve_dtype("auto", "cpu", stored_bytes(folder))
         with quiet():
             model = load_backbone(folder, self.name, dtype, torch.device("cpu"))
-        return replace(self, model=model, weights=None)
+        return replace(self, model=model, weights=None, undecided=False)
 
     @property
     def head(self) -> StepHead | None:
@@ -74,7 +75,7 @@ def load_checkpoint(
     """Load "nano", a folder, a GGUF file or a hub id, in eval mode.
 
     With `packed`, for an engine that packs weights itself: int8, int4 and a CPU's bfloat16 leave them in their files,
-    and so does "auto" on a CPU with large weights that are stored in bfloat16.
+    and so does "auto" on a CPU with large weights that are stored in bfloat16; the engine then chooses.
 
     The head is read from `sprm/`, or else from the reference's `score_module.pt`; it stays in float32. Without
     `require_head`, a plain language model loads, too, and its judge has no head. `metadata` are further arguments of
@@ -106,13 +107,14 @@ def load_checkpoint(
     if judge.head is not None:
         judge = replace(judge, head=judge.head.to(device))
     unchecked = wanted and weights is not None
-    return Checkpoint(model, found.tokenizer, judge, str(source), weights, deviation, unchecked, remark)
+    undecided = weights is not None and dtype == "auto"
+    return Checkpoint(model, found.tokenizer, judge, str(source), weights, deviation, unchecked, remark, undecided)
 
 
 def _stored(folder: Path, dtype: str | torch.dtype, device: torch.device) -> StoredWeights | None:
     """The folder's weights for an engine that packs them itself; None where they go into the model.
 
-    "auto" packs what loses nothing: large weights that are stored in bfloat16, in half the memory of float32.
+    "auto" packs large weights that are stored in bfloat16, in half the memory of float32 and with nothing lost.
     """
     quantized = next((kind for kind in QUANTIZED if kind == dtype), None)
     if device.type != "cpu":

@@ -10,6 +10,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -43,6 +44,12 @@ class StoredWeights:
         self._places: dict[str, _Place] = {}
         for path in sorted(folder.glob("*.safetensors")):
             self._places |= _places(path)
+
+    def held_as(self, kind: PackedKind) -> StoredWeights:
+        """The same, to be held as another kind."""
+        other = copy(self)
+        other.kind = kind
+        return other
 
     def check(self, model: PreTrainedModel, source: str | Path) -> None:
         """Raise `CheckpointError` unless every parameter of the model is there, in its shape."""

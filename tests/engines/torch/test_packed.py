@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from engines.torch.runs import GREEDY, judge_of, make_head, prompts, write
 from reflective import Reflective
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch import TorchEngine
+from reflective.engines.torch import TorchEngine, precision
 from reflective.engines.torch.backbones import choose
 from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.backbones.hf import HFBackbone
@@ -337,6 +337,8 @@ def test_auto_packs_large_bfloat16_weights_as_they_are_and_nothing_else(tmp_path
 
     assert dtype_of(stored) == dtype_of(wide) == "torch.float32"
     monkeypatch.setattr(load, "SMALL_WEIGHTS", 1)
+    monkeypatch.setenv("REFLECTIVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "choice", lambda found: next(iter(found)))  # what loses nothing is the fastest
     assert dtype_of(stored) == "bfloat16"
     assert dtype_of(wide, dtype="float32") == "torch.float32"
     assert load_checkpoint(wide, device="cpu", require_head=False, packed=True).weights is None

@@ -19,6 +19,7 @@ from torch import Tensor
 from reflective.engines.base import MAX_ROWS, Event, Request
 from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.token_engine import TokenEngine
+from reflective.engines.torch import precision
 from reflective.engines.torch.backbones import choose, packed_name, packed_obstacle
 from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.batch import Rows
@@ -114,10 +115,11 @@ class TorchEngine(TokenEngine):
             held = str(engine.model.dtype).removeprefix("torch.")
             engine.remark = " ".join(filter(None, (f"weights in {held}, not in {kind}: {reason}.", engine.remark)))
             return engine
+        checkpoint, chosen = precision.settled(checkpoint) if checkpoint.undecided else (checkpoint, "")
         options = {"weights": checkpoint.weights, **options}
         engine = cls(checkpoint.model, checkpoint.tokenizer, checkpoint.judge, name=checkpoint.name, **options)
         told = engine._compare_fingerprint() if checkpoint.unchecked else ""
-        engine.remark = " ".join(filter(None, (checkpoint.remark, told, engine.remark)))
+        engine.remark = " ".join(filter(None, (checkpoint.remark, chosen, told, engine.remark)))
         return engine
 
     def fingerprint(self) -> dict[str, Any]:

@@ -201,6 +201,11 @@ class NativeBackbone:
                 found += (chosen - logits.logsumexp(-1)).tolist()
         return torch.cat(features), found
 
+    def all_logits(self, ids: Sequence[int], kv: KVMemory) -> Tensor:
+        """The logits (T, V) of a text, whose keys and values go to row 0."""
+        panels, parts = PREFILL_COLUMNS // PANEL, range(0, len(ids), PREFILL_COLUMNS)
+        return torch.cat([self._logits(self._chunk(ids, begin, kv, 0, panels)) for begin in parts])
+
     def _chunk(self, ids: Sequence[int], begin: int, kv: KVMemory, row: int, panels: int) -> int:
         """One pass over positions of a row from `begin` on, with logits for the last `panels` panels; how many."""
         chunk = ids[begin : begin + PREFILL_COLUMNS]
