@@ -37,7 +37,7 @@ from reflective.types import Trajectory
 SHARDS: Final = "shards"
 FEATURES: Final = "features/"
 
-Position = Literal["before", "at"]
+Position = Literal["before", "at", "mean"]
 Figure = Literal["logprobs", "confidences", "certainties"]
 # as precise as engines give log-probabilities, since means of them are what a head is fitted on
 DTYPES: Final[Mapping[Figure, torch.dtype]] = {
@@ -49,7 +49,10 @@ DTYPES: Final[Mapping[Figure, torch.dtype]] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A layer, as an index into `hidden_states`, and a position: the step token's, or the one before it."""
+    """A layer, as an index into `hidden_states`, and a position.
+
+    "at" the step token, "before" it, where it is drawn, or the "mean" over the positions that drew the step's tokens.
+    """
 
     layer: int
     position: Position = "before"
@@ -61,9 +64,10 @@ class Place:
     def parse(cls, text: str) -> Place:
         """From `str(place)`."""
         layer, _, position = text.partition("/")
-        if position not in get_args(Position):
-            raise InputError(f"{text!r} is no place; one is a layer and 'before' or 'at', such as -2/before.")
-        return cls(int(layer), "before" if position == "before" else "at")
+        for known in get_args(Position):
+            if position == known:
+                return cls(int(layer), known)
+        raise InputError(f"{text!r} is no place; one is a layer and 'before', 'at' or 'mean', such as -2/before.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -127,7 +127,6 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
         ("temperature", float, "of the samples"),
         ("max-tokens", int, "of a sample"),
         ("max-rows", int, "samples written at once"),
-        ("layer", int, "hidden state that the head reads (-2: what enters the last layer)"),
         ("epochs", int, "at most so many"),
         ("patience", int, "end after so many epochs without a gain"),
         ("lr", float, "learning rate"),
@@ -135,6 +134,13 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
     )
     for name, kind, what in numbers:
         head.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=what or None)
+    head.add_argument(
+        "--layer",
+        type=_layer,
+        metavar="N",
+        help="hidden state that the head reads (-2, the default: what enters the last layer); auto keeps those of "
+        "several layers and takes the best on the validation problems",
+    )
     head.add_argument(
         "--marks",
         nargs="+",
@@ -157,9 +163,13 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
         "--logprob-features", action="store_true", default=None, help="let the head see log-probabilities"
     )
     head.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    head.add_argument("--dtype", help="auto, float32, bfloat16 or float16")
+    head.add_argument("--dtype", help="auto, float32, bfloat16, float16; int8 or int4 (CPU), to sample faster")
     head.add_argument("--work", metavar="FOLDER", help="where the samples are kept (default: in the output folder)")
     head.add_argument("--json", action="store_true", help="print how the run ended as one JSON object")
+
+
+def _layer(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ For engines that hold weights in a layout of their own: no copy of the whole is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
@@ -66,6 +67,15 @@ class StoredWeights:
     def holds(self, dtype: torch.dtype) -> bool:
         """Whether every tensor is stored in this number type."""
         return all(place.dtype == dtype for place in self._places.values())
+
+    def digest(self, model: PreTrainedModel) -> str:
+        """Of every weight, the kind that they are held in, and the configuration (see `models.digest`)."""
+        digest = hashlib.sha256(f"{self.kind} {model.config.to_json_string()}".encode())
+        for name in sorted(self._places):
+            with self.read(name) as (tensor,):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+        return digest.hexdigest()[:16]
 
     def __contains__(self, name: str) -> bool:
         return name in self._places

@@ -39,9 +39,15 @@ class TokenSequence:
     def ids(self) -> list[int]:
         return self.prompt + self.tokens
 
-    def index(self, step: int, position: Position) -> int:
-        """Where in `ids` the state for a step is read."""
-        return len(self.prompt) + step - (position == "before")
+    def read(self, hidden: Tensor, position: Position) -> Tensor:
+        """The states of the steps (n, H), from those of all of `ids` (T, H)."""
+        first = len(self.prompt)
+        if position != "mean":
+            return hidden[[first + step - (position == "before") for step in self.steps]]
+        starts = [0, *(step + 1 for step in self.steps)]
+        # the first token of a step is drawn one position before it
+        means = [hidden[first + a - 1 : first + b].float().mean(0) for a, b in zip(starts, self.steps)]
+        return torch.stack(means) if means else hidden[:0]
 
 
 def sequences(record: Record, format: Format) -> list[TokenSequence]:
@@ -114,8 +120,7 @@ def _read(model: Any, rows: Sequence[TokenSequence], places: Sequence[Place]) ->
         for b, i in enumerate(batch):
             row = rows[i]
             states = {
-                place: out.hidden_states[place.layer][b, [row.index(s, place.position) for s in row.steps]].cpu()
-                for place in places
+                place: row.read(out.hidden_states[place.layer][b], place.position).cpu() for place in places
             }  # (n, H) each
             begin, end = len(row.prompt), len(row.ids)
             logits = out.logits[b, begin - 1 : end - 1].float()  # each token's logits stand one before it

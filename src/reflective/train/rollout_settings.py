@@ -16,16 +16,28 @@ from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError, InputError
 from reflective.judge.config import JudgeConfig, format_to_json
 from reflective.models.digest import weights_digest
+from reflective.models.stored import StoredWeights
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, read_manifest, versions, write_manifest
+from reflective.shards import Place
 from reflective.types import Problem
 
 REMEDY = "Remove it, or name another --output or --work."
 MAY_DIFFER = ("versions", "history")  # of packages; what was done to the records afterwards
 
 
-def source_digest(model: Any, config: JudgeConfig) -> str:
-    """Of what features are read from: the weights, the layer, the position, and where steps end."""
-    return repr((weights_digest(model), config.layer, config.feature_position, format_to_json(config.format)))
+def caught_places(engine: TorchEngine) -> tuple[Place, ...]:
+    """What the engine catches of every step, in the order in which it gives them."""
+    before = tuple(Place(layer) for layer in engine.feature_layers)
+    return (*before, *(Place(layer, "mean") for layer in engine.feature_layers)) if engine.catch_means else before
+
+
+def source_digest(model: Any, config: JudgeConfig, weights: StoredWeights | None = None) -> str:
+    """Of what features are read from: the weights, the layer, the position, and where steps end.
+
+    `weights` are those of a model that is a form without memory.
+    """
+    digest = weights_digest(model) if weights is None else weights.digest(model)
+    return repr((digest, config.layer, config.feature_position, format_to_json(config.format)))
 
 
 def claim_rollouts(
@@ -44,13 +56,20 @@ def claim_rollouts(
 
     `source` is the `source_digest` (default: the engine's weights alone, which takes as long to compute).
     """
+    places = caught_places(engine)
     wanted = Manifest(
         benchmark={"name": folder.name, "source": source or weights_digest(engine.model)},
         model=engine.name,
         strategy="majority",
         effort=k,
         seed=seed,
-        settings={**asdict(sampling), "max_tokens": max_tokens, "until": "eos", "layers": list(layers)},
+        settings={
+            **asdict(sampling),
+            "max_tokens": max_tokens,
+            "until": "eos",
+            "layers": list(layers),
+            **({"caught": [str(place) for place in places]} if len(places) > 1 else {}),
+        },
         problems=len(problems),
         digest=digest_of(problems),
         versions=versions(),

@@ -1,10 +1,10 @@
 """Rollouts: trajectories sampled from a model and graded, with the features of their steps: what a head learns from.
 
 A folder of rollouts is a run folder as evaluation writes it: a manifest, a record per problem, a shard beside each
-(`reflective.shards`); `reflective report` shows it. Features are caught in the pass that samples; further layers are
-read afterwards from the recorded tokens. A trajectory is a function of the model, the problem and its seed, and a
-record is written as soon as its problem is done: a run that is stopped goes on behind its last record, and holds in the
-end what an uninterrupted one holds.
+(`reflective.shards`); `reflective report` shows it. Features are caught in the pass that samples, of all layers that
+the engine was asked for; others are read afterwards from the recorded tokens. A trajectory is a function of the model,
+the problem and its seed, and a record is written as soon as its problem is done: a run that is stopped goes on behind
+its last record, and holds in the end what an uninterrupted one holds.
 
 Letters: N steps of all trajectories, n steps of one, H hidden size.
 """
@@ -34,7 +34,7 @@ from reflective.search.attempt import encode_problem
 from reflective.shards import Place, Shard, Steps, load_features
 from reflective.train.features import read_features
 from reflective.train.progress import Note, Stop, clock
-from reflective.train.rollout_settings import claim_rollouts
+from reflective.train.rollout_settings import caught_places, claim_rollouts
 from reflective.types import Problem, Solution, Timing, Trajectory, Usage
 from reflective.verify import grade as grade_answer
 
@@ -109,14 +109,15 @@ def sample_rollouts(
     stop: Stop | None = None,
     source: str = "",
     layers: Sequence[int] = (),
+    first: int | None = None,
     grade: Grade = grade_answer,
 ) -> bool:
     """Sample k trajectories of each problem into a run folder; True when all are there.
 
     The engine must catch features. Where `folder` holds records of the same settings, only the missing problems are
     sampled. Ctrl-C, or `stop.requested`, ends it early with what is complete. A problem that does not fit the context
-    is recorded without trajectories, and told. `layers` are read beside the one whose features the engine
-    catches. `source` is that of `claim_rollouts`.
+    is recorded without trajectories, and told. `layers` are read beside those whose features the engine catches.
+    `first` ends it behind so many problems, to go on another time. `source` is that of `claim_rollouts`.
     """
     claim_rollouts(
         folder, engine, problems, k, sampling=sampling, max_tokens=max_tokens, seed=seed, source=source, layers=layers
@@ -124,10 +125,11 @@ def sample_rollouts(
     problems = with_own_keys(problems)
     with RecordWriter(folder / RECORDS) as writer, Driver.of(engine).client() as client:
         sampler = _Sampler(engine, client, problems, k, sampling, max_tokens, seed, note)
-        waiting = [number for number, problem in enumerate(problems) if key_of(problem) not in writer.done]
+        wanted = problems[:first]
+        waiting = [number for number, problem in enumerate(wanted) if key_of(problem) not in writer.done]
         if waiting and writer.done:
             note(f"{len(writer.done):,} of {len(problems):,} problems were sampled before; going on")
-        meter = _Meter(len(problems), len(waiting), note)
+        meter = _Meter(len(wanted), len(waiting), note)
         waiting.reverse()
         try:
             while (waiting or client.in_flight) and not (stop is not None and stop.requested):
@@ -140,7 +142,7 @@ def sample_rollouts(
         except KeyboardInterrupt:
             pass
         meter.tell()
-        complete = len(writer.done) == len(problems)
+        complete = all(key_of(problem) in writer.done for problem in wanted)
     if complete and layers:
         places = [Place(layer) for layer in layers]
         read_features(engine.model, engine.judge.format, load_records(folder), places, folder, note)
@@ -179,7 +181,7 @@ class _Sampler:
     ) -> None:
         self._engine, self._client, self._problems, self._note = engine, client, problems, note
         self._k, self._sampling, self._max_tokens, self._seed = k, sampling, max_tokens, seed
-        self._place = Place(engine.judge.config.layer)
+        self._places = caught_places(engine)
         self._samples: dict[int, _Sample] = {}  # by the problem's number
         self._numbers: dict[int, int] = {}  # the client's id -> the problem's number
 
@@ -221,7 +223,10 @@ class _Sampler:
             self._solution(sample, problem, trajectories), number, grade=grade, prompt_ids=sample.prompt_ids
         )
         positions = [places for _, places, _ in ended]
-        features = {self._place: torch.cat([states for _, _, states in ended])} if ended else {}
+        features: dict[Place, Tensor] = {}
+        if ended:
+            states = torch.cat([states for _, _, states in ended]).chunk(len(self._places), -1)  # (N, F) -> (N, H) each
+            features = dict(zip(self._places, states, strict=True))
         Shard.of(record.key, trajectories, positions, features).write(folder, number)
         marked = tuple(
             replace(t, step_positions=tuple(places)) for t, places in zip(record.trajectories, positions, strict=True)

@@ -61,6 +61,9 @@ class TorchEngine(TokenEngine):
     projections may be re-laid (values unchanged), so make the engine before an optimizer; when weights have changed in
     place, call `refresh`.
 
+    `catch_features` keeps the hidden states at the steps for `take_features`: of the judge's layer, behind it of
+    further `layers`, and with `catch_means` of all of them again the mean over the positions that drew a step's tokens.
+
     `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
     (`reflective.confidence`). `weights` are packed for the compiled step; the model then is a form without memory.
     `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why one that is allowed can't
@@ -78,6 +81,8 @@ class TorchEngine(TokenEngine):
         name: str = "model",
         max_rows: int = MAX_ROWS,
         catch_features: bool = False,
+        layers: Sequence[int] = (),
+        catch_means: bool = False,
         keep_confidences: bool = False,
         weights: StoredWeights | None = None,
         fuse: bool = True,
@@ -97,14 +102,19 @@ class TorchEngine(TokenEngine):
         )
         self.model, self._weights = model, weights
         self.head = judge.head.eval() if judge.head is not None else None
-        self._backbone, slow = choose(model, judge.config.layer, weights=weights, fuse=fuse, compiled=compiled)
+        self.feature_layers = (judge.config.layer, *layers)
+        self._backbone, slow = choose(
+            model, judge.config.layer, further=layers, weights=weights, fuse=fuse, compiled=compiled
+        )
         self.remark = " ".join(filter(None, (slow, self.remark)))
         self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self.vocabulary, self._device)
         self._kv_manager = KVManager(self._backbone, self.context_length)
         self._catch_features, self._keep_confidences = catch_features, keep_confidences
-        self._features: dict[int, list[Tensor]] = {}
+        self.catch_means = catch_features and catch_means
+        self._features: dict[int, list[Tensor]] = {}  # of each step, by trajectory
+        self._sums: dict[int, Tensor] = {}  # over the step under way, by trajectory
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
@@ -122,9 +132,14 @@ class TorchEngine(TokenEngine):
         engine.remark = " ".join(filter(None, (checkpoint.remark, chosen, told, engine.remark)))
         return engine
 
-    def fingerprint(self) -> dict[str, Any]:
-        """The fingerprint of the model for heads that read the judge's layer (`models.fingerprint`)."""
-        return make_fingerprint(self.model, self.tokenizer, self.judge.config.layer, self._fixed_features)
+    def fingerprint(self, layer: int | None = None) -> dict[str, Any]:
+        """The fingerprint of the model for heads that read this one of `feature_layers`, by default the judge's."""
+        place = 0 if layer is None else self.feature_layers.index(layer)
+
+        def read(ids: list[int], positions: list[int], _: int) -> Tensor:
+            return self._fixed_features(ids, positions, place)
+
+        return make_fingerprint(self.model, self.tokenizer, self.feature_layers[place], read)
 
     def _compare_fingerprint(self) -> str:
         """Raise `CheckpointError` where the head is another model's; says how far from its own this one is."""
@@ -134,14 +149,17 @@ class TorchEngine(TokenEngine):
         return notice(found)
 
     @torch.inference_mode()
-    def _fixed_features(self, ids: list[int], positions: list[int], _: int = 0) -> Tensor:
-        return self._backbone.read(ids, KVMemory(self._backbone.shape, 1, len(ids)), positions)[0]
+    def _fixed_features(self, ids: list[int], positions: list[int], place: int = 0) -> Tensor:
+        features = self._backbone.read(ids, KVMemory(self._backbone.shape, 1, len(ids)), positions)[0]  # (n, F)
+        return features.chunk(len(self.feature_layers), -1)[place]
 
     # ---- the contract
 
     def submit(self, request: Request) -> int:
         """Queue a request (see `Engine.submit`)."""
         sequence = self._open(request)
+        if self.catch_means and request.parent is not None:
+            raise InputError("the means over steps are caught of trajectories that begin at a prompt alone.")
         if request.parent in self._features and (parent := self._held(request.parent)) is not None:
             caught = self._features[request.parent]
             taken = len(parent.step_positions) - len(caught)
@@ -155,6 +173,7 @@ class TorchEngine(TokenEngine):
         if self._finished.pop(id, None) is not None:
             self._kv_manager.parking.drop(id)
             self._features.pop(id, None)
+            self._sums.pop(id, None)
             return
         waiting = self._scheduler.remove_waiting(id)
         if waiting is not None:
@@ -187,6 +206,7 @@ class TorchEngine(TokenEngine):
         self._kv_manager.clear()
         self._finished.clear()
         self._features.clear()
+        self._sums.clear()
 
     def refresh(self) -> None:
         """Go on with weights that an optimizer has changed in place; what is held of finished trajectories goes."""
@@ -197,6 +217,7 @@ class TorchEngine(TokenEngine):
         self._kv_manager.parking.clear()
         self._finished.clear()
         self._features.clear()
+        self._sums.clear()
 
     def _unfinished(self) -> Iterable[Running]:
         return self._scheduler.everything()
@@ -232,7 +253,8 @@ class TorchEngine(TokenEngine):
             first = 0 if begin else 1  # without a prompt, nothing stands before the response's first token
             rows = step_logprobs(logprobs[begin + first - 1 :], [p - first for p in positions])
             extra = torch.tensor(rows, dtype=torch.float32, device=self._device)
-        return self._steps(response_ids, positions, self.head.read(features, extra).tolist())
+        logits = self.head.read(features[:, : self.head.hidden_size], extra)  # (n, F) -> (n,)
+        return self._steps(response_ids, positions, logits.tolist())
 
     def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
         steps, start = [], 0
@@ -244,6 +266,7 @@ class TorchEngine(TokenEngine):
     def take_features(self, id: int) -> tuple[list[int], Tensor]:
         """Step token positions and features (n, H) of the n steps of a finished trajectory.
 
+        Features are (n, F·H) where the engine catches F layers or means of layers: see the class.
         The engine must have been made with `catch_features`. The features are handed out once, on the CPU: for a
         continuation, those of its parent come along unless they were taken before it was submitted.
         """
@@ -251,7 +274,7 @@ class TorchEngine(TokenEngine):
         if sequence is None or not self._catch_features:
             raise InputError(f"no features are held for trajectory {id}: it is not finished, or nothing was caught.")
         rows = self._features.pop(id, [])
-        width = self.model.get_input_embeddings().weight.shape[1]
+        width = self.model.get_input_embeddings().weight.shape[1] * len(self.feature_layers) * (1 + self.catch_means)
         features = torch.stack(rows) if rows else torch.empty(0, width, dtype=self._backbone.shape.dtype)
         return sequence.step_positions[len(sequence.step_positions) - len(rows) :], features
 
@@ -380,6 +403,10 @@ class TorchEngine(TokenEngine):
             sequence.certainties.append(certainty)
             sequence.confidences.append(confidence)
         self._rows.saw(first, drawn.tokens)
+        if self.catch_means:
+            for sequence, row in zip(running, features):
+                known = self._sums.get(sequence.id)
+                self._sums[sequence.id] = row.cpu().float().clone() if known is None else known.add_(row)
         if scored:
             self._score(scored, running, features)
         for i in due:
@@ -391,7 +418,9 @@ class TorchEngine(TokenEngine):
     def _score(self, scored: list[int], running: list[Running], features: Tensor) -> None:
         """s for the rows whose step has just ended, from the hidden state that drew the step token."""
         if self._catch_features:
-            for i, row in zip(scored, features[scored].cpu(), strict=True):  # (n, H)
+            for i, row in zip(scored, features[scored].cpu(), strict=True):  # (n, F)
+                if self.catch_means:
+                    row = torch.cat([row, self._step_mean(running[i]).to(row.dtype)])  # (2F)
                 self._features.setdefault(running[i].id, []).append(row)
         if self.head is None:
             return
@@ -403,12 +432,18 @@ class TorchEngine(TokenEngine):
         assert self.head is not None
         if not self.head.keeps_state:
             return self._backbone.score(self.head, features, scored)
+        features = features[:, : self.head.hidden_size]
         before = [running[i].head_states[-1] if running[i].head_states else None for i in scored]
         logits, states = self.head.step_logits(features[scored], before)
         for i, state in zip(scored, states, strict=True):
             running[i].head_states.append(state)
         found: list[float] = logits.tolist()
         return found
+
+    def _step_mean(self, sequence: Running) -> Tensor:
+        """The mean (F,) over the positions that drew the tokens of the step that the last one ended."""
+        ends = sequence.step_positions
+        return self._sums.pop(sequence.id) / (ends[-1] - (ends[-2] if len(ends) > 1 else -1))
 
     # ---- memory
 

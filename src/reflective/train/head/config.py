@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from reflective.errors import InputError
 from reflective.judge.detection import WHOLE, RuleName
+
+AUTO: Final = "auto"  # the layer
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class HeadConfig:
     families of `tasks`, whose splits are disjoint. Each training problem gets `trajectories` samples, each validation
     problem `validation_trajectories`. `fields`, `kind` and `skip_bad` are for the rows of `data`; `prompt`, or that of
     the benchmark named by `like`, goes around every question of it, and `system` is a system message before it.
+    `layer` is the hidden state that the head reads; "auto" keeps those of several layers, fits a head on each, and
+    takes the one that ranks the validation trajectories best (`layers.py`).
     """
 
     model: str
@@ -40,7 +44,7 @@ class HeadConfig:
     temperature: float = 1.0
     max_tokens: int = 1024
     max_rows: int = 128
-    layer: int = -2
+    layer: int | Literal["auto"] = -2
     marks: tuple[str, ...] = ()  # around the reasoning, or ("whole",); (): those of the head, or what is found
     step_rule: RuleName | None = None  # None: the steps of the head that is there, or what fits the model
     look: bool = True  # at a few problems first, to stop before hours of sampling that would teach nothing
@@ -50,6 +54,7 @@ class HeadConfig:
     plain_epochs: int = 3  # epochs of plain BCE before the filter: an untrained head's filter teaches its prejudice
     problem_balanced: bool = True
     class_balance: bool = True
+    keep_means: bool = False  # of the states of each step's tokens, beside its features: for heads of one's own
     epochs: int = 40
     patience: int = 8  # epochs without a better validation before the end
     batch_problems: int = 32
@@ -69,6 +74,8 @@ class HeadConfig:
             raise InputError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
         if self.marks and self.marks != (WHOLE,) and len(self.marks) != 2:
             raise InputError(f"marks are an opening and a closing one, or {WHOLE!r}; got {' '.join(self.marks)!r}.")
+        if isinstance(self.layer, str) and self.layer != AUTO:
+            raise InputError(f"layer is {self.layer!r}; it must be a whole number or {AUTO!r}.")
         if self.temperature <= 0:
             raise InputError("temperature must be above 0: equal trajectories teach nothing about selecting.")
         counts = "problems validation_problems trajectories validation_trajectories max_tokens max_rows"

@@ -30,18 +30,18 @@ from reflective.models import (
     save_checkpoint,
     save_judge,
 )
-from reflective.models.fingerprint import fingerprint_of
 from reflective.models.metadata import eos_ids_of
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings
 from reflective.shards import Place
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.data import read_data
-from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_exponent, fit_head
+from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_exponent
+from reflective.train.head.layers import candidate_layers, fit_layers
 from reflective.train.head.look import look
 from reflective.train.progress import Note, RunResult, print_note, stop_on_signals
 from reflective.train.rollout_settings import claim_rollouts, source_digest
-from reflective.train.rollouts import load_rollouts, sample_rollouts
+from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
 from reflective.train.selection import (
     calibration_samples,
     selection_table,
@@ -65,8 +65,7 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     """Run it all; a run that was stopped goes on where it was when it is started again with the same settings."""
     folder = _output(config)
     train, validation = read_data(config, note)
-    checkpoint = load_checkpoint(config.model, device=config.device, dtype=config.dtype, require_head=False)
-    sprm = _sprm_config(config, checkpoint)
+    engine, checkpoint = sampling_engine(config)
     work = Path(config.work) if config.work else folder / "sprm-rollouts"
     parts = (
         (work / "train", train, config.trajectories),
@@ -75,34 +74,52 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     with ExitStack() as stack:
         for place in dict.fromkeys((folder.resolve(), work.resolve())):
             stack.enter_context(folder_lock(place))
-        if not _sample(config, checkpoint, sprm, parts, note):
+        if not _sample(config, engine, checkpoint, parts, note):
             note(f"stopped; start the same command again to go on from {work}.")
             return HeadResult(work, 0, None, None, {}, interrupted=True)
-        return _fit(config, checkpoint, sprm, folder, work, note)
+        judge, result = fit_judge(config, engine, work, note)
+        _save(config, judge, checkpoint, folder)
+        note(f"saved: {folder}")
+        return replace(result, folder=folder)
+
+
+def sampling_engine(config: HeadConfig) -> tuple[TorchEngine, Checkpoint]:
+    """An engine that writes trajectories for a head that is to be trained, and what it was made from."""
+    checkpoint = load_checkpoint(
+        config.model, device=config.device, dtype=config.dtype, require_head=False, packed=True
+    )
+    first, *further = candidate_layers(config, checkpoint.model.config)
+    sprm = replace(_sprm_config(config, checkpoint), layer=first)
+    engine = TorchEngine.from_checkpoint(
+        replace(checkpoint, judge=Judge(sprm), unchecked=False),
+        max_rows=config.max_rows,
+        catch_features=True,
+        layers=further,
+        catch_means=config.keep_means,
+    )
+    return engine, checkpoint
+
+
+def sampling_options(config: HeadConfig, engine: TorchEngine, checkpoint: Checkpoint) -> dict[str, Any]:
+    """How the trajectories are sampled: options of `sample_rollouts`."""
+    packed = checkpoint.weights if engine.model is checkpoint.model else None
+    return {
+        "sampling": Sampling(temperature=config.temperature),
+        "max_tokens": config.max_tokens,
+        "seed": config.seed,
+        "source": source_digest(engine.model, engine.judge.config, packed),
+    }
 
 
 def _sample(
     config: HeadConfig,
+    engine: TorchEngine,
     checkpoint: Checkpoint,
-    sprm: JudgeConfig,
     parts: Sequence[tuple[Path, list[Problem], int]],
     note: Note,
 ) -> bool:
     """Trajectories of all problems, k each, into a folder a part; False where Ctrl-C came before the end."""
-    engine = TorchEngine(
-        checkpoint.model,
-        checkpoint.tokenizer,
-        Judge(sprm),
-        name=checkpoint.name,
-        max_rows=config.max_rows,
-        catch_features=True,
-    )
-    options: dict[str, Any] = {
-        "sampling": Sampling(temperature=config.temperature),
-        "max_tokens": config.max_tokens,
-        "seed": config.seed,
-        "source": source_digest(checkpoint.model, sprm),
-    }
+    options = sampling_options(config, engine, checkpoint)
     for folder, problems, k in parts:  # all of them before the first is sampled
         claim_rollouts(folder, engine, problems, k, **options)
     wanted = sum(len(problems) * k for _, problems, k in parts)
@@ -118,12 +135,15 @@ def _sample(
     return True
 
 
-def _fit(
-    config: HeadConfig, checkpoint: Checkpoint, sprm: JudgeConfig, folder: Path, work: Path, note: Note
-) -> HeadResult:
-    """The head from what was sampled, with its exponent and calibration, saved."""
-    train, held_out = (load_rollouts(work / part, Place(sprm.layer)) for part in ("train", "validation"))
-    head, epoch = fit_head(config, train, held_out, sprm, note)
+def fit_judge(config: HeadConfig, engine: TorchEngine, work: Path, note: Note = print_note) -> tuple[Judge, HeadResult]:
+    """The judge from what was sampled, with its layer, exponent and calibration; the result names `work`."""
+    sprm = engine.judge.config
+
+    def load(layer: int) -> tuple[Rollouts, Rollouts]:
+        return load_rollouts(work / "train", Place(layer)), load_rollouts(work / "validation", Place(layer))
+
+    fit, by_layer = fit_layers(config, engine.feature_layers, load, sprm, note)
+    sprm, head, held_out = replace(sprm, layer=fit.layer), fit.head, fit.validation
     tried: dict[float, float] = {}
     if head.uses_logprobs:
         head.probability_exponent, tried = fit_exponent(head, held_out, sprm.aggregation)
@@ -135,11 +155,10 @@ def _fit(
     for count, row in table.items():
         note(f"k = {count:>2}: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
     note(f"AUC {aucs_text(within, overall)}")
-    calibration = fit_calibration(calibration_samples(candidates))
     final = replace(
         sprm,
-        calibration=calibration,
-        fingerprint=fingerprint_of(checkpoint.model, checkpoint.tokenizer, sprm.layer),
+        calibration=fit_calibration(calibration_samples(candidates)),
+        fingerprint=engine.fingerprint(fit.layer),
         provenance={
             **config.provenance,
             "trained_with": _settings(config),
@@ -148,18 +167,20 @@ def _fit(
                 "auc": overall,
                 "selection": table,
                 "exponents": {f"{v:g}": share for v, share in tried.items()},
+                **({"layers": by_layer} if len(by_layer) > 1 else {}),
             },
         },
     )
-    head = head.cpu().eval()
-    if config.output is not None:
-        stored = getattr(torch, str(describe(config.model)["dtype"]), None)  # what it was loaded to is another matter
-        whole_checkpoint = Checkpoint(checkpoint.model, checkpoint.tokenizer, Judge(final, head), checkpoint.name)
-        save_checkpoint(folder, whole_checkpoint, dtype=stored)
-    else:
-        save_judge(folder / SPRM_FOLDER, Judge(final, head))
-    note(f"saved: {folder}")
-    return HeadResult(folder, epoch, within, overall, table)
+    return Judge(final, head.cpu().eval()), HeadResult(work, fit.epoch, within, overall, table)
+
+
+def _save(config: HeadConfig, judge: Judge, checkpoint: Checkpoint, folder: Path) -> None:
+    if config.output is None:
+        save_judge(folder / SPRM_FOLDER, judge)
+        return
+    stored = getattr(torch, str(describe(config.model)["dtype"]), None)  # what it was loaded to is another matter
+    whole = replace(checkpoint.dense(), judge=judge)
+    save_checkpoint(folder, whole, dtype=stored)
 
 
 def _settings(config: HeadConfig) -> dict[str, Any]:
@@ -181,7 +202,7 @@ def _output(config: HeadConfig) -> Path:
 
 
 def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> JudgeConfig:
-    """Steps and layer as an existing head has them, or as the settings say."""
+    """Steps as an existing head has them, or as the settings say."""
     own = checkpoint.judge
     base = replace(own.config, calibration=None, sampling={"temperature": config.temperature})
     if config.step_rule is not None or config.marks:
@@ -197,7 +218,6 @@ def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> JudgeConfig:
             base = replace(base, format=asked, template_kwargs={**base.template_kwargs, **switches})
     return replace(
         base,
-        layer=config.layer,
         feature_position="before",  # where the engine catches them
         aggregation=config.aggregation,
         dropout=config.dropout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,17 +19,24 @@ __all__ = ["Backbone", "choose", "packed_name", "packed_obstacle"]
 
 
 def choose(
-    model: Any, layer: int = -2, *, weights: StoredWeights | None = None, fuse: bool = True, compiled: bool = True
+    model: Any,
+    layer: int = -2,
+    *,
+    further: Sequence[int] = (),
+    weights: StoredWeights | None = None,
+    fuse: bool = True,
+    compiled: bool = True,
 ) -> tuple[Backbone, str]:
     """The fastest way to run the model, of those that are allowed, and why a faster one is closed ("" where none is).
 
-    `layer` is that of the feature, as in `hidden_states`. With `weights` the model is a form without memory, and they
-    are packed for the compiled step; ask `packed_obstacle` first.
+    `layer` is that of the feature, as in `hidden_states`; those of `further` layers come behind it. With `weights` the
+    model is a form without memory, and they are packed for the compiled step; ask `packed_obstacle` first.
     """
     if weights is not None:
         packed = packed_decoder(model, weights)
-        return native.NativeBackbone(packed, feature_layer(layer, packed.shape.layers)), ""
-    reader = HFBackbone(model, layer)
+        found = tuple(feature_layer(each, packed.shape.layers) for each in (layer, *further))
+        return native.NativeBackbone(packed, found), ""
+    reader = HFBackbone(model, layer, further)
     if not fuse:
         return reader, ""
     if reason := decoder.obstacle(model):
@@ -38,7 +46,7 @@ def choose(
         return FusedBackbone(reader, dense), ""
     if reason := native.obstacle(dense.shape):
         return FusedBackbone(reader, dense), f"decoding runs two to three times slower than it could: {reason}."
-    return native.NativeBackbone(dense, reader.feature_layer, reader), ""
+    return native.NativeBackbone(dense, reader.feature_layers, reader), ""
 
 
 def packed_obstacle(model: Any) -> str | None:

@@ -4,7 +4,9 @@ A backbone prefills and reads prompts, and writes one token for each running row
 with decoder layers; `fused.py` and `native/` do it faster for the most common shape. Each way is a class of its own
 that holds what it is made of.
 
-Letters: B rows, G KV heads, H hidden size, R rows of the memory, T positions, V vocabulary.
+The features are the states of one or more layers, side by side: F = layers · H numbers, those of the judge's first.
+
+Letters: B rows, F numbers of the features, G KV heads, R rows of the memory, T positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Backbone(Protocol):
     shape: KVShape  # of its keys and values
 
     def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of `ids` into a row; returns logits (V,) and feature (H,) of the last position.
+        """Write the keys and values of `ids` into a row; returns logits (V,) and features (F,) of the last position.
 
         Those of the first `start` positions are there already; at least one is computed.
         """
@@ -67,25 +69,25 @@ class Backbone(Protocol):
     def read(
         self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
     ) -> tuple[Tensor, list[float]]:
-        """Features (n, H) at the ascending indices `features_at` into `ids`; uses row 0 of `kv`.
+        """Features (n, F) at the ascending indices `features_at` into `ids`; uses row 0 of `kv`.
 
         With `logprobs` also the log-probability of each of `ids` but the first, given what stands before it.
         """
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
-        """One token for each of the first B rows: logits (B, V) and features (B, H), valid until the next pass."""
+        """One token for each of the first B rows: logits (B, V) and features (B, F), valid until the next pass."""
 
     def write(
         self, plan: DecodePlan, kv: KVMemory, settings: SamplingRows, uniform: Tensor, seen: Tensor | None
     ) -> tuple[list[int], list[float], Tensor]:
         """`decode`, and the next token of each row with its log-probability; see `sampling.draw`.
 
-        `uniform` (R, T) holds the number that draws the token at each place of each row. The features (B, H) are valid
+        `uniform` (R, T) holds the number that draws the token at each place of each row. The features (B, F) are valid
         until the next pass.
         """
 
     def score(self, head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
-        """MLP(h) of the chosen rows of the features (B, H), without what a head adds of log-probabilities."""
+        """MLP(h) of the chosen rows of the features (B, F), without what a head adds of log-probabilities."""
 
     def refresh(self) -> None:
         """Take over what an optimizer has changed in place.
@@ -105,5 +107,5 @@ def draw_next(
 
 def head_logits(head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
     """`Backbone.score` by the framework's operators."""
-    logits: list[float] = head.mlp(features[rows]).tolist()
+    logits: list[float] = head.mlp(features[rows, : head.hidden_size]).tolist()
     return logits

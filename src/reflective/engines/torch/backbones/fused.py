@@ -61,16 +61,15 @@ class FusedBackbone:
         cos, sin = cos[step.positions], sin[step.positions]  # (B, 1, D)
         bias = self._bias(step)
         x = self.decoder.embedding.data[step.tokens].t().contiguous()  # (H, B)
-        feature = x
+        states: dict[int, Tensor] = {}
         for index, layer in enumerate(self.decoder.layers):
-            if index == self.reader.feature_layer:
-                feature = x
+            states[index] = x  # (H, B)
             x = self._attend(index, layer, x, cos, sin, bias, step, kv)
             x = self._feed_forward(layer, x)
         x = self._norm(x, self.decoder.final_norm)
-        if self.reader.feature_layer == self.shape.layers:
-            feature = x
-        return torch.mm(self.decoder.lm_head.data, x).t().contiguous(), feature.t()  # (V, B) -> (B, V)
+        states[self.shape.layers] = x
+        features = torch.cat([states[layer] for layer in self.reader.feature_layers])  # (F, B)
+        return torch.mm(self.decoder.lm_head.data, x).t().contiguous(), features.t()  # (V, B) -> (B, V)
 
     def _bias(self, plan: PlanTensors) -> Tensor | None:
         """0 where a row's new position sees, -inf beyond its length, (B·G, 1, T); None where all see everything."""

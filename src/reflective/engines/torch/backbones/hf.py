@@ -3,13 +3,14 @@
 The way for every architecture that has decoder layers and calls attention through the attention interface of
 `transformers`. Architectures of the most common shape decode faster (`fused.py`, `native/`).
 
-Letters: B rows, Q query heads, G KV heads, D head size, T positions, N new positions, H hidden size, V vocabulary.
+Letters: B rows, Q query heads, G KV heads, D head size, T positions, N new positions, H hidden size, F numbers of the
+features (H a layer), V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -144,9 +145,9 @@ def feature_layer(layer: int, layers: int) -> int:
 
 
 class HFBackbone:
-    """A `Backbone` that runs the Hugging Face model and catches the hidden state that the head reads."""
+    """A `Backbone` that runs the Hugging Face model and catches the hidden states that heads read."""
 
-    def __init__(self, model: PreTrainedModel, layer: int = -2) -> None:
+    def __init__(self, model: PreTrainedModel, layer: int = -2, further: Sequence[int] = ()) -> None:
         AttentionInterface.register(ATTENTION, attention)
         AttentionMaskInterface.register(ATTENTION, mask)
         self.model = model.eval()
@@ -156,32 +157,32 @@ class HFBackbone:
                 f"{type(model).__name__} does not let its attention be replaced; use another engine (vllm)."
             )
         self.shape = kv_shape(model)
-        self.feature_layer = feature_layer(layer, self.shape.layers)
+        self.feature_layers = tuple(feature_layer(each, self.shape.layers) for each in (layer, *further))
 
     def refresh(self) -> None:
         """See `Backbone.refresh`; here every pass reads the model's own weights."""
 
     @contextmanager
-    def _feature(self) -> Iterator[list[Tensor]]:
-        """Catch the feature (B, N, H) of the forward inside."""
-        caught: list[Tensor] = []
-        if self.feature_layer < self.shape.layers:
-            module = decoder_layers(self.model)[self.feature_layer]
+    def _feature(self) -> Iterator[Callable[[], Tensor]]:
+        """Catch the features (B, N, F) of the forward inside; the result gives them behind it."""
+        caught: dict[int, Tensor] = {}
+        with ExitStack() as hooks:
+            for layer in self.feature_layers:
+                hooks.callback(self._hook(layer, caught).remove)
+            yield lambda: torch.cat([caught[layer] for layer in self.feature_layers], -1)
 
-            def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                caught.append(args[0] if args else kwargs["hidden_states"])
-
-            hook = module.register_forward_pre_hook(before, with_kwargs=True)
-        else:
+    def _hook(self, layer: int, caught: dict[int, Tensor]) -> Any:
+        if layer == self.shape.layers:
 
             def after(_: nn.Module, __: Any, output: Any) -> None:
-                caught.append(output.last_hidden_state)
+                caught[layer] = output.last_hidden_state
 
-            hook = self.model.get_decoder().register_forward_hook(after)
-        try:
-            yield caught
-        finally:
-            hook.remove()
+            return self.model.get_decoder().register_forward_hook(after)
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            caught[layer] = args[0] if args else kwargs["hidden_states"]
+
+        return decoder_layers(self.model)[layer].register_forward_pre_hook(before, with_kwargs=True)
 
     def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
         """See `Backbone.prefill`."""
@@ -207,7 +208,7 @@ class HFBackbone:
         return torch.cat(features), found
 
     def _chunk(self, ids: Sequence[int], begin: int, kv: KVMemory, row: int, keep: int) -> tuple[Tensor, Tensor]:
-        """One forward over N positions from `begin` on: the last `keep` logits (0: all) and features (N, H)."""
+        """One forward over N positions from `begin` on: the last `keep` logits (0: all) and features (N, F)."""
         device = self.model.device
         chunk = torch.tensor([list(ids[begin : begin + PREFILL_CHUNK])], device=device)  # (1, N)
         new = chunk.shape[1]
@@ -223,7 +224,7 @@ class HFBackbone:
                 use_cache=True,
                 logits_to_keep=keep,
             )
-        return out.logits[0], caught[0][0]
+        return out.logits[0], caught()[0]
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:
         """See `Backbone.decode`."""
@@ -240,7 +241,7 @@ class HFBackbone:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return out.logits[:, -1], caught[0][:, -1]
+        return out.logits[:, -1], caught()[:, -1]
 
     def write(
         self, plan: DecodePlan, kv: KVMemory, settings: SamplingRows, uniform: Tensor, seen: Tensor | None

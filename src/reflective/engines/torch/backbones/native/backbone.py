@@ -1,14 +1,14 @@
 """The compiled step as a backbone.
 
-Letters: B rows, C columns, H hidden size, Q query heads, G KV heads, D head size, I intermediate size, T positions,
-V vocabulary.
+Letters: B rows, C columns, F numbers of the features (H a layer), H hidden size, Q query heads, G KV heads, D head
+size, I intermediate size, T positions, V vocabulary.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import addressof, byref, c_double, c_int64
+from ctypes import addressof, byref, c_double, c_int32, c_int64
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -68,7 +68,7 @@ class NativeBackbone:
     Dense weights are read for `score` by the Hugging Face model (`reader`), others by the compiled pass, too.
     """
 
-    def __init__(self, decoder: Decoder, feature_layer: int, reader: HFBackbone | None = None) -> None:
+    def __init__(self, decoder: Decoder, feature_layers: Sequence[int], reader: HFBackbone | None = None) -> None:
         found = library()
         assert found is not None, "obstacle() was not asked"
         self.reader, self.decoder, self.shape = reader, decoder, decoder.shape
@@ -78,11 +78,14 @@ class NativeBackbone:
         self._held: list[Tensor] = []
         layers = (Layer * self.shape.layers)(*[self._layer(layer) for layer in decoder.layers])
         self._vocabulary, self._hidden = decoder.lm_head.shape
+        self._layers = (c_int32 * len(feature_layers))(*feature_layers)  # held here: the struct only points
+        self._width = len(feature_layers) * self._hidden  # F
         self._model = Model(
             layers,
             self._point(decoder.final_norm),
             self._matrix(decoder.embedding),
             self._matrix(decoder.lm_head),
+            addressof(self._layers),
             self.shape.layers,
             self._hidden,
             decoder.intermediate,
@@ -90,7 +93,7 @@ class NativeBackbone:
             self.shape.heads,
             self.shape.head_size,
             self._vocabulary,
-            feature_layer,
+            len(feature_layers),
             decoder.eps,
         )
         self._buffers: dict[str, Tensor] = {}
@@ -143,7 +146,7 @@ class NativeBackbone:
             "attended": inner * heads,
             "inner": inner * self.decoder.intermediate,
             "logits": drawn * self._vocabulary,
-            "features": inner * self._hidden,
+            "features": inner * self._width,
             "normed": threads * inner * self._hidden,
             "scores": threads * kv.length,
             "peaks": drawn * chunks,
@@ -181,8 +184,7 @@ class NativeBackbone:
             last = begin + PREFILL_COLUMNS >= len(ids)
             count = self._chunk(ids, begin, kv, row, panels=1 if last else 0)
         logits = self._buffers["logits"][: self._vocabulary * PANEL].view(self._vocabulary, PANEL)
-        features = self._buffers["features"][: count * self._hidden].view(count, self._hidden)
-        return logits[:, (count - 1) % PANEL].clone(), features[-1].clone()
+        return logits[:, (count - 1) % PANEL].clone(), self._caught(count)[-1].clone()
 
     def _read(
         self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
@@ -272,6 +274,7 @@ class NativeBackbone:
             pointers = [w.data_ptr() for w in weights[:3]]
             self._head = Head(*pointers, weights[3].item(), head.hidden_size, head.hidden.out_features)
             self._head_of = head
+        features = features[:, : head.hidden_size]  # (B, F) -> (B, H)
         count, features = len(rows), features.contiguous()  # a prompt's feature is one row, seen as several
         if self._parts.numel() < count * self._head.inner:
             self._parts = torch.empty(count * self._head.inner)
@@ -288,7 +291,7 @@ class NativeBackbone:
         return list(logits)
 
     def _caught(self, count: int) -> Tensor:
-        return self._buffers["features"][: count * self._hidden].view(count, self._hidden)
+        return self._buffers["features"][: count * self._width].view(count, self._width)
 
 
 def _integers(values: Sequence[int]) -> _Integers:

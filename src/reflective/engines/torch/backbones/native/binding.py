@@ -56,9 +56,10 @@ class Model(ctypes.Structure):
         ("final_norm", c_void_p),
         ("embedding", MatrixPointer),
         ("lm_head", MatrixPointer),
+        ("feature_layers", c_void_p),
         *(
             (name, c_int32)
-            for name in ("layers", "hidden", "inner", "queries", "groups", "size", "vocabulary", "feature_layer")
+            for name in ("layers", "hidden", "inner", "queries", "groups", "size", "vocabulary", "features")
         ),
         ("eps", c_float),
     ]

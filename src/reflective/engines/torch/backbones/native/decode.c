@@ -38,8 +38,8 @@ typedef struct {
     const float *final_norm; /* (H) */
     Matrix embedding;        /* (V, H) */
     Matrix lm_head;          /* (V, H) */
-    int32_t layers, hidden, inner, queries, groups, size, vocabulary;
-    int32_t feature_layer;   /* the layer whose input is the feature; `layers` for what leaves the final norm */
+    const int32_t *feature_layers; /* whose inputs are the features; `layers` for what leaves the final norm */
+    int32_t layers, hidden, inner, queries, groups, size, vocabulary, features;
     float eps;
 } Model;
 

@@ -399,7 +399,7 @@ static void NAME(multiply_gated)(const Matrix *w, const float *x, float *y, int 
 /* The whole pass: every thread runs it, and they meet where one reads what another wrote. */
 static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, Work *work, const Draw *draw)
 {
-    const int H = m->hidden, I = m->inner, G = m->groups;
+    const int H = m->hidden, I = m->inner, G = m->groups, F = m->features;
     const int C = in->count, P = (C + PANEL - 1) / PANEL, V = m->vocabulary, from = in->logits_from;
     const int chunks = (V + CHUNK - 1) / CHUNK;
     Team team = {0};
@@ -419,10 +419,12 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
         meet(&team, &turn);
         for (int l = 0; l < m->layers; l++) {
             const Layer *w = &m->layer[l];
-            if (l == m->feature_layer)
-                for (int i = FIRST(H); i < LAST(H); i++)
-                    for (int c = 0; c < C; c++)
-                        work->features[(size_t)c * H + i] = work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
+            for (int f = 0; f < F; f++) /* features (C, F, H) */
+                if (l == m->feature_layers[f])
+                    for (int i = FIRST(H); i < LAST(H); i++)
+                        for (int c = 0; c < C; c++)
+                            work->features[((size_t)c * F + f) * H + i] =
+                                work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
             NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
             NAME(multiply)(&w->qkv, normed, w->qkv_bias, 0, work->qkv, C, work, &team, &turn, thread);
             meet(&team, &turn);
@@ -448,11 +450,12 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
         if (from < P) {
             const int last = P - from;
             NAME(norm)(work->x + (size_t)from * H * PANEL, m->final_norm, m->eps, normed, H, last);
-            if (m->feature_layer == m->layers && thread == 0)
-                for (int c = from * PANEL; c < C; c++)
-                    for (int i = 0; i < H; i++)
-                        work->features[(size_t)c * H + i] =
-                            normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
+            for (int f = 0; f < F; f++)
+                if (m->feature_layers[f] == m->layers && thread == 0)
+                    for (int c = from * PANEL; c < C; c++)
+                        for (int i = 0; i < H; i++)
+                            work->features[((size_t)c * F + f) * H + i] =
+                                normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
             NAME(multiply)(&m->lm_head, normed, 0, 0, work->logits, C - from * PANEL, work, &team, &turn, thread);
             meet(&team, &turn);
         }

@@ -1,0 +1,82 @@
+"""Which hidden state a head reads: several layers' are kept while sampling, and the validation problems choose.
+
+The paper's head reads what enters the last decoder layer. In other models what tells right from wrong may stand
+further down, where the state is not yet mostly about the next token (measured: docs/real-models.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from reflective.judge.config import JudgeConfig
+from reflective.judge.heads.paper import SPRMHead
+from reflective.train.head.config import AUTO, HeadConfig
+from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_head
+from reflective.train.progress import Note
+from reflective.train.rollouts import Rollouts
+
+PAPER: Final = -2  # what enters the last decoder layer
+DEPTHS: Final = (2 / 3, 3 / 4, 5 / 6)  # of the layers, where probes of a first trial were best
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFit:
+    """A head for one layer, the epoch it is from, and how it ranks the validation trajectories."""
+
+    layer: int
+    head: SPRMHead
+    epoch: int
+    within_problem_auc: float | None
+    auc: float | None
+    validation: Rollouts
+
+
+def candidate_layers(config: HeadConfig, model_config: Any) -> tuple[int, ...]:
+    """The layers that a head may read, as indices into `hidden_states`; the first is the sampling judge's."""
+    if config.layer != AUTO:
+        return (int(config.layer),)
+    layers = int(model_config.get_text_config().num_hidden_layers)
+    further = (round(depth * layers) for depth in DEPTHS)
+    return (PAPER, *dict.fromkeys(layer for layer in further if 0 < layer < layers - 1))
+
+
+def fit_layers(
+    config: HeadConfig,
+    layers: Sequence[int],
+    load: Callable[[int], tuple[Rollouts, Rollouts]],
+    sprm: JudgeConfig,
+    note: Note,
+) -> tuple[LayerFit, dict[str, float | None]]:
+    """The best head of all layers, and each layer's AUC within validation problems.
+
+    `load` gives the rollouts of both parts with the features of a layer. Where no problem is mixed, the AUC over all
+    trajectories decides; of equal layers the first.
+    """
+    best: LayerFit | None = None
+    tried: dict[str, float | None] = {}
+    for layer in layers:
+        if len(layers) > 1:
+            note(f"layer {layer}")
+        train, validation = load(layer)
+        head, epoch = fit_head(config, train, validation, replace(sprm, layer=layer), note)
+        within, overall = aucs(candidates_of(head, validation, sprm.aggregation))
+        tried[str(layer)] = within
+        fit = LayerFit(layer, head, epoch, within, overall, validation)
+        if best is None or _measure(fit) > _measure(best):
+            best = fit
+    assert best is not None
+    if len(layers) > 1:
+        told = "  ".join(f"{layer}: {'none' if found is None else f'{found:.4f}'}" for layer, found in tried.items())
+        note(f"AUC within problems by layer  {told}")
+        note(f"the head reads layer {best.layer}: AUC {aucs_text(best.within_problem_auc, best.auc)}")
+    return best, tried
+
+
+def _measure(fit: LayerFit) -> tuple[float, float]:
+    """To compare fits by."""
+    return (
+        -1.0 if fit.within_problem_auc is None else fit.within_problem_auc,
+        -1.0 if fit.auc is None else fit.auc,
+    )
