@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from reflective.records import read_records
 from reflective.records.manifest import RECORDS
 from reflective.shards import Place
 from reflective.train import rollouts
+from reflective.train.features import read_features
 from reflective.train.rollout_settings import source_digest
 from reflective.train.rollouts import load_records, load_rollouts, sample_rollouts
 from reflective.types import Problem, Timing
@@ -36,11 +38,26 @@ def checkpoint(seed: int = 0) -> Checkpoint:
 
 
 def sample(
-    folder: Path, made: Checkpoint, problems: list[Problem] = PROBLEMS, layer: int = -2, rows: int = 64, **options: Any
+    folder: Path,
+    made: Checkpoint,
+    problems: list[Problem] = PROBLEMS,
+    layer: int = -2,
+    rows: int = 64,
+    caught: Sequence[int] = (),
+    means: bool = False,
+    **options: Any,
 ) -> bool:
     assert made.config is not None
     sprm = replace(made.config, layer=layer)
-    engine = TorchEngine(made.model, made.tokenizer, Judge(sprm), catch_features=True, max_rows=rows)
+    engine = TorchEngine(
+        made.model,
+        made.tokenizer,
+        Judge(sprm),
+        catch_features=True,
+        max_rows=rows,
+        layers=caught,
+        catch_means=means,
+    )
     return sample_rollouts(
         engine,
         problems,
@@ -174,6 +191,32 @@ def test_several_layers_are_kept_of_the_same_trajectories(tmp_path: Path) -> Non
     assert not torch.equal(read.features, load_rollouts(tmp_path / "many", Place(-1)).features)
     with pytest.raises(InputError, match="no features at -1/before"):
         load_rollouts(tmp_path / "other", Place(-1))
+
+
+def test_what_is_caught_of_further_layers_is_what_would_be_read_of_them(tmp_path: Path) -> None:
+    made, places = (
+        checkpoint(),
+        [Place(-2), Place(-1), Place(1), Place(-2, "mean"), Place(-1, "mean"), Place(1, "mean")],
+    )
+    assert sample(tmp_path / "caught", made, caught=[-1, 1], means=True) and sample(tmp_path / "read", made)
+    records = load_records(tmp_path / "read")
+    assert made.config is not None
+    read_features(made.model, made.config.format, records, places, tmp_path / "read", lambda _: None)
+    for place in places:
+        caught, read = (load_rollouts(tmp_path / name, place) for name in ("caught", "read"))
+        assert caught.starts == read.starts and len(read.features) > 0
+        torch.testing.assert_close(caught.features, read.features, rtol=1e-2, atol=1e-2)  # bfloat16
+    with pytest.raises(CheckpointError, match="caught"):
+        sample(tmp_path / "read", made, caught=[-1, 1])
+
+
+def test_the_first_problems_can_be_sampled_before_the_others(tmp_path: Path) -> None:
+    made = checkpoint()
+    assert sample(tmp_path / "whole", made)
+    assert sample(tmp_path / "turns", made, first=1) and len(lines(tmp_path / "turns")) == 1
+    assert load_rollouts(tmp_path / "turns", Place(-2)).problems == [0, 0], "what is there can be used"
+    assert sample(tmp_path / "turns", made, first=2) and sample(tmp_path / "turns", made)
+    assert lines(tmp_path / "turns") == lines(tmp_path / "whole")
 
 
 def test_a_problem_too_long_for_the_context_is_recorded_and_teaches_nothing(tmp_path: Path) -> None:

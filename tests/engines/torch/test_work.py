@@ -19,6 +19,7 @@ from engines.torch.runs import (
 from reflective.engines.base import Request, Sampling, StepScored
 from reflective.engines.torch.backbones import hf
 from reflective.engines.torch.kv_manager import LENGTH_QUANTUM
+from reflective.errors import InputError
 
 (PROMPT,) = prompts(9)
 
@@ -204,6 +205,37 @@ def test_features_of_the_steps_can_be_caught_in_the_pass_that_writes_them():
         at = [len(PROMPT) + position - 1 for position in positions]
         assert torch.allclose(features, hidden[at], rtol=1e-4, atol=1e-3)
         assert engine.take_features(id)[1].shape == (0, 64), "they are handed out once"
+
+
+@pytest.mark.parametrize("way", [{}, {"compiled": False}, {"fuse": False}], ids=["compiled", "fused", "hf"])
+def test_features_of_several_layers_and_their_means_are_those_of_one_whole_pass(way):
+    layers = (-2, 0, -1, 1)
+    engine = make_engine(catch_features=True, layers=layers[1:], catch_means=True, **way)
+    ids = [engine.submit(request) for request in sampled(3, max_tokens=16)]
+    done = finished(run(engine))
+    plain = {t.token_ids: t for t in write(make_engine(**way), sampled(3, max_tokens=16))}
+    assert sum(len(done[id].steps) for id in ids) > 3
+    for id in ids:
+        assert done[id] == plain[done[id].token_ids], "what is caught changes nothing"
+        positions, features = engine.take_features(id)
+        with torch.inference_mode():
+            full = torch.tensor([[*PROMPT, *done[id].token_ids]])
+            states = reference()(full, output_hidden_states=True).hidden_states
+        drew = [states[layer][0][len(PROMPT) - 1 : -1] for layer in layers]  # each token's state, where it was drawn
+        spans = list(zip([0, *(p + 1 for p in positions)], positions))
+        expected = torch.cat(
+            [*(d[positions] for d in drew), *(torch.stack([d[a : b + 1].mean(0) for a, b in spans]) for d in drew)], -1
+        )
+        assert features.shape == expected.shape == (len(positions), 8 * 64)
+        assert torch.allclose(features, expected, rtol=1e-4, atol=2e-3)
+
+
+def test_means_are_caught_of_whole_trajectories_alone():
+    engine = make_engine(catch_features=True, catch_means=True)
+    id = engine.submit(sampled(1)[0])
+    run(engine)
+    with pytest.raises(InputError, match="begin at a prompt alone"):
+        engine.submit(Request(PROMPT, max_tokens=4, until="eos", parent=id))
 
 
 def test_features_can_be_caught_before_there_is_a_head():

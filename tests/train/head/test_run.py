@@ -11,19 +11,25 @@ from typing import Any
 import pytest
 import torch
 
+from reflective.engines.torch.backbones.native import library
 from reflective.errors import CheckpointError, InputError
 from reflective.files import folder_lock
+from reflective.judge.config import JudgeConfig
+from reflective.judge.format import whole_response
 from reflective.judge.heads.paper import SPRMHead
 from reflective.models import load_checkpoint
+from reflective.models.fingerprint import NOTICE
 from reflective.records import Record
 from reflective.train import rollouts as rollouts_module
+from reflective.train.head import layers as layers_module
 from reflective.train.head import run as head_module
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.fit import EXPONENTS, fit_exponent
+from reflective.train.head.layers import candidate_layers, fit_layers
 from reflective.train.head.run import _sprm_config, train_head
 from reflective.train.rollouts import Rollouts
 from reflective.types import Verdict
-from tiny import tiny_checkpoint, tiny_folder
+from tiny import tiny_checkpoint, tiny_folder, tiny_model
 
 
 def rollouts(logprobs: list[float], outcomes: list[int]) -> Rollouts:
@@ -155,3 +161,46 @@ def test_bad_data_and_a_bad_output_are_told_before_a_model_is_loaded(tmp_path: P
 def test_a_folder_that_another_run_writes_is_refused(tmp_path: Path, place: str) -> None:
     with folder_lock(tmp_path / place), pytest.raises(InputError, match="another process"):
         told(settings(tmp_path, work=str(tmp_path / "work")))
+
+
+# ---- which layer
+
+
+def test_auto_means_the_papers_layer_and_two_thirds_to_five_sixths_of_the_depth(tmp_path: Path) -> None:
+    config = settings(tmp_path, layer="auto")
+    assert candidate_layers(config, tiny_model(num_hidden_layers=24).config) == (-2, 16, 18, 20)
+    assert candidate_layers(config, tiny_model(num_hidden_layers=2).config) == (-2,), "no deeper than the paper's"
+    assert candidate_layers(settings(tmp_path, layer=-3), tiny_model().config) == (-3,)
+    with pytest.raises(InputError, match="whole number or 'auto'"):
+        settings(tmp_path, layer="best")
+
+
+def test_the_layer_that_ranks_the_validation_trajectories_best_is_taken(tmp_path: Path) -> None:
+    made, outcomes = rollouts([-1.0] * 8, [0, 1, 1, 0] * 2), torch.tensor([0.0, 1.0, 1.0, 0.0] * 2)
+    signal = torch.stack([outcomes, *torch.zeros(3, 8)], 1)  # (8, 4)
+    noise = replace(made, features=torch.tensor([[1.0, 0, 0, 0]] * 4 + [[0.0, 0, 0, 0]] * 4))
+    by_layer = {-2: noise, 2: replace(made, features=signal), 3: noise}
+    sprm = JudgeConfig(4, whole_response((5,), end_ids=[0]))
+    notes: list[str] = []
+    config = settings(tmp_path, layer="auto", epochs=40, patience=40, lr=0.1)
+    best, tried = fit_layers(config, list(by_layer), lambda layer: (by_layer[layer],) * 2, sprm, notes.append)
+    assert best.layer == 2 and tried == {"-2": 0.5, "2": 1.0, "3": 0.5} and best.within_problem_auc == 1.0
+    assert "AUC within problems by layer  -2: 0.5000  2: 1.0000  3: 0.5000" in notes
+    assert "the head reads layer 2: AUC within problems 1.0000, over all 1.0000" in notes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_run_with_layer_auto_saves_the_layer_with_a_fingerprint_of_it(
+    tmp_path: Path, by_chance: None, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers_module, "DEPTHS", (1 / 3,))
+    if dtype == "int8" and library() is None:
+        pytest.skip("the compiled step is not built")
+    config = settings(tmp_path, layer="auto", dtype=dtype)
+    assert "the head reads layer" in told(config)
+    made = load_checkpoint(tmp_path / "out", device="cpu")
+    assert made.config is not None and made.config.fingerprint is not None and made.deviation is not None
+    assert made.config.provenance["validation"]["layers"].keys() == {"-2", "1"}
+    index = made.config.layer_index(made.model.config.num_hidden_layers)
+    assert made.config.fingerprint["layer"] == index and made.deviation < NOTICE
+    assert "sampled 0 trajectories" in told(config), "the same command goes on"
