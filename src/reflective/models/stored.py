@@ -74,7 +74,7 @@ class StoredWeights:
         for name in sorted(self._places):
             with self.read(name) as (tensor,):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+                digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def __contains__(self, name: str) -> bool:
