@@ -22,6 +22,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "solve": ("reflective.cli.solve", "solve a problem: write, score and select"),
     "score": ("reflective.cli.score", "score the steps of given responses"),
+    "serve": ("reflective.cli.serve", "serve a model behind the OpenAI API, with a page"),
     "info": ("reflective.cli.info", "say what a model and its head are"),
     "heads": ("reflective.cli.heads", "list the heads that come with the package"),
     "import": ("reflective.cli.import_", "make a model folder of a GGUF file or of a checkpoint of the reference"),

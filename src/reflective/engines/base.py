@@ -142,6 +142,8 @@ class Engine(ABC):
     """The number type that the model computes in, where the engine knows it."""
     tokenizer: Any = None
     """The model's Hugging Face tokenizer, where the engine has one."""
+    end_ids: frozenset[int] = frozenset()
+    """The tokens that end a response; their texts are the last of its `Text` events, and in no answer."""
     vocabulary: int = 0
     """Token ids run from 0 to `vocabulary` - 1; 0 where the engine does not know."""
 

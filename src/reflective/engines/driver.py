@@ -45,8 +45,10 @@ class Client(Owner):
     limit.
     """
 
-    def __init__(self, driver: Driver, engine: Engine, limit: int | None) -> None:
-        super().__init__()
+    def __init__(
+        self, driver: Driver, engine: Engine, limit: int | None, notify: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(notify)
         self.engine = engine
         self._driver, self._limit = driver, limit
         self._queue: deque[Event] = deque()
@@ -170,9 +172,9 @@ class Driver:
                 driver = cls._of[engine] = cls(engine)
             return driver
 
-    def client(self, *, limit: int | None = None) -> Client:
-        """A new client; `limit` bounds its queue."""
-        return Client(self, self._there(), limit)
+    def client(self, *, limit: int | None = None, notify: Callable[[], None] | None = None) -> Client:
+        """A new client; `limit` bounds its queue, `notify` is called when something has come (see `Owner`)."""
+        return Client(self, self._there(), limit, notify)
 
     def call(self, work: Callable[[Engine], Result]) -> Result:
         """Have the engine for oneself between two steps, for what is no trajectory, such as `Engine.score`."""
@@ -222,10 +224,11 @@ class Driver:
         return self._thread == threading.get_ident()
 
     def command(self, command: Callable[[Engine], None]) -> None:
-        """Have `command` carried out between two steps: at once where nobody drives."""
+        """Have `command` carried out between two steps: at once where nobody drives and no thread is there to."""
         with self._lock:
             self._commands.append(command)
-            if self._thread is not None:
+            if self._thread is not None or self._own is not None:
+                self._lock.notify_all()
                 return
             self._thread = threading.get_ident()
         if (engine := self._engine()) is not None:
@@ -253,7 +256,7 @@ class Driver:
         """Step until nothing is left of clients that are gone; another thread that drives sees to it itself."""
         for _ in range(DRAIN_STEPS):
             with self._lock:
-                if not self.ledger.orphans or not self.whole or not self._take():
+                if self._own is not None or not self.ledger.orphans or not self.whole or not self._take():
                     return
             try:
                 self._step(engine)
@@ -295,7 +298,7 @@ class Driver:
 
     @property
     def _work(self) -> bool:
-        return self.ledger.busy or (self.whole and bool(self.ledger.orphans))
+        return self.ledger.busy or bool(self._commands) or (self.whole and bool(self.ledger.orphans))
 
     def _step(self, engine: Engine) -> None:
         """Hand over what has its turn, let the engine make a step, and pass on what it tells."""

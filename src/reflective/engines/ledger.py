@@ -27,8 +27,11 @@ Handler = Callable[[Event], None]
 class Owner:
     """Whose trajectories they are. Handlers run under `lock`; hold it to touch what they touch."""
 
-    def __init__(self) -> None:
+    def __init__(self, notify: Callable[[], None] | None = None) -> None:
         self.lock = threading.RLock()
+        self.notify = notify
+        """Called on the thread that drives after each event of the owner's, and when it fails: for those who can't wait
+        in `advance`. It must return at once."""
         self.in_flight = 0
         """Trajectories that wait or run."""
         self.news = False
@@ -156,11 +159,15 @@ class Ledger:
         for owner in owners:
             with suppress(Exception):  # an engine that is broken may not even cancel
                 self.drop(owner, engine)
+            if owner.notify is not None:
+                owner.notify()
 
     def fail_one(self, owner: Owner, error: BaseException, engine: Engine) -> None:
         """Something of this owner's has failed: it gets the error and loses what it has; nobody else does."""
         owner.error = owner.error or error
         self.drop(owner, engine)
+        if owner.notify is not None:
+            owner.notify()
 
     def _submit(self, entry: Entry, engine: Engine) -> None:
         request, parent = entry.request, entry.parent
@@ -226,6 +233,8 @@ class Ledger:
         except Exception as error:
             self.fail_one(owner, error, engine)
         owner.news = True
+        if owner.notify is not None:
+            owner.notify()
 
 
 def _unwritten(request: Request) -> Trajectory:

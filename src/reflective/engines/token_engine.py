@@ -39,7 +39,7 @@ class TokenEngine(Engine):
         self.remark = "" if judge.scores else no_head(name)
         self.context_length = context_length
         self._logprob_terms = judge.logprob_terms
-        self.vocabulary, self._eos_ids = vocabulary, eos_ids
+        self.vocabulary, self.end_ids, self._eos_ids = vocabulary, eos_ids, eos_ids
         self._watched = judge.format.watched
         self._decode = text_decoder(tokenizer)
         self._ids = itertools.count()

@@ -53,7 +53,8 @@ def encode_problem(engine: Engine, problem: Problem, system: str | None = None) 
 class Attempt:
     """The state of one problem: `begin` it, and let its client advance until it is `done`.
 
-    `tell` is called with everything that happens, in order.
+    `tell` is called with everything that happens, in order. `prompt_ids` is the problem's prompt where the caller has
+    encoded it.
     """
 
     def __init__(
@@ -65,12 +66,15 @@ class Attempt:
         settings: Settings,
         calibration: Calibrated | None = None,
         tell: Callable[[SearchEvent], None] | None = None,
+        prompt_ids: tuple[int, ...] | None = None,
     ) -> None:
         self.problem = check_problem(problem)
         self.k = strategy.budget(k)
         self._client, self._strategy, self._settings, self._calibration = client, strategy, settings, calibration
         self._tell: Callable[[SearchEvent], None] = tell or (lambda event: None)
-        self._prompt_ids = encode_problem(client.engine, self.problem, settings.system)
+        if prompt_ids is None:
+            prompt_ids = encode_problem(client.engine, self.problem, settings.system)
+        self._prompt_ids = prompt_ids
         self._budgets = settings.budgets(client.engine, len(self._prompt_ids))
         self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
         self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked

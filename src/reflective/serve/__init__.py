@@ -1,0 +1,15 @@
+"""The server: the OpenAI API over one engine that all requests share, and a page that shows trajectories being judged.
+
+    schemas     what a client may send, and the events that it may ask for
+    fields      every field of the API: honoured, ignored or refused
+    prompts     a request's messages and options as a problem, a strategy and settings
+    session     one request on its way through the engine
+    admission   who is let in, and in which order
+    chat        /v1/chat/completions
+    faults      errors as OpenAI's error object
+    doors       limits and headers around every request
+    app         the routes
+    process     the process: sockets, signals, the end
+
+Nothing here is imported by `import reflective`.
+"""

@@ -1,0 +1,128 @@
+"""What a search tells, as the objects of `schemas`: for clients that ask for events, and sparse progress for others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from reflective.judge.aggregate import aggregate
+from reflective.search import Answering, Finished, SearchEvent, Started, StepScored, Text
+from reflective.selection import answer_groups, vote
+from reflective.serve import schemas
+from reflective.types import Solution, Trajectory
+
+CERTAIN = 1e-12  # scores are this far from 0 and 1 at least, where their logits are needed again
+
+
+def _logit(score: float) -> float:
+    p = min(max(score, CERTAIN), 1 - CERTAIN)
+    return math.log(p / (1 - p))
+
+
+class EventWriter:
+    """Turns the events of one search into their objects; keeps the running scores."""
+
+    def __init__(self, strategy: str, aggregation: str) -> None:
+        self._strategy, self._aggregation = strategy, aggregation
+        self._logits: dict[int, list[float]] = {}
+        self._k = self._finished = self._steps = 0
+        self._best: float | None = None
+
+    def write(self, event: SearchEvent) -> schemas.ReflectiveEvent | None:
+        """The object of an event; None for the last one, whose solution is written by `solved`."""
+        match event:
+            case Started():
+                self._k = event.k
+                return {
+                    "type": "started",
+                    "k": event.k,
+                    "strategy": self._strategy,
+                    "prompt_tokens": event.prompt_tokens,
+                }
+            case Text():
+                return {"type": "text", "trajectory": event.id, "delta": event.delta}
+            case StepScored():
+                logits = self._logits.setdefault(event.id, [])
+                logits.append(_logit(event.score))
+                self._steps += 1
+                running = aggregate(logits, self._aggregation)
+                return {
+                    "type": "step",
+                    "trajectory": event.id,
+                    "index": event.index,
+                    "score": event.score,
+                    "running": running,
+                }
+            case Answering():
+                return {"type": "answering", "trajectory": event.id}
+            case Finished():
+                return self._ended(event.id, event.trajectory)
+        return None
+
+    def progress(self) -> schemas.Progress:
+        """How far the search is."""
+        return {
+            "type": "progress",
+            "k": self._k,
+            "finished": self._finished,
+            "steps": self._steps,
+            "best": self._best,
+        }
+
+    def _ended(self, index: int, t: Trajectory) -> schemas.Finished | schemas.Cancelled:
+        if t.finish_reason == "cancelled":
+            return {"type": "cancelled", "trajectory": index, "why": "strategy"}
+        if not t.answer_text:
+            self._finished += 1
+        if t.score is not None:
+            self._best = max(t.score, self._best or 0.0)
+        return {
+            "type": "finished",
+            "trajectory": index,
+            "reason": t.finish_reason,
+            "score": t.score,
+            "tokens": t.tokens,
+            "answer": t.answer,
+        }
+
+
+def solved(solution: Solution, usage: dict[str, Any], *, steps: bool = False) -> schemas.Solved:
+    """The outcome as clients see it. May ask graders what a vote says: not for the event loop."""
+    best = solution.best
+    return {
+        "type": "solved",
+        "selected": solution.selected,
+        "score": best.score if best is not None else None,
+        "confidence": solution.confidence,
+        "strategy": solution.strategy,
+        "effort": solution.effort,
+        "seed": solution.seed,
+        "answer": solution.answer,
+        "majority": _majority(solution),
+        "usage": usage,
+        "timing": asdict(solution.timing),
+        "trajectories": [_fate(t, steps=steps) for t in solution.trajectories],
+        "notes": list(solution.notes),
+    }
+
+
+def _majority(solution: Solution) -> str | None:
+    voters = [t for t in solution.trajectories if t.answer is not None]
+    if len(voters) < 2:
+        return None
+    found = vote(voters, answer_groups(voters, solution.problem))
+    return found.winner.answer if found is not None else None
+
+
+def _fate(t: Trajectory, *, steps: bool) -> schemas.Fate:
+    fate: schemas.Fate = {
+        "index": t.index,
+        "score": t.score,
+        "finish_reason": t.finish_reason,
+        "tokens": t.tokens,
+        "answer": t.answer,
+    }
+    if steps:
+        fate["steps"] = [{"text": step.text, "score": step.score} for step in t.steps]
+    return fate

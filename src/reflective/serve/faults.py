@@ -1,0 +1,69 @@
+"""Errors as OpenAI's error object, with the right status; nothing of the inside of the server in any of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reflective.errors import CheckpointError, ContextError, InputError, ReflectiveError
+
+INTERNAL = "The server failed on this request. Its log says more, under the request's id."
+ENGINE = "The engine failed while it wrote, and the request was given up. Try again."
+
+
+class Fault(Exception):
+    """An error that the client is told."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code, self.headers = status, param, code, headers or {}
+
+    @property
+    def kind(self) -> str:
+        """OpenAI's `type`."""
+        named = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        return named.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+
+    def body(self) -> dict[str, Any]:
+        """The error object."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def fault_of(error: BaseException) -> Fault:
+    """What the client is told of an error."""
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, ContextError):
+        return Fault(400, str(error), param="messages", code="context_length_exceeded")
+    if isinstance(error, InputError):
+        return Fault(400, str(error), code="invalid_value")
+    if isinstance(error, CheckpointError):
+        return Fault(400, "This model has no SPRM head, so nothing can be scored.", code="unsupported")
+    if isinstance(error, ReflectiveError):
+        return Fault(503, ENGINE, code="engine_error", headers={"Retry-After": "5"})
+    return Fault(500, INTERNAL, code="internal_error")
+
+
+def invalid(errors: list[dict[str, Any]]) -> Fault:
+    """The first of pydantic's errors: what, where, got."""
+    error = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    path = [part for part in error["loc"] if part != "body"]
+    param = re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in path))
+    kind = error["type"]
+    if kind == "json_invalid":
+        return Fault(400, "The body is not valid JSON.", code="invalid_json")
+    if kind == "extra_forbidden":
+        return Fault(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
+    if kind == "missing":
+        what = f"Missing required parameter: '{param}'." if param else "The body is empty; a JSON object is needed."
+        return Fault(400, what, param=param or None, code="missing_required_parameter")
+    where = f"'{param}'" if param else "the body"
+    return Fault(400, f"Invalid value for {where}: {error['msg']}.", param=param or None, code="invalid_value")

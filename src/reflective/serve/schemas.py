@@ -1,0 +1,214 @@
+"""What a client may send to /v1/chat/completions, and the objects that ride along under `reflective`.
+
+The request is read strictly: wrong types and unknown fields are refused, and `fields.py` says of every known field what
+becomes of it. The events are what a client gets that asks for them with `"reflective": {"events": true}` in a streaming
+request, each as the `reflective` member of an otherwise empty chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_MESSAGES = 2048
+MAX_STOPS = 16
+MAX_CHOICES = 64
+MAX_TOOLS = 128
+
+
+class Strict(BaseModel):
+    """Unknown fields and numbers that are none are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Text(BaseModel):
+    """A content part; only text can be read."""
+
+    model_config = ConfigDict(extra="ignore")
+    type: str
+    text: str | None = None
+
+
+class Function(BaseModel):
+    """The name of a function, and its arguments as JSON text."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(BaseModel):
+    """A call that an earlier answer made."""
+
+    model_config = ConfigDict(extra="ignore")
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class Message(BaseModel):
+    """One turn of the conversation. Earlier reasoning is taken and left out of the prompt."""
+
+    model_config = ConfigDict(extra="ignore")
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Text] | None = None
+    name: str | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(BaseModel):
+    """Of a streaming request."""
+
+    model_config = ConfigDict(extra="ignore")
+    include_usage: bool = False
+
+
+class ReflectiveOptions(Strict):
+    """What OpenAI's API has no field for."""
+
+    effort: int | str | None = Field(default=None, description="trajectories, or a name for them")
+    strategy: str | None = Field(default=None, description="auto, best_of_n, majority, weighted, logprob, single")
+    answers: Literal["selected", "all"] = Field(default="selected", description="best_of_n: whose answers are written")
+    events: bool = Field(default=False, description="streaming: everything that happens, texts included")
+    steps: bool = Field(default=False, description="every trajectory brings its steps, with texts")
+
+
+class ChatRequest(Strict):
+    """The body of /v1/chat/completions. What becomes of a field: `fields.CHAT`."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    reasoning_effort: str | int | None = None
+    reflective: ReflectiveOptions | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+
+
+# ---- events, each as {"type": …} in the `reflective` member of a chunk; a trajectory is named by its number from 0
+
+
+class Queued(TypedDict):
+    """The request waits for room; `before` it wait so many others."""
+
+    type: Literal["queued"]
+    before: int
+
+
+class Started(TypedDict):
+    """The search begins: at most `k` trajectories; None where the strategy decides as it goes."""
+
+    type: Literal["started"]
+    k: int
+    strategy: str
+    prompt_tokens: int
+
+
+class TextDelta(TypedDict):
+    """More text of a trajectory: of its reasoning, and behind an `answering` of its answer."""
+
+    type: Literal["text"]
+    trajectory: int
+    delta: str
+
+
+class Step(TypedDict):
+    """Step `index` (from 0) has ended; both in 0..1: its own score, and the trajectory's so far."""
+
+    type: Literal["step"]
+    trajectory: int
+    index: int
+    score: float
+    running: float | None
+
+
+class Finished(TypedDict):
+    """What is written of a trajectory is complete: its reasoning ("think_end"), its answer ("eos"), or it was cut."""
+
+    type: Literal["finished"]
+    trajectory: int
+    reason: Literal["think_end", "eos", "length"]
+    score: float | None
+    tokens: int
+    answer: str | None
+
+
+class Cancelled(TypedDict):
+    """A trajectory was given up: `why` is "strategy" or "stopped"."""
+
+    type: Literal["cancelled"]
+    trajectory: int
+    why: Literal["strategy", "stopped"]
+
+
+class Answering(TypedDict):
+    """The reasoning of a trajectory is being continued to its answer."""
+
+    type: Literal["answering"]
+    trajectory: int
+
+
+class Progress(TypedDict):
+    """For streaming clients that did not ask for events, now and then: trajectories, and how far they are."""
+
+    type: Literal["progress"]
+    k: int
+    finished: int
+    steps: int
+    best: float | None
+
+
+class Lost(TypedDict):
+    """The client reads too slowly: so many events were left out here."""
+
+    type: Literal["lost"]
+    events: int
+
+
+class Fate(TypedDict, total=False):
+    """A trajectory when all is over; `steps` where they were asked for."""
+
+    index: int
+    score: float | None
+    finish_reason: Literal["think_end", "eos", "length", "cancelled"]
+    tokens: int
+    answer: str | None
+    steps: list[dict[str, Any]]
+
+
+class Solved(TypedDict):
+    """The outcome, in a stream and in the response of a request without one.
+
+    `majority` is what a vote over the final answers would say, None where fewer than two trajectories state one (best
+    of n writes one answer unless `"answers": "all"`).
+    """
+
+    type: Literal["solved"]
+    selected: int | None
+    score: float | None
+    confidence: float | None
+    strategy: str
+    effort: int
+    seed: int
+    answer: str | None
+    majority: str | None
+    usage: dict[str, Any]
+    timing: dict[str, float | None]
+    trajectories: list[Fate]
+    notes: list[str]
+
+
+ReflectiveEvent = Queued | Started | TextDelta | Step | Finished | Cancelled | Answering | Progress | Lost | Solved
