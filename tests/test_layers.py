@@ -51,7 +51,7 @@ MAY_IMPORT = {
     },
     "evaluate": _EVALUATE,
     "api": _API,
-    "serve": {*_API, "serve"},
+    "serve": {*_API, "serve", "__version__"},
     "cli": {*_API, "serve", "train", "cli", "__version__"},
     "__init__": {*_GROUND, "records", "engines", "api"},
     "__main__": {"cli"},
