@@ -5,6 +5,8 @@
 A part is switched off, and what it would have read goes to math-verify or stays unread. "math-verify alone" is its
 `parse` and `verify` as they come. For each: right pairs that are not graded as right, wrong ones that are, and seconds
 for all pairs in one process. The first figure is without the fast path alone, which no part here runs through.
+
+"first look" counts what heldout.jsonl keeps of the first time that its pairs were graded; "third set" grades them now.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from unittest.mock import patch
 
 from common import parse, progress, report
 
+from reflective.evaluate.bootstrap import wilson
 from reflective.verify.math import atoms, comparison, formula, notation, phrases
 
-PAIRS = Path(__file__).parents[1] / "tests" / "verify" / "cases" / "pairs.jsonl"
+CASES = Path(__file__).parents[1] / "tests" / "verify" / "cases"
 QUICK = 20  # every so many pairs in a quick run
 
 
@@ -76,11 +79,30 @@ def measure(judge: Callable[[str, str], str], pairs: list[dict[str, str]]) -> di
     return {"false_wrong": false_wrong, "false_right": false_right, "seconds": round(seconds, 1)}
 
 
+def first_look(pairs: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """For right and wrong pairs: how many were graded otherwise at first, of how many, and the Wilson interval."""
+    found: dict[str, dict[str, Any]] = {}
+    for verdict, name in (("right", "false_wrong"), ("wrong", "false_right")):
+        of_these = [pair for pair in pairs if pair["verdict"] == verdict]
+        errors = sum("first_look" in pair for pair in of_these)
+        low, high = wilson(errors / len(of_these), len(of_these))
+        found[name] = {"errors": errors, "of": len(of_these), "interval": [round(low, 4), round(high, 4)]}
+    return found
+
+
 def main() -> int:
     setting = parse(__doc__)
-    pairs = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
-    pairs = pairs[:: QUICK if setting.quick else 1]
+    step = QUICK if setting.quick else 1
+    pairs, third = (
+        [json.loads(line) for line in (CASES / name).read_text(encoding="utf-8").splitlines()]
+        for name in ("pairs.jsonl", "heldout.jsonl")
+    )
+    pairs = pairs[::step]
     found: dict[str, Any] = {"right pairs": sum(pair["verdict"] == "right" for pair in pairs), "pairs": len(pairs)}
+    found["first look"] = first_look(third)
+    for name, judge in (("third set", ours), ("third set, math-verify alone", stock)):
+        found[name] = measure(judge, third[::step])
+        progress(f"{name}: {found[name]}")
     for name, (owner, attribute, stand_in) in PARTS.items():
         notation.read.cache_clear()
         with patch.object(owner, attribute, stand_in, create=owner is json):

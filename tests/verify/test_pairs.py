@@ -1,9 +1,10 @@
-"""2,600 pairs of answers with their verdicts, and 160 texts with the answers that they state.
+"""4,300 pairs of answers with their verdicts, and 160 texts with the answers that they state.
 
 The pairs are from the tests of other graders and from real golds, respelled and corrupted; each was judged by eye, by
 the rules of `verify/math/grader.py`. Half of the first 1,580 was split off, by a hash, before the graders were changed
-for the other half; 847 more were split off before they were graded for the first time. docs/grading.md says what was
-measured at that first time, and names what is left.
+for the other half; 847 more were split off before they were graded for the first time. The 1,699 of heldout.jsonl were
+written and judged before any of them was graded: `first_look` is what the grader said then, where it erred.
+docs/grading.md says what was measured at that first time, and names what is left.
 """
 
 from __future__ import annotations
@@ -55,6 +56,19 @@ def test_what_was_split_off_has_at_most_five_errors_in_a_thousand_of_each_kind(s
     for verdict in ("right", "wrong"):
         of_these = [fault for fault in found if fault[0] == verdict]
         assert len(of_these) <= MAX_SHARE * sum(pair["verdict"] == verdict for pair in held_out), of_these
+
+
+def test_the_third_set_has_at_most_five_errors_in_a_thousand_of_each_kind_and_keeps_what_was_wrong_at_first() -> None:
+    pairs = rows("heldout.jsonl")
+    of = {verdict: [pair for pair in pairs if pair["verdict"] == verdict] for verdict in ("right", "wrong")}
+    first = {verdict: sum("first_look" in pair for pair in of[verdict]) for verdict in of}
+    assert (len(of["right"]), len(of["wrong"]), first) == (917, 782, {"right": 28, "wrong": 1})
+    seen = {(pair["gold"], pair["answer"]) for pair in rows("pairs.jsonl")}
+    assert not seen & {(pair["gold"], pair["answer"]) for pair in pairs}
+    found = faults(pairs)
+    for verdict in of:
+        of_these = [fault for fault in found if fault[0] == verdict]
+        assert len(of_these) <= MAX_SHARE * len(of[verdict]), of_these
 
 
 @pytest.mark.parametrize("kind", ["math", "choice"])

@@ -32,7 +32,7 @@ _ROOT_SIGN = re.compile(r"√\s*(\d+(?:\.\d+)?)")
 _SUPERSCRIPT_RUN = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _SUBSCRIPT_RUN = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 
-_TEXT = r"\\(?:mathrm|text)\s*\{([^{}]*)\}"
+_TEXT = r"\\(?:mathrm|text)\s*\{([^{}]*)\}(\^\s*\{?\s*[23]\s*\}?)?"
 
 _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -57,9 +57,10 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\\neq(?![A-Za-z])", r"\\ne"),
+        (r"\\bmod(?![A-Za-z])", r"\\mod"),
         (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset"),
         (r"\\(?:degree)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
-        (rf"\\frac\s*\{{\s*{_TEXT}\s*\}}\s*\{{\s*{_TEXT}\s*\}}", r"\\text{\1/\2}"),
+        (rf"\\frac\s*\{{\s*{_TEXT}\s*\}}\s*\{{\s*{_TEXT}\s*\}}", r"\\text{\1\2/\3\4}"),
         (
             r"(?:(?<=[\d}/])|(?<=cdot))(\s*)\\(?:mathrm|operatorname)\s*\{\s*([A-DF-HJ-Za-df-hj-z])\s*\}",
             r"\1\\text{\2}",
@@ -68,6 +69,8 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\operatorname\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "),
         (r"\\(?:mbox|textrm|textbf|textit|textnormal|textsf|mathrm|mathit|hbox)(?![A-Za-z])\s*", r"\\text"),
         (r"\{\\rm\s+", r"\\text{"),
+        (r"\\underline\s*\{([^{}]*)\}", r"\1"),
+        (r"^=\s*(?=[^=\s])", ""),
         (r"\\(?:text|mathbf|boldsymbol)\s*\{([-\d.,/ ]+)\}", r"\1"),
         (r"\\text\s*\{\s*([-+]?\d[\d.,]*)\s+([A-Za-z][A-Za-z ]*)\}", r"\1 \\text{\2}"),
         (r"\\cis(?![A-Za-z])|\\text\s*\{\s*cis\s*\}", r"\\cis "),

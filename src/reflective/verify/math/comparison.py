@@ -22,6 +22,7 @@ from reflective.verify.math.relations import (
     is_label,
     is_name,
     is_statement,
+    is_variable,
     less,
     names_each,
     region,
@@ -34,6 +35,7 @@ V = TypeVar("V")
 
 _TRAILING_WORD = re.compile(r"^(.*[\d}])\s*\\?([A-Za-z]+)$")
 _SET_ALGEBRA = re.compile(r"\\(?:cup|cap|setminus|mathbb|ne|in|le|ge|infty)(?![A-Za-z])|[<>]")
+_SET_OPERATION = re.compile(r"\\}\s*\\(?:cap|cup|setminus)(?![A-Za-z])")
 _COMBINATIONS = re.compile(r"(?<![A-Za-z\\])C\((\d+),\s*(\d+)\)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _ZERO = Atom("0")
@@ -90,7 +92,7 @@ class Comparison:
         except Unsupported:
             return self.symbolic(gold, answer)
         difference = self.value(gold_value, answer_value)
-        if difference is not None and ("vmatrix" in gold or "vmatrix" in answer):
+        if difference is not None and _may_be_one_matrix(gold_value, answer_value, gold + answer):
             return self.symbolic(gold, answer)
         if difference is not None and _may_be_one_set(gold_value, answer_value):
             written = [bool(_SET_ALGEBRA.search(text)) for text in (gold, answer)]
@@ -162,6 +164,8 @@ class Comparison:
 
     def stated(self, gold: Value, answer: Relation) -> str | None:
         """x = 2 + 3 = 5 states 5; x = 1/3 \\approx 0.33 states 1/3, and 0.33 where the gold answer is a decimal."""
+        if len(answer.sides) == 2 and is_variable(answer.sides[1]) and not is_name(answer.sides[0]):  # -4 = x
+            answer = Relation(answer.sides[::-1], answer.ops)
         exact = answer.ops.index("approx") if "approx" in answer.ops else len(answer.ops)
         value, before = answer.sides[exact], answer.sides[max(exact - 1, 0)]
         if exact and isinstance(value, Atom) and isinstance(before, Atom) and atoms.is_number(before):
@@ -313,6 +317,11 @@ def _letters(value: Value) -> str:
     return repr(value)
 
 
+def _may_be_one_matrix(gold: Value, answer: Value, texts: str) -> bool:
+    """Whether the two may write one matrix or determinant differently: as a multiple, a sum, a number."""
+    return "vmatrix" in texts or ("matrix" in texts and type(gold) is not type(answer))
+
+
 def _may_be_one_set(gold: Value, answer: Value) -> bool:
     """Whether the two may write one set differently: as a union, an inequality, a complement."""
     if any((isinstance(v, Group) and v.brackets == "cup") or _bounds_size(v) for v in (gold, answer)):
@@ -323,6 +332,8 @@ def _may_be_one_set(gold: Value, answer: Value) -> bool:
 
 
 def _is_set(value: Value) -> bool:
+    if isinstance(value, Atom):
+        return _SET_OPERATION.search(value.text) is not None
     return isinstance(value, Group) and value.brackets in ("{}", "cup")
 
 

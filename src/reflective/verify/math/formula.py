@@ -163,7 +163,7 @@ class _Parser:
             if (sign := self.accept("*/")) is not None:
                 node = Call("mul" if sign == "*" else "div", (node, self.signed()))
             elif self.starts_factor():
-                if self.next.kind == "number" and not self.starts_power():
+                if self.next.kind == "number" and not self.starts_power() and self.tokens[self.position - 1].text != "!":
                     raise Malformed("two numbers beside each other")
                 node = Call("mul", (node, self.power()))
             else:
@@ -323,7 +323,11 @@ class _Parser:
 
     def command(self, name: str) -> Node:
         if name == "frac":
-            return Call("div", (self.argument(), self.argument()))
+            node = Call("div", (self.argument(), self.argument()))
+            match node.arguments:
+                case Variable("d"), Call("mul", (Variable("d"), Variable())):
+                    raise Unsupported("a derivative")
+            return node
         if name == "binom":
             return Call("binom", (self.argument(), self.argument()))
         if name == "sqrt":

@@ -24,6 +24,7 @@ def parse(text: str) -> Any:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig
     from math_verify import parse as math_verify_parse
+    from sympy import Set
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     # units off, or 5 cm would be 5 m; no ExprExtractionConfig, which takes numbers out of prose
@@ -38,7 +39,7 @@ def parse(text: str) -> Any:
     )
     if not values or isinstance(values[0], str):
         raise Unreadable(text)
-    return values[0]
+    return values[0].doit() if isinstance(values[0], Set) else values[0]
 
 
 def readable(text: str) -> bool:

@@ -122,7 +122,8 @@ def _split_trailing(text: str) -> tuple[str, str | None]:
     if text.endswith("%"):
         return text[:-1].rstrip("\\").strip(), "%"
     if (match := _DEGREES.search(text)) and match.start() and not _FUNCTION.search(text):
-        return text[: match.start()].strip(), "deg" + match["scale"]
+        # 96^\circ + 10^\circ: one unit for both
+        return text[: match.start()].replace("^\\circ", "").strip(), "deg" + match["scale"]
     for pattern in (_TEXT_UNIT, _INVERSE_UNIT, _LETTERS, _REMARK, _WORD_UNIT):
         match = pattern.search(text)
         if match is None or not text[: match.start()].strip():
