@@ -163,7 +163,7 @@ class _Parser:
             if (sign := self.accept("*/")) is not None:
                 node = Call("mul" if sign == "*" else "div", (node, self.signed()))
             elif self.starts_factor():
-                if self.next.kind == "number" and not self.starts_power() and self.tokens[self.position - 1].text != "!":
+                if self.next.kind == "number" and not self.starts_power():
                     raise Malformed("two numbers beside each other")
                 node = Call("mul", (node, self.power()))
             else:
@@ -183,7 +183,9 @@ class _Parser:
         return token.kind != "end"
 
     def starts_power(self) -> bool:
-        """Whether a number is the base of a power behind something that does not end in a number: n 2^k, 2^6 3^5."""
+        """Whether a number may follow: 3! 5!, or the base of a power behind no number: n 2^k, 2^6 3^5."""
+        if self.tokens[self.position - 1].text == "!":
+            return True
         before = self.tokens[max(self.position - 2, 0) : self.position]
         follows_number = before[-1].kind == "number" and before[0].text != "^"
         return self.next.spaced and self.tokens[self.position + 1].text == "^" and not follows_number
