@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from reflective.files import folder_lock
 from reflective.tasks import load_problems
@@ -25,6 +27,13 @@ from reflective.types import Problem
 BENCHMARK = "gsm8k"
 TEST_RESPONSES = 16
 SEED = 0
+SAMPLING: Mapping[str, Any] = {
+    "trajectories": 8,
+    "validation_trajectories": 16,
+    "temperature": 0.8,
+    "max_tokens": 512,
+    "max_rows": 32,
+}
 # of GSM8K's test problems, those that the choice of layers was developed on; no figure uses them
 DEVELOPED_ON = {*range(32), *range(100, 180)}
 # problems of each part in the end, and what part of them is there after each turn
@@ -41,15 +50,10 @@ def settings(model: str, output: str, dtype: str, data: str = BENCHMARK) -> Head
         like=None if data == BENCHMARK else BENCHMARK,
         problems=SIZES["train"],
         validation_problems=SIZES["validation"],
-        trajectories=8,
-        validation_trajectories=16,
-        temperature=0.8,
-        max_tokens=512,
-        max_rows=32,
         layer="auto",
         keep_means=True,
-        logprob_features=True,
         dtype=dtype,
+        **SAMPLING,
         work=output,
     )
 
@@ -62,7 +66,7 @@ def held_out_problems(data: str | None) -> list[Problem]:
     return kept[: SIZES["test"]]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Sample until all is there, or Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a folder or a hub id")
@@ -70,7 +74,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="int8", help="int8 (default), int4, bfloat16, float32")
     parser.add_argument("--train", default=BENCHMARK, metavar="FILE", help="training problems, where not from the hub")
     parser.add_argument("--test", metavar="FILE", help="test problems, where not from the hub")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     config = settings(args.model, args.output, args.dtype, args.train)
     train, validation = read_data(config, print_note)

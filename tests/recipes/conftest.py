@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-REPRODUCE = Path(__file__).resolve().parents[2] / "recipes" / "reproduce"
-sys.path.insert(0, str(REPRODUCE))
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+sys.path[:0] = [str(RECIPES / "reproduce"), str(RECIPES / "real")]

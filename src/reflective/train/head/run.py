@@ -136,8 +136,11 @@ def _sample(
 
 
 def fit_judge(config: HeadConfig, engine: TorchEngine, work: Path, note: Note = print_note) -> tuple[Judge, HeadResult]:
-    """The judge from what was sampled, with its layer, exponent and calibration; the result names `work`."""
-    sprm = engine.judge.config
+    """The judge from what was sampled, with its layer, exponent and calibration; the result names `work`.
+
+    What decides only the fit may differ from the settings that the engine was made with.
+    """
+    sprm = _with_head(engine.judge.config, config)
 
     def load(layer: int) -> tuple[Rollouts, Rollouts]:
         return load_rollouts(work / "train", Place(layer)), load_rollouts(work / "validation", Place(layer))
@@ -216,9 +219,13 @@ def _sprm_config(config: HeadConfig, checkpoint: Checkpoint) -> JudgeConfig:
         if not own.scores:
             switches = template_switches(checkpoint.tokenizer, reasons=not asked.is_whole)
             base = replace(base, format=asked, template_kwargs={**base.template_kwargs, **switches})
+    return _with_head(replace(base, feature_position="before"), config)  # where the engine catches them
+
+
+def _with_head(sprm: JudgeConfig, config: HeadConfig) -> JudgeConfig:
+    """The place in the model with the head that is asked for."""
     return replace(
-        base,
-        feature_position="before",  # where the engine catches them
+        sprm,
         aggregation=config.aggregation,
         dropout=config.dropout,
         logprob_features=config.logprob_features,

@@ -1,0 +1,126 @@
+"""The recipe for real models: sampled in turns, fitted, and its figures computed again from compact records alone."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import compact
+import figures
+import fit
+import numpy as np
+import pytest
+import sample
+
+from reflective.judge.config import read_config
+from reflective.records import Record
+from reflective.train import rollouts
+from reflective.train.rollouts import load_records
+from reflective.types import Verdict
+from tiny import tiny_folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both scripts on a tiny model, whose answers are drawn: it is right where its first token says so."""
+    folder = tmp_path_factory.mktemp("real")
+    tiny_folder(folder / "model", step_token_ids=range(40, 100))
+    for name, count in (("train", 24), ("test", 120)):
+        rows = [{"question": f"What is {i}, {name}?", "answer": f"so\n#### {i}"} for i in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    graded = rollouts.record_of
+
+    def drawn(*args: Any, **options: Any) -> Record:
+        record = graded(*args, **options)
+        answers = [t.token_ids[0] % 3 for t in record.trajectories]
+        verdicts = [Verdict("right" if answer == 1 else "wrong", "drawn") for answer in answers]
+        changed = [
+            replace(t, verdict=v, answer=str(a), group=a)
+            for t, v, a in zip(record.trajectories, verdicts, answers, strict=True)
+        ]
+        return replace(record, trajectories=tuple(changed))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollouts, "record_of", drawn)
+        patch.setattr(sample, "SAMPLING", {**sample.SAMPLING, "max_tokens": 8})
+        patch.setattr(sample, "TURNS", (0.5, 1.0))
+        patch.setattr(sample, "SIZES", {"train": 12, "validation": 4, "test": 8})
+        common = ["--model", str(folder / "model"), "--dtype", "float32"]
+        files = ["--train", str(folder / "train.jsonl"), "--test", str(folder / "test.jsonl")]
+        sample.main([*common, *files, "--output", str(folder / "runs")])
+        fit.main([*common, "--samples", str(folder / "runs"), "--records", str(folder / "records")])
+    return folder
+
+
+def test_no_figure_is_of_a_problem_that_the_layers_were_developed_on(run: Path) -> None:
+    numbers = {
+        int(record.problem.text.split("What is ")[1].split(",")[0]) for record in load_records(run / "runs/test")
+    }
+    assert len(numbers) == 8 and not numbers & sample.DEVELOPED_ON
+
+
+def test_compact_records_hold_no_texts_and_the_same_figures(run: Path) -> None:
+    for kind in fit.KINDS:
+        path = run / "records" / f"{kind}.jsonl.gz"
+        text = gzip.decompress(path.read_bytes()).decode()
+        assert "What is" not in text and '"token_ids":[]' in text
+        full = {record.key: record for record in load_records(run / "runs/test")}
+        for record in compact.read_compact(path):
+            theirs = full[record.key]
+            assert [t.verdict.kind for t in record.trajectories] == [t.verdict.kind for t in theirs.trajectories]
+            assert [t.group for t in record.trajectories] == [t.group for t in theirs.trajectories]
+            assert [t.closed for t in record.trajectories] == [t.closed for t in theirs.trajectories]
+            assert any(t.step_logits for t in record.trajectories)
+            best = max((t for t in record.trajectories if t.closed), key=lambda t: t.score or 0.0)
+            assert record.selected is not None and record.trajectories[record.selected].score == best.score
+            assert record.confidence is not None and 0.0 <= record.confidence <= 1.0
+    again = run / "again.jsonl.gz"
+    compact.write_compact(again, compact.read_compact(path))
+    assert again.read_bytes() == path.read_bytes(), "the same records give the same bytes"
+
+
+def test_the_heads_are_saved_with_what_they_were_fitted_on(run: Path) -> None:
+    plain, logprobs = (read_config(run / "runs/heads" / kind / "config.json") for kind in fit.KINDS)
+    assert not plain.logprob_features and logprobs.logprob_features
+    assert plain.fingerprint is not None and plain.provenance["benchmark"] == "gsm8k"
+    assert plain.provenance["trained_with"]["temperature"] == 0.8
+
+
+def test_the_report_gives_every_figure_with_its_interval(run: Path, tmp_path: Path) -> None:
+    text = figures.report(run / "records")
+    assert text.startswith("8 test problems × 16 responses")
+    judged = figures.Judged.read(run / "records/plain.jsonl.gz")
+    assert f"| mean log-probability | {judged.table.right.mean():.3f} (" in text, "one of one is a single sample"
+    assert text.count("(") > 40 and "nan" not in text
+    figures.draw(run / "records", tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".csv"} and len(list(tmp_path.iterdir())) == 8
+
+
+def test_even_a_perfect_confidence_has_an_error_that_shrinks_with_more_problems() -> None:
+    stated = np.random.default_rng(1).random(1000)
+    few, many = figures.perfect_error(stated[:100]), figures.perfect_error(stated)
+    assert 0.05 < few.value < 0.15 and many.value < 0.05
+    # of a coin, one bin: E|binomial - mean| / n = sqrt(2 / pi) * 0.5 / sqrt(n)
+    coin = figures.perfect_error(np.full(400, 0.5))
+    assert coin.value == pytest.approx(0.3989 / 20, rel=0.06)
+
+
+# ---- what is published
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = re.compile(r"<!-- figures: (\S+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+
+
+def test_every_published_table_is_what_the_committed_records_give() -> None:
+    text = (ROOT / "docs/real-models.md").read_text(encoding="utf-8")
+    found = PUBLISHED.findall(text)
+    records = ROOT / "recipes/real/records"
+    assert sorted(name for name, _ in found) == sorted(path.name for path in records.iterdir())
+    for name, table in found:
+        assert table == figures.report(records / name)
+    size = sum(path.stat().st_size for path in records.rglob("*") if path.is_file())
+    assert size <= 10e6, "of all records together"
