@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reflective import Problem, Reflective
+from reflective.nano import EXAMPLES
 from reflective.verify import grade
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,3 +60,25 @@ def test_nano_answers_every_example_rightly(nano: Reflective, question: str, eff
     assert question in ANSWERS, f"{questions()[question]}: put this question and its answer into the table"
     solution = nano.solve(question, effort=effort)
     assert grade(Problem(question, ANSWERS[question]), solution.answer).right, solution.answer
+
+
+# of the problems on the page: the gold answers, or for an expression what has to come of it
+GOLD = {
+    "least common multiple": "140",
+    "countdown": "47",
+    "24": "24",
+    "multiplication": "204",
+    "word problem": "2",
+    "chain of sums": "36",
+    "equation": "7",
+    "prime factors": "11 * 17",
+    "counting legs": "54",
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("effort", ["medium", "high"])
+def test_nano_answers_every_example_of_the_page_rightly(nano: Reflective, name: str, effort: str) -> None:
+    solution = nano.solve(EXAMPLES[name], effort=effort)
+    answer = (solution.answer or "").replace("×", "*")
+    assert grade(Problem(EXAMPLES[name], GOLD[name]), answer).right, solution.answer

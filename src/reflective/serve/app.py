@@ -6,8 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,11 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.staticfiles import StaticFiles
 
 from reflective import __version__
 from reflective.api import Reflective
-from reflective.serve import chat
+from reflective.serve import chat, page
 from reflective.serve.faults import Fault, fault_of, invalid
 from reflective.serve.prompts import read
 from reflective.serve.schemas import ChatRequest
@@ -44,10 +41,19 @@ def make_app(model: Reflective, settings: ServeSettings | None = None) -> FastAP
     app = FastAPI(title="reflective", version=__version__, lifespan=lifespan)
     _add_faults(app)
     _add_routes(app)
-    folder = Path(str(resources.files("reflective.serve"))) / "page"
-    if folder.is_dir():
-        app.mount("/", StaticFiles(directory=folder, html=True))
+    _add_page(app)
     return app
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page at /, and what it asks for."""
+
+    def offer() -> dict[str, Any]:
+        service: Service = app.state.service
+        return page.offered(service.name, effort=service.settings.effort, scored=service.engine.scored, feedback=False)
+
+    app.include_router(page.files())
+    app.include_router(page.routes(offer))
 
 
 def _add_routes(app: FastAPI) -> None:

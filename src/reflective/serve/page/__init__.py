@@ -1,0 +1,119 @@
+"""The page at `/`: plain files of this folder, and the two routes that only it needs.
+
+`GET /v1/page` says what the page offers, `POST /v1/render` sets texts (see `reflective.serve.typeset`). The files are
+open to everybody and hold nothing of the model; the two routes are for those who may use the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from reflective.nano import EXAMPLES
+from reflective.search import STRATEGIES
+from reflective.serve.typeset import typeset
+
+CONTENT_TYPES: Final[Mapping[str, str]] = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+FILES: Final = (
+    "index.html",
+    "style.css",
+    "icon.svg",
+    "main.js",
+    "answer.js",
+    "detail.js",
+    "dom.js",
+    "lanes.js",
+    "run.js",
+    "stream.js",
+    "typeset.js",
+)
+# nothing but what this server itself gives; no inline script, no inline style, in no frame
+SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final[Mapping[str, str]] = {
+    "content-security-policy": SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-cache",
+}
+NO_EXAMPLES: Final = "There are no examples for this model: type a problem of your own."
+KNOWN_EXAMPLES: Final = "nano answers problems like these, in their wording, and no others:"
+
+
+MOST_TEXTS: Final = 200  # of one request to set texts
+
+
+class Texts(BaseModel):
+    """Texts to set."""
+
+    model_config = ConfigDict(extra="forbid")
+    texts: list[str] = Field(max_length=MOST_TEXTS)
+
+
+def files() -> APIRouter:
+    """The files, open to everybody."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/")
+    async def index() -> Response:
+        return _file("index.html")
+
+    @router.get("/page/{name}")
+    async def part(name: str) -> Response:
+        return _file(name) if name in FILES else Response(status_code=404, headers=dict(HEADERS))
+
+    return router
+
+
+def routes(offer: Callable[[], Mapping[str, Any]]) -> APIRouter:
+    """What the page asks for; `offer` is called for each request and gives the body of `GET /v1/page`."""
+    router = APIRouter(tags=["page"])
+
+    @router.get("/v1/page")
+    async def page() -> dict[str, Any]:
+        """What the page may offer beside this model."""
+        return dict(offer())
+
+    @router.post("/v1/render")
+    def render(body: Texts) -> dict[str, list[str]]:
+        """HTML with MathML of texts that hold Markdown and LaTeX."""
+        return {"html": [typeset(text) for text in body.texts]}
+
+    return router
+
+
+@cache
+def _content(name: str) -> bytes:
+    return resources.files(__name__).joinpath(name).read_bytes()
+
+
+def _file(name: str) -> Response:
+    kind = CONTENT_TYPES[name[name.rindex(".") :]]
+    return Response(_content(name), media_type=kind, headers=dict(HEADERS))
+
+
+def offered(model: str, *, effort: str | int, scored: bool, feedback: bool) -> dict[str, Any]:
+    """What the page may offer beside this model: the body of `GET /v1/page`."""
+    examples = EXAMPLES if model == "nano" else {}
+    return {
+        "model": model,
+        "effort": effort,
+        "feedback": feedback,
+        "strategies": [name for name, strategy in STRATEGIES.items() if scored or not strategy.needs_scores],
+        "note": KNOWN_EXAMPLES if examples else NO_EXAMPLES,
+        "examples": [{"name": name, "text": text} for name, text in examples.items()],
+    }
