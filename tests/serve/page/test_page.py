@@ -46,7 +46,7 @@ def test_an_example_is_asked_and_its_run_shown(page, recorded):
 
     told = answer.inner_text()
     assert "85 %" in told and "1,234 written" in told and "1.50 s" in told
-    assert "Majority vote would have said 13 (2 of 3 votes)." in told
+    assert "Majority vote would have said 13 (written so by 2 of 3)." in told
     answer.locator("math mfrac").wait_for()  # the answer is set, not shown as LaTeX
     page.locator("#detail h2", has_text="Trajectory 0").wait_for()  # the selected one opens by itself
     assert page.locator("#detail .steps math mfrac").count() == 1

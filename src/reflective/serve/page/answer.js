@@ -44,7 +44,7 @@ function majority(run, answer) {
     return el("p", { class: "vote" }, "Majority vote: not known. Fewer than two trajectories wrote an answer.");
   }
   const [first] = run.votes;
-  const share = first && same(first.answer, vote) ? ` (${first.count} of ${plural(run.votes.reduce((n, v) => n + v.count, 0), "vote")})` : "";
+  const share = first && same(first.answer, vote) ? ` (written so by ${first.count} of ${run.votes.reduce((n, v) => n + v.count, 0)})` : "";
   const agrees = same(vote, answer);
   return el("p", { class: `vote ${agrees ? "agrees" : "differs"}` }, agrees ? "Majority vote would have said the same" : "Majority vote would have said ", agrees ? null : el("b", {}, vote), share, ".");
 }
@@ -65,7 +65,7 @@ function votes(run, open) {
   return el(
     "details",
     {},
-    el("summary", {}, `${run.votes.length} different answers`),
+    el("summary", {}, `${run.votes.length} answers as they are written`),
     el("table", {}, el("thead", {}, el("tr", {}, ...["answer", "votes", "best score", "trajectories"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows)),
     rest > 0 ? el("p", { class: "small" }, `and ${rest} more`) : null,
   );
