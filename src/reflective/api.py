@@ -179,7 +179,7 @@ class Reflective:
             name = "best_of_n" if lost else strategy.name
             raise EngineError(
                 f"the strategy {name!r} selects by step scores, and there are none. {self.engine.remark} "
-                "Without scores: --strategy majority, logprob or single."
+                "Without scores: strategy majority, logprob or single."
             )
         return k, strategy, settings
 

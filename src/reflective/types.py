@@ -152,8 +152,8 @@ class Solution:
     `effort` is that budget. `selected` is the index of the trajectory that the answer is taken from; None when no
     trajectory closed its thinking. `answer` is the final answer alone ("42"), `answer_text` the text it stands in.
     `confidence` is a calibrated probability that `answer` is right: None where nobody calibrated the model for this
-    strategy, 0.0 where there is no answer at all. `notes` are remarks for a human: fallbacks that were taken, budgets
-    that did not suffice. An `interrupted` solution holds what was there when the user stopped it.
+    strategy, else 0.0 where there is no answer at all. `notes` are remarks for a human: fallbacks that were taken,
+    budgets that did not suffice. An `interrupted` solution holds what was there when the user stopped it.
     """
 
     problem: Problem

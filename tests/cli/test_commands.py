@@ -65,7 +65,10 @@ def test_a_dash_reads_standard_input(engine, run, monkeypatch):
 def test_no_answer_is_a_failure_with_a_note(engine, run):
     engine([CUT])
     code, out, err = run("solve", "what", "--effort", "2", "--max-tokens", "10")
-    assert (code, out) == (1, "") and "no trajectory finished its reasoning within 10 tokens" in err
+    assert (code, out) == (1, "") and "no trajectory finished its reasoning within 10 tokens; allow more with" in err
+    assert "confidence not calibrated" in err and "--max-tokens" in err and "max_tokens" not in err
+    _, out, _ = run("solve", "what", "--effort", "2", "--max-tokens", "10", "--json")
+    assert json.loads(out)["confidence"] is None and "--max-tokens" in json.loads(out)["notes"][0]
 
 
 def test_a_text_without_a_final_answer_is_printed_as_it_is(engine, run):

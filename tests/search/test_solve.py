@@ -3,6 +3,7 @@
 import pytest
 
 from reflective import ContextError, EngineError, InputError, Problem, Scripted, ScriptedEngine
+from reflective.engines.scripted import WHOLE_RESPONSE
 from reflective.search import (
     Answering,
     BestOfN,
@@ -89,6 +90,17 @@ def test_all_unfinished_gives_no_answer_a_note_and_no_confidence():
     assert (solution.answer, solution.answer_text, solution.selected, solution.confidence) == (None, "", None, 0.0)
     assert solution.notes == ("no trajectory finished its reasoning within 12 tokens; allow more with max_tokens",)
     assert all(t.finish_reason == "length" for t in solution.trajectories)
+
+
+def test_whole_responses_that_were_cut_are_called_responses_and_claim_nothing_without_a_calibration():
+    script = [Scripted("It goes on", endless=True), Scripted("It is \\boxed{4}.", logits=[1.0])]
+    engine = ScriptedEngine(script, format=WHOLE_RESPONSE)
+    solution = solve(engine, "what", 1, settings=Settings(max_tokens=12))
+    assert solution.notes == ("no response was finished within 12 tokens; allow more with max_tokens",)
+    assert (solution.answer, solution.confidence) == (None, None)
+    assert solve(engine, "what", 1, settings=Settings(max_tokens=12), calibration=Half()).confidence == 0.0
+    solution = solve(engine, "what", 2, settings=Settings(max_tokens=12))
+    assert (solution.answer, solution.notes) == ("4", ("1 of 2 responses were not finished within 12 tokens",))
 
 
 def test_an_unfinished_thinking_is_never_selected_however_high_its_score():

@@ -42,7 +42,7 @@ def test_selection_by_log_probability_can_be_asked_for() -> None:
 @pytest.mark.parametrize("strategy", ["best_of_n", "weighted"])
 def test_strategies_that_rest_on_scores_are_refused_and_name_the_others(strategy: str) -> None:
     model = Reflective(engine(says("4")))
-    with pytest.raises(EngineError, match=rf"'{strategy}' selects by step scores.*--strategy majority, logprob"):
+    with pytest.raises(EngineError, match=rf"'{strategy}' selects by step scores.*Without scores: strategy majority, logprob"):
         model.solve("what", strategy=strategy)
 
 
@@ -51,7 +51,7 @@ def test_a_response_that_was_cut_never_votes() -> None:
     solution = Reflective(engine(cut, says("4"), cut)).solve("what", effort=3, max_tokens=12)
     assert solution.answer == "4" and [t.answer for t in solution.trajectories] == [None, "4", None]
     assert solution.trajectories[0].answer_text == "" and "9" in solution.trajectories[0].thinking
-    assert "2 of 3 trajectories did not finish" in solution.notes[0]
+    assert "2 of 3 responses were not finished" in solution.notes[0]
 
 
 def test_an_answer_that_was_cut_is_none() -> None:

@@ -113,6 +113,14 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def option_names(message: object) -> str:
+    """A note or an error of the library's as the command line says it: options by their names here."""
+    words = str(message)
+    for name in ("max_tokens", "answer_tokens", "strategy majority"):
+        words = words.replace(name, f"--{name.replace('_', '-')}")
+    return words
+
+
 def join_command(words: Sequence[str]) -> list[str]:
     """The words of a command line, with a command of two words ("eval merge") as one."""
     command = " ".join(words[:2])
@@ -143,7 +151,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, InputError):
         return _fail(error, USAGE)
     if isinstance(error, ReflectiveError):
-        return _fail(error, FAILED)
+        return _fail(option_names(error), FAILED)
     if isinstance(error, MemoryError):
         return _fail("out of memory. Use a smaller model or a lower --effort", FAILED)
     if isinstance(error, OSError) and error.strerror:

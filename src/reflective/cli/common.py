@@ -266,13 +266,6 @@ def read_problem(argument: str) -> str:
         raise InputError(f"standard input is not UTF-8 text (byte {error.start + 1}). Convert it first.") from error
 
 
-def option_names(note: str) -> str:
-    """A note of the library's as the command line says it: options by their names here."""
-    for name in ("max_tokens", "answer_tokens"):
-        note = note.replace(name, f"--{name.replace('_', '-')}")
-    return note
-
-
 def print_json(data: Any, *, indent: int | None = None) -> None:
     """One JSON value on stdout; JSON has no NaN and no infinity, so these are null."""
     from reflective.records import finite

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text as Styled
 
-from reflective.cli.common import option_names
+from reflective.cli import option_names
 from reflective.render import cost, number, percent, score_block, score_color, shown_answer, state
 from reflective.search.events import Answering, Finished, SearchEvent, Solved, Started, StepScored, Text
 from reflective.types import Solution

@@ -7,7 +7,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from reflective.cli import DONE, FAILED, INTERRUPTED
+from reflective.cli import DONE, FAILED, INTERRUPTED, option_names
 from reflective.cli.common import (
     add_model_arguments,
     add_row_arguments,
@@ -15,7 +15,6 @@ from reflective.cli.common import (
     add_strategy_options,
     load_model,
     load_named_problems,
-    option_names,
     print_json,
     read_problem,
     say,
@@ -124,12 +123,16 @@ def _solve_file(args: argparse.Namespace, options: Options) -> int:
     for done, (problem, solution) in enumerate(load_model(args).solve_many(problems, **options), 1):
         answered += bool(solution.answer_text.strip())
         if args.json:
-            print_json({"id": problem.id, **solution.to_json()})
+            print_json({"id": problem.id, **_json(solution)})
         else:
             print(f"{problem.id}\t{' '.join(shown_answer(solution).split())}", flush=True)
         if not args.quiet:
             say(f"{done:,} of {len(problems):,} problems")
     return DONE if answered == len(problems) else FAILED
+
+
+def _json(solution: Solution) -> dict[str, Any]:
+    return {**solution.to_json(), "notes": [option_names(note) for note in solution.notes]}
 
 
 def _rows(args: argparse.Namespace) -> AbstractContextManager[Any]:
@@ -147,7 +150,7 @@ def _report(solution: Solution, args: argparse.Namespace) -> None:
     from reflective.selection import by_score
 
     if args.json:
-        print_json(solution.to_json())
+        print_json(_json(solution))
     elif sys.stdout.isatty() and not args.quiet:
         from reflective.cli.live import print_answer
 

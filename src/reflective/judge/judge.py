@@ -70,7 +70,7 @@ class Judge:
         if self.head.keeps_state and not knows_trajectories:
             raise CheckpointError(
                 f"the head of {name!r} keeps a state for each trajectory, and vLLM computes it where trajectories are "
-                "not known. Use --engine torch, or serve without scores: VLLM_PLUGINS=''."
+                "not known. Use the engine torch, or serve without scores: VLLM_PLUGINS=''."
             )
         return self
 

@@ -21,6 +21,9 @@ from reflective.types import Problem, Solution, Timing, Trajectory, Usage
 
 Phase = Literal["think", "answer"]
 
+_UNFINISHED_REASONING = ("no trajectory finished its reasoning", "trajectories did not finish their reasoning")
+_UNFINISHED_RESPONSES = ("no response was finished", "responses were not finished")
+
 
 class Calibrated(Protocol):
     """Turns a strategy's evidence into a probability (see `reflective.judge.calibrate.Calibration`)."""
@@ -251,9 +254,11 @@ class Attempt:
         )
 
     def _confidence(self, choice: Choice, best: Trajectory | None) -> float | None:
+        if self._calibration is None:
+            return None  # nothing is claimed, not even where there is no answer
         if best is None or not best.answer_text.strip():
             return 0.0  # no answer can't be right
-        if choice.answer is None or self._calibration is None:
+        if choice.answer is None:
             return None
         k = sum(t.finish_reason != "cancelled" for t in self.trajectories)
         return self._calibration.confidence(
@@ -263,15 +268,17 @@ class Attempt:
     def _notes(self, best: Trajectory | None) -> Iterator[str]:
         ended = self.trajectories
         cut = sum(t.finish_reason == "length" and not t.answer_text.strip() for t in ended)
+        whole = self._client.engine.judge.format.is_whole
+        none, some = _UNFINISHED_RESPONSES if whole else _UNFINISHED_REASONING
+        within = f"within {self._budgets[0]:,} tokens"
         if self._interrupted:
             yield f"stopped by the user after {self._elapsed():.1f} s"
         if cut and cut == len(ended):
-            yield f"no trajectory finished its reasoning within {self._budgets[0]:,} tokens; allow more with max_tokens"
+            yield f"{none} {within}; allow more with max_tokens"
         elif cut:
-            within = f"within {self._budgets[0]:,} tokens"
-            yield f"{cut} of {len(ended)} trajectories did not finish their reasoning {within}"
+            yield f"{cut} of {len(ended)} {some} {within}"
         elif best is None and not self._interrupted:
-            yield "no trajectory finished its reasoning"
+            yield none
         if best is None or self._interrupted:
             return
         if best.finish_reason == "length":

@@ -375,7 +375,7 @@ class TorchEngine(TokenEngine):
         if BROKEN in tokens:
             raise EngineError(
                 f"{self.name!r} gave NaN or infinite logits at token {len(running[tokens.index(BROKEN)].token_ids)} of "
-                "a trajectory: its weights overflow or are damaged. Try --dtype float32."
+                "a trajectory: its weights overflow or are damaged. Try dtype float32."
             )
 
     def _advance(self, first: int, drawn: SampledRows, features: Tensor) -> None:

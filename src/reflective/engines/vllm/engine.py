@@ -197,7 +197,7 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
     except ImportError as error:
         raise DependencyError(
             f"the engine vllm needs vLLM ({error}). Install it with: pip install 'reflective[vllm]', "
-            "or use --engine torch."
+            "or use the engine torch."
         ) from error
     check_names(options, [f.name for f in fields(EngineArgs)], "engine argument of vLLM")
     settings: dict[str, Any] = {

@@ -44,7 +44,7 @@ class RowCache(Cache):
         if keys.shape[1] != shape.heads or keys.shape[3] != shape.head_size or values.shape != keys.shape:
             raise EngineError(
                 f"layer {layer} has keys {tuple(keys.shape)} and values {tuple(values.shape)}, where "
-                f"{shape.heads} heads of {shape.head_size} were expected: this architecture needs --engine vllm."
+                f"{shape.heads} heads of {shape.head_size} were expected: this architecture needs the engine vllm."
             )
         if (plan := self._plan) is not None:
             rows = keys.shape[0]
@@ -77,7 +77,7 @@ def attention(
     sliding window needs nothing else. A mask by `transformers` has its window cut out already, and stays as it is.
     """
     if kwargs.get("s_aux") is not None:
-        raise EngineError("attention sinks are not supported by the torch engine; use --engine vllm.")
+        raise EngineError("attention sinks are not supported by the torch engine; use the engine vllm.")
     batch, heads, new, size = query.shape
     groups, length = key.shape[1], key.shape[2]
     visible = attention_mask
