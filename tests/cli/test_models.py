@@ -46,6 +46,22 @@ def test_info_shows_a_few_of_many_step_tokens_and_all_of_them_as_json(run, folde
     assert len(json.loads(run("info", str(many), "--json")[1])["format"]["step_tokens"]) == 200
 
 
+def test_info_shows_where_the_steps_of_a_response_fall(run):
+    prompt = "Find the Least Common Multiple (LCM) of these numbers: 14, 20"
+    code, out, _ = run("info", "nano", "--show", prompt)
+    response = out.split("\n\n", 1)[1]
+    head, text = response.split(":\n\n", 1)
+    data = json.loads(run("info", "nano", "--show", prompt, "--json")[1])["response"]
+    assert code == 0 and data["finished"] and data["marked"].strip() == text.strip()
+    assert head.startswith(f"a response of {data['tokens']} tokens, {len(data['steps'])} steps, each ending at")
+    assert text.count("⏎") == len(data["steps"]) > 1 and "⏎" not in text.split("</think>")[1]
+    assert all(text.index(step.rstrip()) >= 0 for step in data["steps"])
+    _, out, _ = run("info", "nano", "--show", prompt, "--max-tokens", "3")
+    assert "a response of 3 tokens, no step in it; cut after 3 tokens, allow more with --max-tokens" in out
+    code, out, err = run("info", "nano", "--max-tokens", "3")
+    assert (code, out) == (2, "") and "with --show only" in err
+
+
 @pytest.mark.parametrize("command", [["solve", "hi", "--model"], ["info"]])
 @pytest.mark.parametrize("model", ["/no/such/folder", "nobody/no-such-model", "EMPTY"])
 def test_a_model_that_is_none_is_one_line(run, command, model, tmp_path, monkeypatch):

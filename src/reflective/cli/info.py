@@ -8,16 +8,21 @@ from typing import Any
 
 from reflective.cli import DONE
 from reflective.cli.common import add_head_arguments, announce_conversion, print_json
+from reflective.engines.text import STEP_END
+from reflective.errors import InputError
 
 DESCRIPTION = """\
 Say what a model is: its size, where its reasoning lies, which tokens end a step, and its head, if it has one. Weights
-that are here are compared with the fingerprint of the head."""
+that are here are compared with the fingerprint of the head. With --show it also writes one response to a prompt, and
+marks where its steps end."""
 EXAMPLES = """\
 examples:
   reflective info nano
   reflective info path/to/model --head path/to/head
   reflective info path/to/model --json
+  reflective info path/to/model --show "A train covers 180 km in 2 hours. How far does it go in 5 hours?"
 """
+SHOWN_TOKENS = 512  # of the response that --show writes
 SHOWN = 5  # tokens of a list that a reader gets to see; --json has all
 
 
@@ -25,6 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("model", nargs="?", default="nano", help="nano (default), a folder, a GGUF file or a hub id")
     add_head_arguments(parser)
+    parser.add_argument("--show", metavar="PROMPT", help="write a response to this prompt, with its steps marked")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="of that response (default: 512)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with all step tokens")
 
 
@@ -33,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
     from reflective.models import describe
 
     announce_conversion(args.model)
+    if args.max_tokens is not None and args.show is None:
+        raise InputError("--max-tokens has a meaning with --show only; leave it out.")
     data = describe(args.model, head=args.head, deviation=not args.head_anyway)
+    if args.show is not None:
+        data["response"] = _response(args)
     if args.json:
         print_json(data)
         return DONE
@@ -41,7 +52,35 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
+    if args.show is not None:
+        _show(data["response"])
     return DONE
+
+
+def _response(args: argparse.Namespace) -> dict[str, Any]:
+    """One response of the model, and its steps."""
+    from reflective.api import Reflective
+    from reflective.engines.text import marked_steps, steps_of_text
+
+    with Reflective.from_pretrained(args.model, head=args.head, check_fingerprint=not args.head_anyway) as model:
+        limit = SHOWN_TOKENS if args.max_tokens is None else args.max_tokens
+        (trajectory,) = model.solve(args.show, strategy="single", max_tokens=limit).trajectories
+        return {
+            "prompt": args.show,
+            "tokens": trajectory.tokens,
+            "finished": trajectory.finished,
+            "steps": steps_of_text(model.engine, trajectory.token_ids)[0],
+            "marked": marked_steps(model.engine, trajectory.token_ids),
+            "limit": limit,
+        }
+
+
+def _show(response: dict[str, Any]) -> None:
+    count, cut = len(response["steps"]), ""
+    if not response["finished"]:
+        cut = f"; cut after {response['limit']:,} tokens, allow more with --max-tokens"
+    steps = f"{count} step{'' if count == 1 else 's'}, each ending at{STEP_END}" if count else "no step in it"
+    print(f"\na response of {response['tokens']:,} tokens, {steps}{cut}:\n\n{response['marked'].strip()}")
 
 
 def _rows(data: dict[str, Any]) -> Iterator[tuple[str, str]]:

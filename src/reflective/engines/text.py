@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from reflective.errors import InputError, first_line
 from reflective.judge.format import step_positions
@@ -47,6 +47,15 @@ def text_decoder(tokenizer: Any) -> Callable[[list[int]], str]:
     if backend is not None and type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
         return partial(backend.decode, skip_special_tokens=False)
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+STEP_END: Final = " ⏎"  # marks where a step ends
+
+
+def marked_steps(engine: Engine, token_ids: Sequence[int]) -> str:
+    """The text of a response with a mark behind each of its steps, for a reader."""
+    parts, rest = steps_of_text(engine, token_ids)
+    return "".join(part.rstrip("\n") + f"{STEP_END}\n\n" for part in parts) + rest
 
 
 def steps_of_text(engine: Engine, token_ids: Sequence[int]) -> tuple[list[str], str]:

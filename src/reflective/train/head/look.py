@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reflective.engines.base import Engine
-from reflective.engines.text import steps_of_text
+from reflective.engines.text import STEP_END, marked_steps, steps_of_text
 from reflective.errors import TrainingError
 from reflective.search import Majority, Settings, solve_many
 from reflective.train.progress import Note, clock
@@ -22,7 +22,6 @@ from reflective.verify import grade
 PROBLEMS, TRAJECTORIES = 6, 4  # of a look
 FEW = 0.5  # share of trajectories that must end, and of these that must state a final answer
 SHOWN_CHARACTERS = 2000  # of the response that is shown
-STEP_END = " ⏎"  # marks where a step ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,7 @@ def look(engine: Engine, problems: Sequence[Problem], settings: Settings, wanted
 def _show(engine: Engine, found: Sequence[tuple[Problem, Trajectory]], note: Note) -> None:
     """One response, preferably one that ended, with its steps marked."""
     problem, shown = next((pair for pair in found if pair[1].closed), found[0])
-    parts, rest = steps_of_text(engine, shown.token_ids)
-    text = "".join(part.rstrip("\n") + f"{STEP_END}\n\n" for part in parts) + rest
+    text = marked_steps(engine, shown.token_ids)
     more = " …" if len(text) > SHOWN_CHARACTERS else ""
     note(f"a response to {problem.text[:200]!r}, each step ending at{STEP_END}:\n")
     note(f"{text[:SHOWN_CHARACTERS].strip()}{more}\n")
