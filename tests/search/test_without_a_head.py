@@ -42,7 +42,7 @@ def test_selection_by_log_probability_can_be_asked_for() -> None:
 @pytest.mark.parametrize("strategy", ["best_of_n", "weighted"])
 def test_strategies_that_rest_on_scores_are_refused_and_name_the_others(strategy: str) -> None:
     model = Reflective(engine(says("4")))
-    with pytest.raises(EngineError, match=rf"'{strategy}' selects by step scores.*Without scores: strategy majority, logprob"):
+    with pytest.raises(EngineError, match=rf"'{strategy}' selects by step scores.*strategy majority, logprob"):
         model.solve("what", strategy=strategy)
 
 
