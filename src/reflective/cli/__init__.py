@@ -21,6 +21,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "solve": ("reflective.cli.solve", "solve a problem: write, score and select"),
+    "chat": ("reflective.cli.chat", "ask in turns, with what was said before"),
     "score": ("reflective.cli.score", "score the steps of given responses"),
     "serve": ("reflective.cli.serve", "serve a model behind the OpenAI API, with a page"),
     "info": ("reflective.cli.info", "say what a model and its head are"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -118,6 +120,36 @@ class LiveRows:
         line.append(f" {row.tokens:>5}" if row.tokens else " " * 6, style="dim")
         line.append(f" {row.state[:13]:<13}", style="green" if chosen else "dim")
         return line
+
+
+class AnswerStream:
+    """Writes an answer to stdout while it is written, without the mark that ends it."""
+
+    def __init__(self, ends: Sequence[str]) -> None:
+        self.written = ""
+        self._ends = [end for end in ends if end]
+        self._held = ""  # may be the beginning of a mark
+
+    def add(self, delta: str) -> None:
+        """More of the answer."""
+        text = self._held + delta
+        keep = max((n for end in self._ends for n in range(1, len(end) + 1) if text.endswith(end[:n])), default=0)
+        self._held = text[len(text) - keep :]
+        self._write(text[: len(text) - keep])
+
+    def close(self) -> None:
+        """The answer is complete."""
+        if self._held not in self._ends:
+            self._write(self._held)
+        self._held = ""
+        self._write("\n")
+
+    def _write(self, text: str) -> None:
+        if not self.written:
+            text = text.lstrip()
+        self.written += text
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def print_answer(solution: Solution) -> None:
