@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reflective.cli import DONE, one_line
+from reflective.cli import DONE, one_line, option_names
 from reflective.cli.common import (
     add_model_arguments,
     add_sampling_arguments,
     add_strategy_options,
     load_model,
-    option_names,
     print_json,
     say,
     solving_options,
