@@ -91,6 +91,7 @@ CONFINED = {
     "pydantic": ("serve",),
     "pydantic_core": ("serve",),
     "prometheus_client": ("serve",),
+    "llguidance": ("serve",),
     "latex2mathml": ("serve",),
     "markdown_it": ("serve",),
     "rich": ("cli",),

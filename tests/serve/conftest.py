@@ -1,4 +1,4 @@
-"""A real server on a real socket, with nano, for all tests of a module."""
+"""A real server on a real socket, for all tests of a module."""
 
 from __future__ import annotations
 
@@ -6,45 +6,55 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
 from reflective import Reflective
-from reflective.serve.app import make_app
+from reflective.serve.keys import Key
+from reflective.serve.process import make_server
 from reflective.serve.service import ServeSettings
 
 os.environ["NO_PROXY"] = "127.0.0.1"
 PROBLEM = "Find the Least Common Multiple (LCM) of these numbers: 14, 20"
+MESSAGES = [{"role": "user", "content": PROBLEM}]
 
 
 class Running:
-    """A server that runs: its address, its application, its service."""
+    """A server that runs: its address, its service, itself."""
 
-    def __init__(self, port: int, app: Any) -> None:
-        self.port, self.app = port, app
+    def __init__(self, port: int, server: Any) -> None:
+        self.port, self.server = port, server
         self.url = f"http://127.0.0.1:{port}"
 
     @property
     def service(self) -> Any:
-        return self.app.state.service
+        return self.server.config.app.state.service
+
+    def idle(self, within_s: float = 1.0) -> bool:
+        """Whether nothing is left of any request, soon."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            admission, ledger = self.service.admission, self.service._driver.ledger
+            if not (admission.inside or admission.waiting or admission.rows or self.service.running or ledger.busy):
+                return True
+            time.sleep(0.01)
+        return False
 
 
 @contextmanager
-def serving(model: Reflective, settings: ServeSettings | None = None) -> Iterator[Running]:
-    app = make_app(model, settings)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+def serving(model: Reflective, settings: ServeSettings | None = None, keys: Sequence[Key] = ()) -> Iterator[Running]:
+    server = make_server(model, settings or ServeSettings(), keys)
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
             until = time.monotonic() + 60
             while not server.started and time.monotonic() < until:
                 time.sleep(0.01)
-            yield Running(listening.getsockname()[1], app)
+            yield Running(listening.getsockname()[1], server)
         finally:
             server.should_exit = True
             thread.join(30)

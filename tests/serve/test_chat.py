@@ -1,13 +1,21 @@
 """/v1/chat/completions over a real socket, as the official SDK reads it."""
 
+from __future__ import annotations
+
 import asyncio
+import json
 
 import openai
 import pytest
 
-from serve.conftest import PROBLEM
+from serve.conftest import MESSAGES, PROBLEM
 
-MESSAGES = [{"role": "user", "content": PROBLEM}]
+LCM = {
+    "type": "object",
+    "properties": {"lcm": {"type": "integer"}},
+    "required": ["lcm"],
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +23,12 @@ def client(nano_server):
     return openai.OpenAI(base_url=f"{nano_server.url}/v1", api_key="none", max_retries=0)
 
 
+def asked(**more):
+    return {"model": "nano", "messages": MESSAGES, "reasoning_effort": "low", "seed": 5, **more}
+
+
 def test_an_answer_has_content_reasoning_and_exact_usage(client):
-    got = client.chat.completions.create(model="nano", messages=MESSAGES, reasoning_effort="low", seed=1)
+    got = client.chat.completions.create(**asked())
     (choice,) = got.choices
     assert choice.message.content == "\\boxed{140}"
     assert choice.finish_reason == "stop"
@@ -30,57 +42,169 @@ def test_an_answer_has_content_reasoning_and_exact_usage(client):
     assert 0 < answer_tokens < 20
 
 
-def test_the_same_seed_gives_the_same_answer_streamed_or_not(client):
-    asked = {"model": "nano", "messages": MESSAGES, "reasoning_effort": "low", "seed": 5}
-    whole = client.chat.completions.create(**asked)
-    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
-    deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
-    assert "".join(delta.content or "" for delta in deltas) == whole.choices[0].message.content
-    reasoning = "".join(getattr(delta, "reasoning", None) or "" for delta in deltas)
-    assert reasoning == whole.choices[0].message.reasoning
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"n": 2},
+        {"reflective": {"strategy": "majority", "events": True}},
+        {"reflective": {"answers": "all"}},
+        {"response_format": {"type": "json_object"}},
+        {"reasoning_effort": "none"},
+    ],
+    ids=str,
+)
+def test_streamed_or_not_the_same_seed_gives_the_same(client, change):
+    body = asked(**change)
+    extra = {"extra_body": {"reflective": body.pop("reflective")}} if "reflective" in body else {}
+    whole = client.chat.completions.create(**body, **extra)
+    chunks = list(client.chat.completions.create(**body, **extra, stream=True, stream_options={"include_usage": True}))
+    for choice in whole.choices:
+        mine = [c for chunk in chunks for c in chunk.choices if c.index == choice.index]
+        assert "".join(c.delta.content or "" for c in mine) == choice.message.content
+        assert "".join(getattr(c.delta, "reasoning", None) or "" for c in mine) == choice.message.reasoning
+        assert [c.finish_reason for c in mine if c.finish_reason] == [choice.finish_reason]
     assert chunks[-1].usage == whole.usage and not chunks[-1].choices
-    assert [c.finish_reason for chunk in chunks for c in chunk.choices if c.finish_reason] == ["stop"]
 
 
 def test_the_sdk_passes_over_events(client):
-    with client.chat.completions.stream(
-        model="nano", messages=MESSAGES, reasoning_effort="low", seed=5, extra_body={"reflective": {"events": True}}
-    ) as stream:
-        kinds = {
-            event.chunk.reflective["type"]
-            for event in stream
-            if getattr(event, "chunk", None) and "reflective" in event.chunk.model_extra
-        }
+    with client.chat.completions.stream(**asked(), extra_body={"reflective": {"events": True}}) as stream:
+        chunks = [event.chunk for event in stream if event.type == "chunk"]
         final = stream.get_final_completion()
     assert final.choices[0].message.content == "\\boxed{140}"
-    assert kinds == {"started", "text", "step", "finished", "answering", "solved"}
+    told = [chunk.reflective for chunk in chunks if hasattr(chunk, "reflective")]
+    assert {event["type"] for event in told} == {"started", "text", "step", "finished", "answering", "solved"}
+    texts = "".join(event["delta"] for event in told if event["type"] == "text" and event["trajectory"] == 0)
+    assert "<|im_end|>" not in texts
+    scores = [event for event in told if event["type"] == "step" and event["trajectory"] == 0]
+    product = 1.0
+    for n, event in enumerate(scores, 1):
+        product *= event["score"]
+        assert event["index"] == n - 1 and event["running"] == pytest.approx(product ** (1 / n))
 
 
 def test_async_clients_are_answered_together(nano_server):
     async def ask():
         async with openai.AsyncOpenAI(base_url=f"{nano_server.url}/v1", api_key="none", max_retries=0) as client:
-            asked = [
-                client.chat.completions.create(model="nano", messages=MESSAGES, n=1, reasoning_effort="low")
-                for _ in range(8)
-            ]
-            return await asyncio.gather(*asked)
+            return await asyncio.gather(*(client.chat.completions.create(**asked()) for _ in range(8)))
 
-    assert {got.choices[0].message.content for got in asyncio.run(ask())} == {"\\boxed{140}"}
+    got = asyncio.run(ask())
+    assert {g.choices[0].message.content for g in got} == {"\\boxed{140}"}
+    assert len({g.id for g in got}) == 8
 
 
-@pytest.mark.parametrize(
-    ("change", "status", "param"),
-    [
-        ({"model": "other"}, 404, "model"),
-        ({"messages": []}, 400, "messages"),
-        ({"messages": [{"role": "user", "content": "   "}]}, 400, "messages"),
-        ({"temperature": -1}, 400, "temperature"),
-        ({"nonsense": 1}, 400, "nonsense"),
-    ],
-)
+def test_n_answers_come_best_first(client):
+    got = client.chat.completions.create(**asked(n=3, reasoning_effort="medium"))
+    assert len(got.choices) == 3
+    fates = {fate["index"]: fate for fate in got.reflective["trajectories"]}
+    answered = [fate for fate in fates.values() if fate["finish_reason"] == "eos"]
+    assert len(answered) == 3
+    assert fates[got.reflective["selected"]]["score"] == max(fate["score"] for fate in fates.values())
+
+
+def test_reasoning_that_was_cut_is_never_content(client):
+    got = client.chat.completions.create(**asked(max_completion_tokens=12))
+    assert got.choices[0].message.content == "" and got.choices[0].finish_reason == "length"
+    assert got.choices[0].message.reasoning
+    assert all(fate["tokens"] <= 12 for fate in got.reflective["trajectories"])
+
+
+@pytest.mark.parametrize(("effort", "k"), [("none", 1), ("minimal", 1), ("low", 2), ("medium", 8)])
+def test_an_effort_is_a_number_of_trajectories(client, effort, k):
+    got = client.chat.completions.create(**asked(reasoning_effort=effort, max_tokens=4))
+    assert len(got.reflective["trajectories"]) == k
+
+
+def test_a_number_of_trajectories_may_be_asked_for(client):
+    got = client.chat.completions.create(**asked(max_tokens=4), extra_body={"reflective": {"effort": 3}})
+    assert len(got.reflective["trajectories"]) == 3
+
+
+def test_earlier_reasoning_is_left_out_and_a_developer_is_a_system(client):
+    def prompt(*messages):
+        body = asked(messages=[*messages, *MESSAGES], max_tokens=4)
+        return client.post("/chat/completions", body=body, cast_to=object)["usage"]["prompt_tokens"]
+
+    earlier = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning": "c " * 50}]
+    plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert prompt(*earlier) == prompt(*plain)
+    assert prompt({"role": "developer", "content": "x"}) == prompt({"role": "system", "content": "x"})
+    parts = [{"type": "text", "text": "ab"}, {"type": "text", "text": "c"}]
+    assert prompt({"role": "system", "content": parts}) == prompt({"role": "system", "content": "abc"})
+
+
+def test_an_answer_of_a_schema_has_its_form_and_free_reasoning(client):
+    form = {"type": "json_schema", "json_schema": {"name": "lcm", "schema": LCM, "strict": True}}
+    got = client.chat.completions.create(**asked(response_format=form))
+    assert set(json.loads(got.choices[0].message.content)) == {"lcm"}
+    free = client.chat.completions.create(**asked())
+    assert got.choices[0].message.reasoning == free.choices[0].message.reasoning
+
+
+def test_stop_ends_the_answer_and_is_no_part_of_it(client):
+    got = client.chat.completions.create(**asked(stop=["{140", "never"]))
+    assert got.choices[0].message.content == "\\boxed"
+    assert got.choices[0].finish_reason == "stop"
+
+
+def test_steps_come_on_request(client):
+    got = client.chat.completions.create(**asked(), extra_body={"reflective": {"steps": True}})
+    steps = got.reflective["trajectories"][0]["steps"]
+    assert steps[-1]["text"] == "So 140, checked." and 0 < steps[-1]["score"] < 1
+
+
+BAD = [
+    ({"model": "other"}, 404, "model"),
+    ({"model": None}, 400, "model"),
+    ({"messages": []}, 400, "messages"),
+    ({"messages": "hello"}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": "   "}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": None}]}, 400, "messages[0].content"),
+    ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "messages[0].role"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages[0].content[0].type"),
+    ({"messages": [*MESSAGES, {"role": "assistant", "content": "It is"}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": "x"}] * 3000}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": "word " * 3000}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": "word " * 100_000}]}, 400, "messages"),
+    ({"temperature": -1}, 400, "temperature"),
+    ({"temperature": "hot"}, 400, "temperature"),
+    ({"nonsense": 1}, 400, "nonsense"),
+    ({"reflective": {"nonsense": 1}}, 400, "reflective.nonsense"),
+    ({"reflective": {"strategy": "best"}}, 400, None),
+    ({"reasoning_effort": "enormous"}, 400, None),
+    ({"reasoning_effort": 5000}, 400, None),
+    ({"reasoning_effort": 65}, 400, "reasoning_effort"),
+    ({"max_tokens": 0}, 400, "max_tokens"),
+    ({"n": 1000}, 400, "n"),
+    ({"stop": [""]}, 400, None),
+    ({"seed": 2**80}, 400, "seed"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
+    ({"tool_choice": {"type": "function", "function": {"name": "missing"}}}, 400, "tool_choice"),
+    ({"response_format": {"type": "json_schema"}}, 400, "response_format.json_schema.schema"),
+    ({"response_format": {"type": "poem"}}, 400, "response_format.type"),
+    (
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"schema": {"type": "object", "properties": {"a": False}, "required": ["a"]}},
+            }
+        },
+        400,
+        "response_format.json_schema.schema",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "status", "param"), BAD, ids=lambda value: str(value)[:50])
 def test_what_can_not_be_is_refused_with_its_name(client, change, status, param):
-    asked = {"model": "nano", "messages": MESSAGES, **change}
     with pytest.raises(openai.APIStatusError) as error:
-        client.post("/chat/completions", body=asked, cast_to=object)
+        client.post("/chat/completions", body=asked(**change), cast_to=object)
     assert error.value.status_code == status
     assert error.value.body["param"] == param
+    assert set(error.value.body) == {"message", "type", "param", "code"}
+    assert client.chat.completions.create(**asked(max_tokens=4)).choices  # the server goes on
+
+
+def test_a_problem_of_another_script_is_read(client):
+    got = client.chat.completions.create(**asked(messages=[{"role": "user", "content": f"问题 🙂 {PROBLEM}"}]))
+    assert got.choices[0].finish_reason in ("stop", "length")

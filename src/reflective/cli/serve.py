@@ -27,16 +27,51 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--effort", default="medium", metavar="E", help="of requests that name none: low, medium, high or a number"
     )
+    group.add_argument("--max-effort", type=int, default=64, metavar="N", help="trajectories a request may ask for")
+    group.add_argument("--queue", type=int, default=1024, metavar="N", help="requests that may wait (default: 1024)")
+    group.add_argument("--time-limit", type=float, default=600.0, metavar="S", help="seconds a request may take")
+    group.add_argument("--keys", metavar="FILE", help="API keys with their limits (also: REFLECTIVE_SERVER_KEYS)")
+    group.add_argument(
+        "--without-keys", action="store_true", help="serve at an address that others reach although there are no keys"
+    )
+    group.add_argument(
+        "--allow-host", action="append", default=[], metavar="H", help="a name that clients may call this server by"
+    )
+    group.add_argument(
+        "--reasoning-field",
+        choices=("both", "reasoning", "reasoning_content", "none"),
+        default="both",
+        help="the name of the reasoning in a message",
+    )
+    group.add_argument(
+        "--max-rows", type=int, metavar="N", help="trajectories that are written at once (default: the engine's)"
+    )
     add_model_arguments(parser)
+
+
+REASONING = {"both": ("reasoning", "reasoning_content"), "none": ()}
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, listen, serve."""
-    from reflective.serve.process import serve
+    from reflective.serve.keys import read_keys
+    from reflective.serve.process import check_binding, serve
     from reflective.serve.service import ServeSettings
 
-    settings = ServeSettings(host=args.host, port=args.port, effort=args.effort, name=args.name)
-    model = load_model(args)
-    say(f"serving {model.engine.name} at http://{args.host}:{args.port}")
-    serve(model, settings)
+    settings = ServeSettings(
+        host=args.host,
+        port=args.port,
+        effort=args.effort,
+        max_effort=args.max_effort,
+        name=args.name,
+        hosts=tuple(args.allow_host),
+        queue=args.queue,
+        time_limit_s=args.time_limit,
+        reasoning_fields=REASONING.get(args.reasoning_field, (args.reasoning_field,)),
+    )
+    keys = read_keys(args.keys)
+    check_binding(settings, keys, insist=args.without_keys)
+    options = {} if args.max_rows is None else {"max_rows": args.max_rows}
+    model = load_model(args, **options)
+    serve(model, settings, keys, lambda: say(f"serving {model.engine.name} at http://{args.host}:{args.port}"))
     return DONE

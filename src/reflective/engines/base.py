@@ -10,10 +10,11 @@ its prefix again while the engine still holds it, and that a failed trajectory i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from reflective.engines.constraint import Constraint as Constraint
 from reflective.errors import ContextError, EngineError, InputError
 from reflective.judge.judge import Judge
 from reflective.types import Step, Trajectory
@@ -74,6 +75,7 @@ class Request:
     at: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    constraint: Constraint | None = None
 
     @property
     def stops(self) -> bool:
@@ -142,6 +144,8 @@ class Engine(ABC):
     """The number type that the model computes in, where the engine knows it."""
     tokenizer: Any = None
     """The model's Hugging Face tokenizer, where the engine has one."""
+    constrains: bool = False
+    """Whether requests may have a constraint."""
     end_ids: frozenset[int] = frozenset()
     """The tokens that end a response; their texts are the last of its `Text` events, and in no answer."""
     vocabulary: int = 0
@@ -151,8 +155,10 @@ class Engine(ABC):
     def encode_prompt(self, problem: str) -> tuple[int, ...]:
         """Token ids of the problem in the model's chat template, with the thinking opened."""
 
-    def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-        """Token ids of a chat in the model's template, with the thinking opened."""
+    def encode_messages(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[int, ...]:
+        """Token ids of a chat in the model's template, with the thinking opened; `tools` are offered in it."""
         raise EngineError(f"the engine of {self.name!r} has no chat template.")
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -163,6 +169,8 @@ class Engine(ABC):
         """Raise `InputError` or `ContextError` for a request that `submit` would refuse whatever else it holds."""
         if request.max_tokens < 1:
             raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        if request.constraint is not None and not self.constrains:
+            raise InputError(f"the engine of {self.name!r} can't hold responses to a form.")
         if "" in request.stop:
             raise InputError("a stop string is empty; it would end every answer before it begins.")
         if request.parent is not None:

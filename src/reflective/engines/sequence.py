@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reflective.engines.base import Request
+from reflective.engines.constraint import Matcher
 from reflective.engines.stops import before_stop, holds_stop, may_begin_stop, window
 from reflective.judge.format import Reader
 from reflective.judge.logprobs import step_logprobs
@@ -43,6 +44,7 @@ class Running:
     step_texts: list[str] = field(default_factory=list)
     head_states: list[Any] = field(default_factory=list)  # after each step, where the head keeps one
     finish_reason: FinishReason | None = None
+    matcher: Matcher | None = None  # holds what the request adds to its constraint
     stopped: bool = False  # a stop string of the request is complete
     emitted: int = 0  # tokens whose text has been sent
     emit_from: int = 0  # where this request's text begins

@@ -5,7 +5,7 @@ No torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from reflective.engines.base import Engine
 
 
-def encode_chat(tokenizer: Any, judge: Judge, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+def encode_chat(
+    tokenizer: Any,
+    judge: Judge,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> tuple[int, ...]:
     """Token ids of a chat in the model's template, with the reasoning opened where it lies between marks.
 
     Raises `InputError` where the template refuses the messages.
     """
     if getattr(tokenizer, "chat_template", None):
         kwargs = dict(judge.config.template_kwargs)
+        if tools:
+            kwargs["tools"] = list(tools)
         try:
             text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **kwargs)
         except Exception as error:  # a template is a program of the model's author, and raises what it likes

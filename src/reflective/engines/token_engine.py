@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
@@ -53,9 +53,11 @@ class TokenEngine(Engine):
         """The problem in the chat template, with the reasoning opened (see `text.encode_chat`)."""
         return self.encode_messages([{"role": "user", "content": problem}])
 
-    def encode_messages(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+    def encode_messages(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[int, ...]:
         """Token ids of a chat in the model's template, with the reasoning opened."""
-        return encode_chat(self.tokenizer, self.judge, messages)
+        return encode_chat(self.tokenizer, self.judge, messages, tools)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -78,6 +80,8 @@ class TokenEngine(Engine):
         self.check_room(len(sequence.prompt_ids), written)
         room = self.context_length - len(sequence.prompt_ids) - written
         sequence.limit = min(sequence.limit, written + room)
+        if request.constraint is not None:
+            sequence.matcher = request.constraint.start()
         return sequence
 
     def _start(self, request: Request) -> Running:

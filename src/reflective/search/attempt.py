@@ -57,7 +57,7 @@ class Attempt:
     """The state of one problem: `begin` it, and let its client advance until it is `done`.
 
     `tell` is called with everything that happens, in order. `prompt_ids` is the problem's prompt where the caller has
-    encoded it.
+    encoded it, `answer_of` says where its final answers are found, if not where graders look.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Attempt:
         calibration: Calibrated | None = None,
         tell: Callable[[SearchEvent], None] | None = None,
         prompt_ids: tuple[int, ...] | None = None,
+        answer_of: Callable[[Trajectory], str | None] | None = None,
     ) -> None:
         self.problem = check_problem(problem)
         self.k = strategy.budget(k)
@@ -78,6 +79,7 @@ class Attempt:
         if prompt_ids is None:
             prompt_ids = encode_problem(client.engine, self.problem, settings.system)
         self._prompt_ids = prompt_ids
+        self._find_answer = answer_of
         self._budgets = settings.budgets(client.engine, len(self._prompt_ids))
         self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
         self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked
@@ -139,12 +141,22 @@ class Attempt:
             prompt_ids=self._prompt_ids,
             sampling=self._settings.sampling,
             seed=trajectory_seed(self._settings.seed, index, self.problem.asked),
-            max_tokens=self._budgets[0 if phase == "think" else 1],
+            max_tokens=self._budget(index, phase),
             until="think_end" if phase == "think" else "eos",
             index=index,
             stop=self._settings.stop,
             stop_token_ids=self._settings.stop_token_ids,
+            constraint=self._settings.constraint if self._writes_answer(phase) else None,
         )
+
+    def _writes_answer(self, phase: Phase) -> bool:
+        return phase == "answer" or self._client.engine.judge.format.is_whole
+
+    def _budget(self, index: int, phase: Phase) -> int:
+        total = self._settings.total_tokens
+        if phase == "answer" and total is not None:
+            return max(total - self._ended[index].tokens, 1)
+        return self._budgets[0 if phase == "think" else 1]
 
     # ---- what `solve` and `solve_many` do
 
@@ -220,6 +232,8 @@ class Attempt:
         return trajectory
 
     def _answer_of(self, trajectory: Trajectory) -> str | None:
+        if self._find_answer is not None:
+            return self._find_answer(trajectory)
         from reflective.grading import final_answer
 
         return final_answer(trajectory, self.problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from reflective.engines.base import Engine, Sampling
+from reflective.engines.base import Constraint, Engine, Sampling
 from reflective.errors import ContextError, InputError
 from reflective.types import EFFORTS, Problem
 
@@ -19,7 +19,9 @@ ANSWER_SHARE = 0.25  # at most this share of a small context is kept free for th
 class Settings:
     """How the trajectories of a problem are drawn.
 
-    `max_tokens` bounds the reasoning (None: 4,096, or what the context leaves), `answer_tokens` the answer after it.
+    `max_tokens` bounds the reasoning (None: 4,096, or what the context leaves), `answer_tokens` the answer after it;
+    with `total_tokens` both together have so many, and the answer may use what the reasoning has left.
+    An answer is held to `constraint`; where the whole response is the reasoning, the response is.
     `system` is a system message that stands before every problem. A text of `stop` ends the answer where it is written,
     a token of `stop_token_ids` the response; neither is part of the answer.
     """
@@ -31,9 +33,12 @@ class Settings:
     system: str | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    total_tokens: int | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
-        for name, got in (("max_tokens", self.max_tokens), ("answer_tokens", self.answer_tokens)):
+        for name in ("max_tokens", "answer_tokens", "total_tokens"):
+            got = getattr(self, name)
             if got is not None and got < 1:
                 raise InputError(f"{name} is {got}; it must be 1 or more.")
         if not all(isinstance(text, str) and text for text in self.stop):
@@ -49,8 +54,10 @@ class Settings:
                 f"the problem has {prompt_tokens:,} tokens, but {engine.name!r} reads at most "
                 f"{engine.context_length:,} with thinking and answer. Shorten it."
             )
+        room = max(min(room, self.total_tokens or room), 2)
         answer = min(self.answer_tokens, max(1, int(room * ANSWER_SHARE)))
-        return min(self.max_tokens or DEFAULT_MAX_TOKENS, room - answer), answer
+        most = self.max_tokens or self.total_tokens or DEFAULT_MAX_TOKENS
+        return min(most, room - (0 if self.total_tokens and engine.judge.format.is_whole else answer)), answer
 
 
 def resolve_effort(effort: str | int) -> int:

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from reflective import __version__
 from reflective.api import Reflective
 from reflective.serve import chat, page
-from reflective.serve.faults import Fault, fault_of, invalid
+from reflective.serve.doors import OWN_NAMES, Doors, Gone
+from reflective.serve.faults import Fault, invalid
+from reflective.serve.keys import Key
+from reflective.serve.metrics import Metrics
 from reflective.serve.prompts import read
 from reflective.serve.schemas import ChatRequest
 from reflective.serve.service import ServeSettings, Service
 
-log = logging.getLogger("reflective.serve")
+T = TypeVar("T")
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, whose source is closed as soon as the client is gone."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, source: AsyncGenerator[bytes]) -> None:
+        super().__init__(source, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._source.aclose()
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -30,15 +50,27 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
     return Response(to_json(value, inf_nan_mode="null"), status, headers, "application/json")
 
 
-def make_app(model: Reflective, settings: ServeSettings | None = None) -> FastAPI:
+def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Sequence[Key] = ()) -> FastAPI:
     """The application that serves a model."""
+    settings = settings or ServeSettings()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.service = Service(model, settings or ServeSettings())
+        app.state.service = service = Service(model, settings, metrics)
         yield
+        await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="reflective", version=__version__, lifespan=lifespan)
+    app = FastAPI(title="reflective", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    hosts = frozenset(settings.hosts) | (OWN_NAMES if settings.host in OWN_NAMES or settings.hosts else frozenset())
+    app.add_middleware(
+        Doors,
+        keys=keys,
+        hosts=hosts,
+        max_body=settings.max_body,
+        body_s=settings.body_s,
+        metrics=metrics,
+    )
     _add_faults(app)
     _add_routes(app)
     _add_page(app)
@@ -50,7 +82,12 @@ def _add_page(app: FastAPI) -> None:
 
     def offer() -> dict[str, Any]:
         service: Service = app.state.service
-        return page.offered(service.name, effort=service.settings.effort, scored=service.engine.scored, feedback=False)
+        return page.offered(
+            service.name,
+            effort=service.settings.effort,
+            scored=service.engine.scored,
+            feedback=service.settings.feedback is not None,
+        )
 
     app.include_router(page.files())
     app.include_router(page.routes(offer))
@@ -60,23 +97,27 @@ def _add_routes(app: FastAPI) -> None:
     @app.post("/v1/chat/completions")
     async def completions(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
-        service: Service = request.app.state.service
+        service, key, client, log = _visit(request)
         _check_model(service, body.model)
         question = await asyncio.to_thread(read, body, service.model, service.settings.effort)
+        service.check(question, key)
+        envelope = chat.Envelope(service.name)
         if body.stream:
-            return StreamingResponse(chat.stream(service, body, question), media_type="text/event-stream")
-        return answer(await chat.complete(service, body, question))
+            usage = body.stream_options is not None and body.stream_options.include_usage
+            return EventStream(chat.stream(service, envelope, question, client, log, key, usage=usage))
+        outcome = await while_there(request, chat.outcome_of(service, question, client))
+        service.answered(envelope.id, question, outcome, log, key)
+        return answer(chat.completion(service, envelope, outcome))
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         """The model that is served."""
-        service: Service = request.app.state.service
-        return answer({"object": "list", "data": [service.card]})
+        return answer({"object": "list", "data": [_visit(request)[0].card]})
 
     @app.get("/v1/models/{name:path}")
     async def model_card(name: str, request: Request) -> Response:
         """The model of that name."""
-        service: Service = request.app.state.service
+        service = _visit(request)[0]
         _check_model(service, name)
         return answer(service.card)
 
@@ -88,8 +129,41 @@ def _add_routes(app: FastAPI) -> None:
     @app.get("/ready")
     async def ready(request: Request) -> Response:
         """Whether requests are taken."""
-        service: Service = request.app.state.service
-        return answer({"status": "ok"}) if service.ready else answer({"status": "stopping"}, 503)
+        stopping = _visit(request)[0].stopping
+        return answer({"status": "stopping" if stopping else "ok"}, 503 if stopping else 200)
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        """Figures for Prometheus."""
+        text = _visit(request)[0].metrics.text()
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+
+def _visit(request: Request) -> tuple[Service, Key | None, str, dict[str, Any]]:
+    """The service, the client's key and name, and what the log line is to hold."""
+    state = request.scope["state"]
+    return request.app.state.service, state.get("key"), state.get("client", ""), state.setdefault("log", {})
+
+
+async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What the work comes to; it is given up when the client goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Gone
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _check_model(service: Service, name: str) -> None:
@@ -103,7 +177,7 @@ def _check_model(service: Service, name: str) -> None:
 
 
 def _add_faults(app: FastAPI) -> None:
-    """Every error as OpenAI's error object."""
+    """Every error as OpenAI's error object; what nobody expected is for the doors, which log it."""
 
     @app.exception_handler(RequestValidationError)
     async def refused(request: Request, error: RequestValidationError) -> Response:
@@ -114,14 +188,9 @@ def _add_faults(app: FastAPI) -> None:
         what = {404: f"There is nothing at {request.method} {request.url.path:.200}."}
         return _told(Fault(error.status_code, what.get(error.status_code, str(error.detail))))
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        fault = fault_of(error)
-        if fault.status >= 500:
-            log.exception("request failed", exc_info=error)
-        return _told(fault)
-
-    app.add_exception_handler(Fault, failed)
+    @app.exception_handler(Fault)
+    async def fault(request: Request, error: Fault) -> Response:
+        return _told(error)
 
 
 def _told(fault: Fault) -> Response:

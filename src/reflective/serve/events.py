@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -29,7 +30,7 @@ class EventWriter:
         self._k = self._finished = self._steps = 0
         self._best: float | None = None
 
-    def write(self, event: SearchEvent) -> schemas.ReflectiveEvent | None:
+    def write(self, event: SearchEvent, ends: Sequence[str] = ()) -> schemas.ReflectiveEvent | None:
         """The object of an event; None for the last one, whose solution is written by `solved`."""
         match event:
             case Started():
@@ -41,7 +42,10 @@ class EventWriter:
                     "prompt_tokens": event.prompt_tokens,
                 }
             case Text():
-                return {"type": "text", "trajectory": event.id, "delta": event.delta}
+                delta = event.delta
+                for end in ends:  # the text of the token that ends a response is part of none
+                    delta = delta.removesuffix(end)
+                return {"type": "text", "trajectory": event.id, "delta": delta} if delta else None
             case StepScored():
                 logits = self._logits.setdefault(event.id, [])
                 logits.append(_logit(event.score))

@@ -1,23 +1,147 @@
-"""The process that serves: its socket, its loop, its end."""
+"""The process that serves: its socket, its protocol, its log, its end."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from reflective.api import Reflective
+from reflective.errors import InputError
 from reflective.serve.app import make_app
+from reflective.serve.doors import OWN_NAMES
+from reflective.serve.keys import Key
 from reflective.serve.service import ServeSettings
 
+MAX_HEADERS = 32 * 1024  # bytes of a request's headers together
+HEADERS_S = 20.0  # for the headers of a request, from its first byte
+KEEP_ALIVE_S = 75  # that a connection may be idle
+BACKLOG = 4096
+SHUTDOWN_S = 3  # after the grace period, for what is still being sent
 
-def serve(model: Reflective, settings: ServeSettings) -> None:
-    """Serve until a signal comes."""
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, with a limit of bytes and of seconds for headers, and one for connections that never ask."""
+
+    _headers_size = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect(KEEP_ALIVE_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._headers_size = 0
+        self._expect(HEADERS_S)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers_size += len(name) + len(value)
+        if self._headers_size > MAX_HEADERS:
+            raise ValueError("headers too large")  # the parser's error: answered with 400, and closed
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._expect(None)
+        super().on_headers_complete()
+
+    def _expect(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.transport.close) if seconds is not None else None
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which lets requests run on for a while before it ends."""
+
+    stop: Callable[[], None] = staticmethod(lambda: None)
+    told: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.stop()
+        await super().shutdown(sockets)
+
+
+def make_server(
+    model: Reflective, settings: ServeSettings, keys: Sequence[Key] = (), told: Callable[[], None] = lambda: None
+) -> Server:
+    """The server of a model; `told` is called once it listens."""
+    app = make_app(model, settings, keys)
     config = uvicorn.Config(
-        make_app(model, settings),
+        app,
         host=settings.host,
         port=settings.port,
+        http=Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=8,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=round(settings.grace_s) + SHUTDOWN_S,
     )
-    uvicorn.Server(config).run()
+    server = Server(config)
+    server.stop = lambda: app.state.service.stop()
+    server.told = told
+    return server
+
+
+def serve(model: Reflective, settings: ServeSettings, keys: Sequence[Key], told: Callable[[], None]) -> None:
+    """Serve until a signal comes."""
+    _write_log()
+    with suppress(ValueError, OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    make_server(model, settings, keys, told).run()
+
+
+def check_binding(settings: ServeSettings, keys: Sequence[Key], *, insist: bool) -> None:
+    """Raise `InputError` for an address that others can reach, where nobody needs a key."""
+    if settings.host not in OWN_NAMES and not keys and not insist:
+        raise InputError(
+            f"at {settings.host} everybody who reaches this machine could use the model, and there are no keys. Give "
+            "--keys FILE or REFLECTIVE_SERVER_KEYS, or insist with --without-keys."
+        )
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _write_log() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name, level in (("reflective.serve", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)

@@ -1,41 +1,74 @@
 """A request's messages and options as what the search needs: a problem, a budget, a strategy, settings, a prompt.
 
-Roles are kept. "developer" is the newer name of "system". Reasoning of earlier turns is left out of the prompt.
+Roles are kept; "developer" is the newer name of "system". Reasoning of earlier turns is left out of the prompt.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reflective.api import Reflective
-from reflective.search import BestOfN, Settings, Single, Strategy
+from reflective.search import BestOfN, Settings, Single, Steering, Strategy
 from reflective.search.settings import check_problem
+from reflective.selection import by_score
 from reflective.serve.faults import Fault
-from reflective.serve.schemas import ChatRequest, Message
+from reflective.serve.schemas import ChatRequest, Message, ReflectiveOptions, ResponseFormat
+from reflective.serve.tools import checked_tools
 from reflective.types import Problem
 
 EFFORTS: Mapping[str, int] = {"none": 1, "minimal": 1, "xhigh": 64}  # those of OpenAI's that `solve` has no name for
 LONGEST_TOKEN = 64  # characters a token: a prompt that is longer than a context full of such is not even read
+ANSWER_TOKENS = 4096  # of an answer behind its reasoning, where the client sets no bound and the context has room
+
+Messages = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, checked, and ready to be begun."""
+    """What is asked, checked, and ready to be begun.
+
+    `tools` are those that the prompt offers; `format` is the form that the answer must have, None for free text.
+    """
 
     problem: Problem
     prompt_ids: tuple[int, ...]
     k: int
     strategy: Strategy
     settings: Settings
+    messages: Messages
+    n: int = 1
+    tools: tuple[dict[str, Any], ...] = ()
+    one_call: bool = False
+    format: ResponseFormat | None = None
+    options: ReflectiveOptions = field(default_factory=ReflectiveOptions)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the functions that are offered."""
+        return [tool["function"]["name"] for tool in self.tools]
 
     @property
     def answers_selected(self) -> bool:
         """Whether the first trajectory that is continued to its answer is the selected one."""
         strategy = self.strategy
         return isinstance(strategy, Single) or (isinstance(strategy, BestOfN) and strategy.answers == "selected")
+
+
+class BestAnswers(BestOfN):
+    """Best of n that writes the answers of the `count` best trajectories."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def on_idle(self, run: Steering) -> None:
+        for t in by_score([t for t in run.trajectories if t.closed])[: self.count]:
+            if t.finish_reason == "think_end":
+                run.answer(t.index)
 
 
 def effort_of(request: ChatRequest, default: str | int) -> str | int:
@@ -50,25 +83,51 @@ def effort_of(request: ChatRequest, default: str | int) -> str | int:
 
 def read(request: ChatRequest, model: Reflective, effort: str | int) -> Question:
     """What the request asks. Raises `Fault`, `InputError` and `ContextError`; takes as long as its prompt is long."""
-    messages = [_message(message, f"messages[{i}]") for i, message in enumerate(request.messages)]
-    if not any(message["role"] == "user" and message["content"].strip() for message in messages):
-        raise Fault(400, "no user message has any text.", param="messages", code="invalid_value")
-    length = sum(len(message["content"]) for message in messages)
-    if length > model.engine.context_length * LONGEST_TOKEN:
+    engine = model.engine
+    messages = [turn(message, f"messages[{i}]") for i, message in enumerate(request.messages)]
+    if messages[-1]["role"] == "assistant":
         raise Fault(
             400,
-            f"the messages have {length:,} characters; the context is {model.engine.context_length:,} tokens.",
+            "the last message is the assistant's; an answer can't be continued here. End with a user's or a tool's.",
+            param="messages",
+            code="invalid_value",
+        )
+    length = sum(len(message["content"]) for message in messages)
+    if length > engine.context_length * LONGEST_TOKEN:
+        raise Fault(
+            400,
+            f"the messages have {length:,} characters; the context is {engine.context_length:,} tokens.",
             param="messages",
             code="context_length_exceeded",
         )
-    problem = check_problem(Problem.of_messages(messages))
-    k, strategy, settings = model.plan(**_options(request, effort))
-    prompt_ids = model.engine.encode_messages(messages)
-    settings.budgets(model.engine, len(prompt_ids))  # raises where there is no room
-    return Question(problem, prompt_ids, k, strategy, settings)
+    tools = checked_tools(request, engine)
+    problem = _problem(messages, tools)
+    n = request.n or 1
+    k, strategy, settings = model.plan(**_options(request, effort, n))
+    if n > 1 and type(strategy) is BestOfN and strategy.answers == "selected":
+        strategy = BestAnswers(n)
+    limit = request.max_completion_tokens or request.max_tokens
+    settings = replace(settings, total_tokens=limit)
+    prompt_ids = engine.encode_messages(messages, tools=tools or None)
+    settings.budgets(engine, len(prompt_ids))  # raises where there is no room
+    format = request.response_format
+    return Question(
+        problem,
+        prompt_ids,
+        k,
+        strategy,
+        settings,
+        messages,
+        n=n,
+        tools=tuple(tools),
+        one_call=request.parallel_tool_calls is False,
+        format=None if format is None or format.type == "text" else format,
+        options=request.reflective or ReflectiveOptions(),
+    )
 
 
-def _message(message: Message, where: str) -> dict[str, str]:
+def turn(message: Message, where: str) -> dict[str, Any]:
+    """A message as chat templates take it."""
     role = "system" if message.role == "developer" else message.role
     content = message.content
     if isinstance(content, list):
@@ -81,28 +140,55 @@ def _message(message: Message, where: str) -> dict[str, str]:
                     code="unsupported_content",
                 )
         content = "".join(part.text or "" for part in content)
-    if content is None and message.role != "assistant":
+    if content is None and role != "assistant":
         raise Fault(400, f"a {message.role} message needs content.", param=f"{where}.content", code="invalid_value")
-    return {"role": role, "content": content or ""}
+    told: dict[str, Any] = {"role": role, "content": content or ""}
+    if message.tool_calls:
+        told["tool_calls"] = [
+            {"type": "function", "id": call.id, "function": _called(call.function.name, call.function.arguments)}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        told["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        told["name"] = message.name
+    return told
 
 
-def _options(request: ChatRequest, effort: str | int) -> Any:
+def _called(name: str, arguments: str) -> dict[str, Any]:
+    """A call as templates print it: arguments as an object where they are one."""
+    try:
+        value = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        value = arguments
+    return {"name": name, "arguments": value}
+
+
+def _problem(messages: Messages, tools: Sequence[Any]) -> Problem:
+    """The conversation as a problem; its text is the last user message."""
+    if not any(message["role"] == "user" and message["content"].strip() for message in messages):
+        raise Fault(400, "no user message has any text.", param="messages", code="invalid_value")
+    asked = [message["content"] for message in messages if message["role"] == "user" and message["content"].strip()]
+    # answers are compared as texts where they are calls of functions
+    return check_problem(Problem(asked[-1], kind="exact" if tools else "math", messages=tuple(messages)))
+
+
+def _options(request: ChatRequest, effort: str | int, n: int) -> Any:
     asked = effort_of(request, effort)
-    own = request.reflective
-    options: dict[str, Any] = {"effort": asked}
-    if own is not None and own.strategy is not None:
-        options["strategy"] = own.strategy
+    own = request.reflective or ReflectiveOptions()
+    options: dict[str, Any] = {"effort": asked, "answers": own.answers, "answer_tokens": ANSWER_TOKENS}
+    if isinstance(asked, int) and asked < n:
+        options["effort"] = asked = n
+    if own.strategy is not None:
+        options |= {"strategy": own.strategy, "strategy_options": own.strategy_options}
     elif asked == 1:
         options["strategy"] = "single"
-    if own is not None:
-        options["answers"] = own.answers
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
         if (value := getattr(request, name)) is not None:
             options[name] = value
     if options.get("top_k") == -1:  # off, as vLLM writes it
         options["top_k"] = 0
     options["seed"] = secrets.randbits(31) if request.seed is None else request.seed
-    limit = request.max_completion_tokens or request.max_tokens
-    if limit is not None:
-        options["max_tokens"] = limit
+    if request.stop:
+        options["stop"] = request.stop
     return options

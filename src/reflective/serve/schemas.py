@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from reflective.serve.fields import CHAT, sift
 
 MAX_MESSAGES = 2048
 MAX_STOPS = 16
@@ -72,30 +74,81 @@ class ReflectiveOptions(Strict):
     """What OpenAI's API has no field for."""
 
     effort: int | str | None = Field(default=None, description="trajectories, or a name for them")
-    strategy: str | None = Field(default=None, description="auto, best_of_n, majority, weighted, logprob, single")
+    strategy: str | None = Field(default=None, description="auto, best_of_n, majority, weighted, logprob, single, …")
+    strategy_options: dict[str, Any] | None = Field(default=None, description="those of the named strategy")
     answers: Literal["selected", "all"] = Field(default="selected", description="best_of_n: whose answers are written")
     events: bool = Field(default=False, description="streaming: everything that happens, texts included")
     steps: bool = Field(default=False, description="every trajectory brings its steps, with texts")
 
 
-class ChatRequest(Strict):
-    """The body of /v1/chat/completions. What becomes of a field: `fields.CHAT`."""
+class FunctionTool(Strict):
+    """A function that the model may call."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A tool; functions alone."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class JsonSchema(BaseModel):
+    """The schema of an answer."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    name: str = "answer"
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """The form of an answer."""
+
+    model_config = ConfigDict(extra="ignore")
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+Tokens = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class Sampled(Strict):
+    """What the endpoints that write have in common."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    reasoning_effort: str | int | None = None
     reflective: ReflectiveOptions | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class ChatRequest(Sampled):
+    """The body of /v1/chat/completions. What becomes of a field: `fields.CHAT`."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    stream_options: StreamOptions | None = None
+    reasoning_effort: str | int | None = None
+    max_completion_tokens: Tokens | None = None
+    max_tokens: Tokens | None = None
+    top_k: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sift(cls, body: Any) -> Any:
+        return sift(body, CHAT)
 
 
 # ---- events, each as {"type": …} in the `reflective` member of a chunk; a trajectory is named by its number from 0

@@ -1,53 +1,168 @@
-"""What all requests share: the model, its driver in a thread of its own, and who is let in."""
+"""What all requests share: the model, its driver in a thread of its own, who is let in, the end."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reflective.api import DEFAULT_EFFORT, Reflective
 from reflective.engines.driver import Driver
 from reflective.search import SearchEvent
+from reflective.serve.admission import Admission, Place
+from reflective.serve.faults import Fault, fault_of
+from reflective.serve.forms import Forms
+from reflective.serve.keys import Key
+from reflective.serve.metrics import Metrics
 from reflective.serve.prompts import Question
 from reflective.serve.session import Bell, Session
+from reflective.types import Trajectory
+
+if TYPE_CHECKING:
+    from reflective.serve.writing import Outcome
+
+logger = logging.getLogger("reflective.serve")
+
+BUSY = 2  # requests are let in until so many times the engine's rows of trajectories wait or run
+MAX_BODY = 4 * 2**20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """How a server behaves; the options of `reflective serve`."""
+    """How a server behaves; the options of `reflective serve`.
+
+    `effort` is that of requests that name none, `max_effort` the highest that one may ask for. `queue` requests may
+    wait for room, one may take `time_limit_s` in the engine, its body `body_s` to come in. `reasoning_fields` are the
+    names under which the reasoning is given. `answer_prompt` asks models whose whole response is the reasoning for an
+    answer in a given form. `grace_s` is how long requests may run on when the server is to end.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
     effort: str | int = DEFAULT_EFFORT
+    max_effort: int = 64
     name: str | None = None
+    hosts: tuple[str, ...] = ()
+    queue: int = 1024
+    time_limit_s: float = 600.0
+    body_s: float = 30.0
+    max_body: int = MAX_BODY
+    grace_s: float = 6.0
     reasoning_fields: tuple[str, ...] = ("reasoning", "reasoning_content")
+    answer_prompt: str = "Now give the final answer alone, as JSON.{schema}"
+    feedback: str | None = None
+    retention_days: float = 30.0
 
 
 class Service:
     """A model that is being served. Made in the event loop that serves it."""
 
-    def __init__(self, model: Reflective, settings: ServeSettings) -> None:
-        self.model, self.settings, self.engine = model, settings, model.engine
+    def __init__(self, model: Reflective, settings: ServeSettings, metrics: Metrics) -> None:
+        self.model, self.settings, self.engine, self.metrics = model, settings, model.engine, metrics
         self.name = settings.name or Path(model.engine.name).name
         self.engine.name = self.name  # what errors call it: a folder's path is nobody's business
         self.format = model.engine.judge.format
         self.ends = tuple(model.engine.decode([id]) for id in sorted(model.engine.end_ids))
         self.created = int(time.time())
-        self.ready = True
+        self.admission = Admission(BUSY * model.engine.max_rows, settings.queue)
+        self.stopping = False
         self._driver = Driver.of(model.engine)
         self._driver.start()
-        self._bell = Bell(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._bell = Bell(self._loop)
+        self.forms = Forms(model.engine)
+        self._sessions: set[Session] = set()
+        metrics.waiting.set_function(lambda: self.admission.waiting)
+        metrics.active.set_function(lambda: self.admission.inside)
+        metrics.rows.set_function(lambda: self.admission.rows)
 
-    @asynccontextmanager
-    async def session(self, question: Question, wanted: frozenset[type[SearchEvent]]) -> AsyncIterator[Session]:
-        """A session, once there is room for it."""
-        with Session(self._driver, self._bell, question, calibration=self.model.calibration, wanted=wanted) as session:
-            yield session
+    # ---- requests
+
+    def check(self, question: Question, key: Key | None) -> None:
+        """Raise `Fault` for what may not be asked now, or not by this client."""
+        if self.stopping:
+            raise stopping()
+        most = min(self.settings.max_effort, key.highest_effort if key is not None and key.highest_effort else 10**9)
+        if question.k > most:
+            raise Fault(
+                400,
+                f"an effort of {question.k} is more than the {most} trajectories that are allowed here.",
+                param="reasoning_effort",
+                code="invalid_value",
+            )
+        if key is not None:
+            key.admit()
+        self.admission.expect()
+
+    @contextmanager
+    def place(self, question: Question, client: str) -> Iterator[Place]:
+        """A place among those who wait or are inside; `came` is done when it is its turn."""
+        began = time.monotonic()
+        place = self.admission.ask(client, question.strategy.budget(question.k))
+        place.came.add_done_callback(lambda _: self.metrics.queued_s.observe(time.monotonic() - began))
+        try:
+            yield place
+        finally:
+            self.admission.leave(place)
+
+    @contextmanager
+    def session(
+        self,
+        question: Question,
+        wanted: frozenset[type[SearchEvent]] = frozenset(),
+        answer_of: Callable[[Trajectory], str | None] | None = None,
+    ) -> Iterator[Session]:
+        """A session under the time limit."""
+        session = Session(
+            self._driver,
+            self._bell,
+            question,
+            calibration=self.model.calibration,
+            wanted=wanted,
+            answer_of=answer_of,
+        )
+        limit = self.settings.time_limit_s
+        late = Fault(504, f"The answer was not there within {limit:.0f} seconds.", code="timeout")
+        timer = self._loop.call_later(limit, session.fail, late)
+        self._sessions.add(session)
+        try:
+            with session:
+                yield session
+        except GeneratorExit:
+            self.metrics.cut.labels("client").inc()
+            raise
+        finally:
+            timer.cancel()
+            self._sessions.discard(session)
+
+    def answered(
+        self, id: str, question: Question, outcome: Outcome, log: dict[str, Any], key: Key | None = None
+    ) -> None:
+        """An answer goes out: what the log line says of it, and what it costs its key."""
+        usage = outcome.usage
+        log |= {"response": id, "k": question.k, "prompt": usage["prompt_tokens"], "tokens": usage["completion_tokens"]}
+        if key is not None:
+            key.tokens.take(usage["total_tokens"])
+
+    def failed(self, error: Exception, log: dict[str, Any]) -> Fault:
+        """What the client of a stream is told of an error; the log has all of it."""
+        fault = fault_of(error)
+        log["error"] = fault.code or fault.kind
+        if not isinstance(error, Fault) and fault.status >= 500:
+            logger.error("a stream failed", exc_info=error)
+        self.metrics.cut.labels(fault.code or fault.kind).inc()
+        return fault
+
+    async def call(self, work: Callable[[Any], Any]) -> Any:
+        """Have the engine between two steps, in a thread that may wait for it."""
+        return await asyncio.to_thread(self._driver.call, work)
+
+    # ---- what is told
 
     @property
     def card(self) -> dict[str, Any]:
@@ -58,9 +173,43 @@ class Service:
             "created": self.created,
             "owned_by": "reflective",
             "max_model_len": self.engine.context_length,
-            "reflective": {"scored": self.engine.scored, "reasoning": "whole" if self.format.is_whole else "marks"},
+            "reflective": {
+                "scored": self.engine.scored,
+                "reasoning": "whole" if self.format.is_whole else "marks",
+                "effort": self.settings.effort,
+                "max_effort": self.settings.max_effort,
+                "feedback": self.settings.feedback is not None,
+            },
         }
 
     def reasoning(self, text: str | None) -> dict[str, Any]:
         """The reasoning under the names that it is to have; nothing where there is none."""
         return dict.fromkeys(self.settings.reasoning_fields, text) if text else {}
+
+    @property
+    def running(self) -> Sequence[Session]:
+        """The sessions under way."""
+        return tuple(self._sessions)
+
+    # ---- the end
+
+    def stop(self) -> None:
+        """Take nothing new; what runs may run on for a while, then it gets an error."""
+        if not self.stopping:
+            self.stopping = True
+            self.admission.close(stopping())
+            self._loop.call_later(self.settings.grace_s, self._cut)
+
+    def _cut(self) -> None:
+        for session in self.running:
+            session.fail(stopping())
+
+    def close(self) -> None:
+        """Give back the engine."""
+        self.stopping = True
+        self._driver.close()
+
+
+def stopping() -> Fault:
+    """What clients of a server that ends are told."""
+    return Fault(503, "The server is stopping. Try again.", code="stopping", headers={"Retry-After": "10"})

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import suppress
 
 from reflective.engines.driver import Client, Driver
 from reflective.search import Majority, SearchEvent, StepScored, Text
 from reflective.search.attempt import Attempt, Calibrated
 from reflective.serve.prompts import Question
-from reflective.types import Solution
+from reflective.types import Solution, Trajectory
 
 MAX_EVENTS = 2048  # in the queue, before texts and steps are left out
 
@@ -57,6 +57,7 @@ class Session:
         *,
         calibration: Calibrated | None,
         wanted: Container[type[SearchEvent]],
+        answer_of: Callable[[Trajectory], str | None] | None = None,
         limit: int = MAX_EVENTS,
     ) -> None:
         self.question = question
@@ -65,6 +66,7 @@ class Session:
         self._bell, self._wanted, self._limit = bell, wanted, limit
         self._queue: deque[SearchEvent] = deque()
         self._fresh = asyncio.Event()
+        self._fault: Exception | None = None
         self._client: Client = driver.client(notify=self._notify)
         self.attempt = Attempt(
             self._client,
@@ -75,6 +77,7 @@ class Session:
             calibration,
             tell=self._tell,
             prompt_ids=question.prompt_ids,
+            answer_of=answer_of,
         )
 
     def __enter__(self) -> Session:
@@ -84,13 +87,20 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    async def events(self, patience_s: float | None = None) -> AsyncIterator[SearchEvent | None]:
+    def fail(self, fault: Exception) -> None:
+        """Whoever reads the events gets this instead of the rest of them."""
+        self._fault = self._fault or fault
+        self._fresh.set()
+
+    async def events(self, patience_s: float | None = None) -> AsyncGenerator[SearchEvent | None]:
         """Everything that happens, until the attempt is done; None where nothing came for `patience_s`.
 
         Raises what the engine raised.
         """
         while True:
             self._fresh.clear()
+            if self._fault is not None:
+                raise self._fault
             over = self.attempt.done or self._client.error is not None  # before looking: then nothing comes behind it
             while self._queue:
                 yield self._queue.popleft()

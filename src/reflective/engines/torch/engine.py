@@ -26,7 +26,13 @@ from reflective.engines.torch.batch import Rows
 from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.kv_manager import KVManager
 from reflective.engines.torch.memory import is_out_of_memory
-from reflective.engines.torch.sampling import BROKEN, SamplingRows, certainty_and_confidence, draw_tokens
+from reflective.engines.torch.sampling import (
+    BROKEN,
+    SamplingRows,
+    certainty_and_confidence,
+    constrain,
+    draw_tokens,
+)
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
 from reflective.judge.format import step_positions
@@ -71,6 +77,7 @@ class TorchEngine(TokenEngine):
     """
 
     reads = True
+    constrains = True
 
     def __init__(
         self,
@@ -111,6 +118,7 @@ class TorchEngine(TokenEngine):
         self._scheduler = Scheduler(max_rows)
         self._rows = Rows(self.vocabulary, self._device)
         self._kv_manager = KVManager(self._backbone, self.context_length)
+        self._constrained = False  # whether a response was ever held to a form
         self._catch_features, self._keep_confidences = catch_features, keep_confidences
         self.catch_means = catch_features and catch_means
         self._features: dict[int, list[Tensor]] = {}  # of each step, by trajectory
@@ -158,6 +166,7 @@ class TorchEngine(TokenEngine):
     def submit(self, request: Request) -> int:
         """Queue a request (see `Engine.submit`)."""
         sequence = self._open(request)
+        self._constrained = self._constrained or sequence.matcher is not None
         if self.catch_means and request.parent is not None:
             raise InputError("the means over steps are caught of trajectories that begin at a prompt alone.")
         if request.parent in self._features and (parent := self._held(request.parent)) is not None:
@@ -344,7 +353,8 @@ class TorchEngine(TokenEngine):
             [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running],
             common,
         )
-        if self._keep_confidences:  # they need all logits
+        held = self._constrained and any(s.matcher is not None for s in running)
+        if self._keep_confidences or held:  # they need all logits
             logits, features = self._backbone.decode(plan, self._kv_manager.memory)
             places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
             uniform = self._rows.uniform[: len(running)].gather(1, places).squeeze(1)
@@ -364,6 +374,8 @@ class TorchEngine(TokenEngine):
     def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> SampledRows:
         """Draw a token for each row from `first` on, by logits (B, V) and numbers (B,); changes no trajectory."""
         running = self._scheduler.running[first:]
+        if self._constrained:
+            logits = constrain(logits, [s.matcher for s in running])
         tokens, logprobs = draw_tokens(logits, settings, uniform, self._rows.seen(first, len(running)))
         self._refuse_broken(tokens, running)
         if not self._keep_confidences:
@@ -389,6 +401,8 @@ class TorchEngine(TokenEngine):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
+            if sequence.matcher is not None:
+                sequence.matcher.push(token)
             ends_step = token in watched and sequence.reader.push_at(len(ids) - 1, token)
             if sequence.request.stops and sequence.stops_at(token, self.decode):
                 ends_step = sequence.reader.end_at(len(ids) - 1) or ends_step

@@ -10,6 +10,7 @@ The order of the settings is that of Hugging Face: repetition penalty, temperatu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from reflective.engines.base import Sampling
+from reflective.engines.constraint import Matcher
 
 CONFIDENCE_TOKENS = 20  # the likeliest tokens that a confidence looks at (DeepConf, section 3.1)
 BROKEN = -1  # stands for a token where the logits hold NaN, or no finite number at all
@@ -105,6 +107,18 @@ def draw(logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | Non
     else:
         logprob = chosen - peak.squeeze(1) - total.log()
     return torch.where(total.isfinite() & (total > 0), tokens, BROKEN), logprob
+
+
+def constrain(logits: Tensor, matchers: Sequence[Matcher | None]) -> Tensor:
+    """The logits (B, V) with those of tokens that a row's matcher does not allow at -inf; rows without one as they
+    are."""
+    if not any(matcher is not None for matcher in matchers):
+        return logits
+    logits = logits.clone()
+    for row, matcher in zip(logits, matchers, strict=True):
+        if matcher is not None:
+            row.masked_fill_(~torch.from_numpy(matcher.allowed()).to(row.device), -math.inf)
+    return logits
 
 
 def draw_tokens(

@@ -1,0 +1,203 @@
+"""What stands around every request: host and size checks, keys, headers, a log line.
+
+A plain ASGI middleware. A body is read whole, up to a limit of bytes and of seconds, before anything looks at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+
+from reflective.serve.faults import Fault, fault_of
+from reflective.serve.keys import Key, find_key
+from reflective.serve.metrics import Metrics
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("reflective.serve")
+access = logging.getLogger("reflective.serve.access")
+
+OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+HEADERS = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+
+
+class Gone(Exception):
+    """The client has gone away."""
+
+
+class Doors:
+    """See the module's docstring. `hosts` are the names that a Host header may have; empty: any."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        keys: Sequence[Key],
+        hosts: frozenset[str],
+        max_body: int,
+        body_s: float,
+        metrics: Metrics,
+    ) -> None:
+        self._app, self._keys, self._hosts, self._metrics = app, keys, hosts, metrics
+        self._max_body, self._body_s = max_body, body_s
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self._app(scope, receive, send)
+            return
+        visit = Visit(scope, send)
+        try:
+            self._check(visit)
+            receive = await self._body(visit, receive)
+            await self._app(scope, receive, visit.send)
+        except Gone:
+            visit.status = None
+        except Exception as error:
+            fault = fault_of(error)
+            if fault.status >= 500 and not isinstance(error, Fault):
+                log.error("request %s failed", visit.id, exc_info=error)
+            if visit.status is None:
+                await visit.refuse(fault)
+        finally:
+            self._metrics.requests.labels(visit.route, str(visit.status or 499)).inc()
+            visit.tell()
+
+    def _check(self, visit: Visit) -> None:
+        if self._hosts and visit.host not in self._hosts:
+            raise Fault(421, f"This server does not answer for the host '{visit.host:.80}'.", code="wrong_host")
+        if self._keys and visit.guarded:
+            key = find_key(self._keys, visit.header(b"authorization"))
+            visit.scope["state"]["key"] = key
+            visit.client = f"key:{key.name}"
+        visit.scope["state"]["client"] = visit.client
+
+    async def _body(self, visit: Visit, receive: Receive) -> Receive:
+        """The body, read; the app gets it in one piece, and then what else comes from the client."""
+        if visit.scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return receive
+        too_large = Fault(413, f"The body has more than {self._max_body:,} bytes.", code="body_too_large")
+        length = visit.header(b"content-length")
+        if length is not None and length.isascii() and length.isdigit() and int(length) > self._max_body:
+            raise too_large
+        parts: list[bytes] = []
+        size, more = 0, True
+        try:
+            async with asyncio.timeout(self._body_s):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Gone
+                    parts.append(message.get("body", b""))
+                    size, more = size + len(parts[-1]), message.get("more_body", False)
+                    if size > self._max_body:
+                        raise too_large
+        except TimeoutError:
+            what = f"The body was not complete within {self._body_s:.0f} seconds."
+            raise Fault(408, what, code="body_timeout") from None
+        whole: Message | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+        async def replay() -> Message:
+            nonlocal whole
+            if whole is not None:
+                message, whole = whole, None
+                return message
+            return await receive()
+
+        return replay
+
+
+class Visit:
+    """A request as the doors see it."""
+
+    def __init__(self, scope: MutableMapping[str, Any], send: Send) -> None:
+        self.scope, self._send = scope, send
+        self._headers = dict(reversed(scope["headers"]))
+        given = self.header(b"x-request-id") or ""
+        self.id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        self.status: int | None = None
+        self.began = time.perf_counter()
+        self.client = "address:" + (scope["client"][0] if scope.get("client") else "?")
+        scope.setdefault("state", {})["request_id"] = self.id
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value."""
+        value = self._headers.get(name)
+        return value.decode("latin-1") if value is not None else None
+
+    @property
+    def host(self) -> str:
+        """The name in the Host header, without a port."""
+        return re.sub(r":\d*$", "", self.header(b"host") or "").lower()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the path needs a key: the API and the figures do, the page and the probes do not."""
+        path = self.scope["path"]
+        return bool(path.startswith("/v1/") or path in ("/v1", "/metrics"))
+
+    @property
+    def route(self) -> str:
+        """The route's pattern, for the figures: not a path, of which there may be any number."""
+        found = getattr(self.scope.get("route"), "path", None)
+        return found if found else "/"
+
+    async def send(self, message: Message) -> None:
+        """To the client, with our headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = [*HEADERS, (b"x-request-id", self.id.encode())]
+            if self.scope["path"].startswith("/v1"):
+                own.append((b"cache-control", b"no-store"))
+            given = {name for name, _ in message["headers"]}
+            message = {**message, "headers": [*message["headers"], *(h for h in own if h[0] not in given)]}
+        await self._send(message)
+
+    async def refuse(self, fault: Fault) -> None:
+        """An error object."""
+        body = to_json(fault.body())
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
+        if fault.status in (408, 413):
+            headers.append((b"connection", b"close"))  # the rest of the body is not waited for
+        await self.send({"type": "http.response.start", "status": fault.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def tell(self) -> None:
+        """The log line; of what was asked, it holds nothing."""
+        if access.isEnabledFor(logging.INFO):
+            line = {
+                "id": self.id,
+                "method": self.scope["method"],
+                "route": self.route,
+                "status": self.status or 499,
+                "ms": round(1000 * (time.perf_counter() - self.began), 1),
+                "client": self.client,
+                **self.scope["state"].get("log", {}),
+            }
+            access.info("request", extra={"fields": line})

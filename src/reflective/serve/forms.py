@@ -1,0 +1,111 @@
+"""Answers in a given form: JSON, any object or of a schema, by llguidance. The reasoning before them stays free."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from reflective.engines.base import Engine
+from reflective.errors import DependencyError
+from reflective.serve.faults import Fault
+from reflective.serve.schemas import ResponseFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+OBJECT: dict[str, Any] = {"type": "object"}
+MAX_SCHEMA = 100_000  # characters
+
+
+class JsonForm:
+    """A JSON schema that answers are held to. Raises `Fault` for one that can't be."""
+
+    def __init__(self, schema: dict[str, Any], engine: Engine, tokenizer: Any) -> None:
+        from llguidance import LLMatcher
+
+        self.schema = schema
+        self._vocabulary, self._end_ids = engine.vocabulary, sorted(engine.end_ids)
+        self._tokenizer = tokenizer
+        text = json.dumps(schema)
+        if len(text) > MAX_SCHEMA:
+            raise _refused(f"it has {len(text):,} characters, more than {MAX_SCHEMA:,}")
+        self._grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
+        if error := LLMatcher(tokenizer, self._grammar).get_error():
+            raise _refused(error.splitlines()[0][:200])
+
+    def start(self) -> JsonMatcher:
+        """Hold an answer to it."""
+        from llguidance import LLMatcher
+
+        return JsonMatcher(LLMatcher(self._tokenizer, self._grammar), self._vocabulary, self._end_ids)
+
+
+class JsonMatcher:
+    """One answer that is being written."""
+
+    def __init__(self, matcher: Any, vocabulary: int, end_ids: list[int]) -> None:
+        self._matcher, self._vocabulary, self._end_ids = matcher, vocabulary, end_ids
+        self._over = False
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may come next; where nothing may, those that end the answer."""
+        import numpy as np
+
+        mask = np.zeros(self._vocabulary, dtype=np.bool_)
+        if not self._over and not self._matcher.is_stopped():
+            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            given = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(np.bool_)
+            mask[: len(given)] = given
+        if not mask.any() or self._matcher.is_accepting():
+            mask[self._end_ids] = True
+        return mask
+
+    def push(self, token: int) -> None:
+        """This one came."""
+        if not self._over:
+            self._over = token in self._end_ids or not self._matcher.consume_token(token)
+
+
+class Forms:
+    """The forms of one engine; its tokenizer is prepared once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tokenizer: Any = None
+
+    def make(self, asked: ResponseFormat) -> JsonForm:
+        """The constraint that a request asks for."""
+        if not self._engine.constrains:
+            raise Fault(
+                400,
+                "this server's engine can't hold answers to a form; only response_format 'text' works.",
+                param="response_format",
+                code="unsupported_parameter",
+            )
+        schema = OBJECT
+        if asked.type == "json_schema":
+            if asked.json_schema is None or asked.json_schema.schema_ is None:
+                raise Fault(
+                    400,
+                    "Missing required parameter: 'response_format.json_schema.schema'.",
+                    param="response_format.json_schema.schema",
+                    code="missing_required_parameter",
+                )
+            schema = asked.json_schema.schema_
+        if self._tokenizer is None:
+            try:
+                from llguidance.hf import from_tokenizer
+            except ImportError as error:
+                raise DependencyError("answers in a given form need llguidance: pip install llguidance") from error
+            self._tokenizer = from_tokenizer(self._engine.tokenizer)
+        return JsonForm(schema, self._engine, self._tokenizer)
+
+
+def _refused(why: str) -> Fault:
+    return Fault(
+        400,
+        f"The schema can't be used: {why}.",
+        param="response_format.json_schema.schema",
+        code="invalid_schema",
+    )

@@ -1,0 +1,222 @@
+"""A question on its way to an answer, in terms of no endpoint: what chat completions and responses are both made of.
+
+`write` yields, in order: `Told` (an object for the `reflective` member), `Delta` (more of an answer), None (nothing
+happened for a while) and at last an `Outcome`. Deltas come only where they were asked for.
+
+Where an answer must have a form, it is written under a constraint, behind free reasoning. A model whose whole response
+is the reasoning is asked once more: the selected response is then the reasoning, and what follows is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from reflective.search import Answering, Finished, SearchEvent, Single, Started, StepScored, Text
+from reflective.serve.answers import Answer, answers_of, usage_of, voter
+from reflective.serve.events import EventWriter, solved
+from reflective.serve.prompts import Question
+from reflective.serve.service import Service
+from reflective.serve.tools import OPENING, Call
+from reflective.types import Problem, Solution, Usage
+
+KEEP_ALIVE_S = 10.0
+PROGRESS_S = 0.5  # between two reports of progress
+EVENTS: frozenset[type[Any]] = frozenset((Started, StepScored, Answering, Finished, Text))
+DELTAS: frozenset[type[Any]] = frozenset((Answering, Finished, Text))
+NOTHING: frozenset[type[Any]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An object for the `reflective` member."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More of answer number `index`."""
+
+    index: int
+    kind: Literal["reasoning", "content", "call"]
+    text: str = ""
+    call: Call | None = None
+    number: int = 0  # of the call
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answers, best first; OpenAI's usage; the `reflective` object."""
+
+    answers: list[Answer]
+    usage: dict[str, Any]
+    summary: dict[str, Any]
+    solution: Solution
+
+
+Item = Told | Delta | Outcome | None
+
+
+async def write(service: Service, question: Question, client: str, *, deltas: bool) -> AsyncGenerator[Item]:
+    """Everything that comes of a question; see the module's docstring."""
+    events = deltas and question.options.events
+    with service.place(question, client) as place:
+        if not place.came.done() and deltas:
+            yield Told({"type": "queued", "before": service.admission.waiting - 1})
+        while not place.came.done():
+            await asyncio.wait([place.came], timeout=KEEP_ALIVE_S)
+            if not place.came.done():
+                yield None
+        place.came.result()
+        constrained = question.format is not None
+        form = await asyncio.to_thread(service.forms.make, question.format) if question.format is not None else None
+        if form is not None and not service.format.is_whole:
+            question = replace(question, settings=replace(question.settings, constraint=form))
+        again = constrained and service.format.is_whole
+        shown = Shown(service, question, silent=again)
+        writer = EventWriter(question.strategy.name, service.engine.judge.aggregation)
+        told = 0.0
+        wanted = EVENTS if deltas else NOTHING
+        of_calls = (lambda t: voter(question, t)) if question.tools else None
+        with service.session(question, wanted, of_calls) as session:
+            async for event in session.events(KEEP_ALIVE_S):
+                if event is None:
+                    yield None
+                    continue
+                described = writer.write(event, service.ends)
+                if events or isinstance(event, Started):
+                    if described is not None:
+                        yield Told(described)
+                elif isinstance(event, StepScored | Finished) and (now := time.monotonic()) - told > PROGRESS_S:
+                    told = now
+                    yield Told(writer.progress())
+                for delta in shown.take(event):
+                    yield delta
+            if session.lost:
+                yield Told({"type": "lost", "events": session.lost})
+            solution = await session.solution()
+        pairs = answers_of(solution, service.format, question)
+        paid = solution.usage
+        if again and form is not None:
+            following = await asyncio.to_thread(_following, service, question, pairs[0][1].content)
+            following = replace(following, settings=replace(following.settings, constraint=form))
+            with service.session(following) as session:
+                async for _ in session.events(KEEP_ALIVE_S):
+                    if deltas:
+                        yield None
+                last = await session.solution()
+            paid = _sum(paid, last.usage)
+            (written, answer) = answers_of(last, service.format, following)[0]
+            given = [written] if written is not None else []
+            answers = [replace(answer, reasoning=pairs[0][1].content)]
+        else:
+            given = [t for t, _ in pairs if t is not None]
+            answers = [answer for _, answer in pairs]
+    service.metrics.solved(solution)
+    usage = usage_of(paid, service.format, given)
+    if deltas:
+        for i, answer in enumerate(answers):
+            for delta in shown.rest(answer) if i == 0 else _whole(i, answer):
+                yield delta
+    steps = question.options.steps
+    if sum(t.answer is not None for t in solution.trajectories) > 1:  # a vote asks graders
+        summary = await asyncio.to_thread(solved, solution, usage, steps=steps)
+    else:
+        summary = solved(solution, usage, steps=steps)
+    yield Outcome(answers, usage, dict(summary), solution)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(one.prompt_tokens + other.prompt_tokens, one.completion_tokens + other.completion_tokens)
+
+
+def _following(service: Service, question: Question, response: str) -> Question:
+    """The turn that asks for the answer in its form, behind the selected response."""
+    assert question.format is not None
+    asked = question.format.json_schema
+    schema = f" Its JSON schema: {json.dumps(asked.schema_)}" if asked is not None and asked.schema_ else ""
+    messages = [
+        *question.messages,
+        {"role": "assistant", "content": response},
+        {"role": "user", "content": service.settings.answer_prompt.replace("{schema}", schema)},
+    ]
+    problem = Problem(messages[-1]["content"], messages=tuple(messages))
+    prompt_ids = service.engine.encode_messages(messages)
+    question.settings.budgets(service.engine, len(prompt_ids))
+    sampling = replace(question.settings.sampling, temperature=0.0)
+    settings = replace(question.settings, sampling=sampling)
+    return Question(problem, prompt_ids, 1, Single(), settings, messages)
+
+
+def _whole(index: int, answer: Answer) -> list[Delta]:
+    """An answer that has not been streamed."""
+    found = [Delta(index, "reasoning", answer.reasoning)] if answer.reasoning else []
+    if answer.content:
+        found.append(Delta(index, "content", answer.content))
+    return [*found, *(Delta(index, "call", call=call, number=i) for i, call in enumerate(answer.calls))]
+
+
+class Shown:
+    """What a streaming client has been given of the first answer: its reasoning, and its content as it is written.
+
+    Content streams where the trajectory that is continued is the selected one; elsewhere it comes at the end. White
+    space at the end is held back, and so are the token that ends the answer and what may begin a call: what has been
+    sent is always the beginning of what is sent without a stream.
+    """
+
+    def __init__(self, service: Service, question: Question, *, silent: bool = False) -> None:
+        whole = service.format.is_whole
+        self._live = not silent and (question.k == 1 if whole else question.answers_selected)
+        self._ends, self._tools = service.ends, bool(question.tools)
+        self._index: int | None = 0 if whole else None
+        self._text = self._sent = ""
+        self._reasoned = False
+        self._thinking: dict[int, str] = {}
+
+    def take(self, event: SearchEvent) -> list[Delta]:
+        """The deltas that an event gives."""
+        if not self._live:
+            return []
+        match event:
+            case Finished():
+                self._thinking[event.id] = event.trajectory.thinking.strip()
+            case Answering() if not self._sent:
+                self._index, self._text = event.id, ""
+            case Text() if event.id == self._index:
+                self._text += event.delta
+                return self._send(self._ready(), self._thinking.get(event.id))
+        return []
+
+    def rest(self, answer: Answer) -> list[Delta]:
+        """What is still to be sent, now that the answer is known."""
+        if not answer.content.startswith(self._sent):
+            return []
+        calls = (Delta(0, "call", call=call, number=i) for i, call in enumerate(answer.calls))
+        return [*self._send(answer.content, answer.reasoning, last=True), *calls]
+
+    def _ready(self) -> str:
+        text = self._text.lstrip()
+        for end in self._ends:
+            text = text.removesuffix(end)
+        if self._tools:
+            text = text.partition(OPENING)[0]
+            held = next((n for n in range(len(OPENING), 0, -1) if text.endswith(OPENING[:n])), 0)
+            text = text[: len(text) - held]
+        return text.rstrip()
+
+    def _send(self, content: str, reasoning: str | None, *, last: bool = False) -> list[Delta]:
+        deltas: list[Delta] = []
+        new = content[len(self._sent) :]
+        if not self._reasoned and (new or last):
+            self._reasoned = True
+            if reasoning:
+                deltas.append(Delta(0, "reasoning", reasoning))
+        if new:
+            self._sent += new
+            deltas.append(Delta(0, "content", new))
+        return deltas
