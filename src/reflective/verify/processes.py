@@ -90,10 +90,10 @@ class Helpers:
         with self._lock:
             self._idle.append(helper)
 
-    def verdict(self, function: str, *arguments: Any, time_limit_s: float) -> Verdict:
+    def verdict(self, function: str, *arguments: Any, time_limit_s: float, prepare: Sequence[str] = ()) -> Verdict:
         """The verdict of a function that returns (kind, reason); ungradable where it fails or takes too long."""
         try:
-            kind, reason = self.call(function, *arguments, time_limit_s=time_limit_s)
+            kind, reason = self.call(function, *arguments, time_limit_s=time_limit_s, prepare=prepare)
         except HelperTimeout as error:
             return Verdict("ungradable", str(error))
         except HelperFailure as error:

@@ -19,7 +19,7 @@ from reflective.types import Problem, Verdict
 from reflective.verify.exact import grade_exact
 from reflective.verify.gym.families import FAMILIES, REVIEWED_VERSIONS, UNREVIEWED
 from reflective.verify.math.grader import grade_math
-from reflective.verify.processes import SHARED, HelperFailure, HelperTimeout
+from reflective.verify.processes import SHARED
 
 MAX_CHARS = 20_000
 PROBABILITY_TOLERANCE = Fraction(1, 10_000)  # the package's own
@@ -46,15 +46,7 @@ def grade_gym(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict:
         digest = str(problem.metadata["digest"])
     except (KeyError, TypeError, ValueError) as error:
         return Verdict("ungradable", f"the metadata do not name a problem of reasoning_gym: {error!r}")
-    try:
-        score = SHARED.call("score", item, answer, time_limit_s=time_limit_s, prepare=("draw", item, digest))
-    except HelperTimeout as error:
-        return Verdict("ungradable", str(error))
-    except HelperFailure as error:
-        return Verdict("ungradable", f"the grader failed: {error}")
-    if not isinstance(score, int | float):
-        return Verdict("wrong", "not in the form that was asked for")
-    return Verdict("right", "full score") if score == 1.0 else Verdict("wrong", f"score {score:.3g}")
+    return SHARED.verdict("score", item, answer, time_limit_s=time_limit_s, prepare=("draw", item, digest))
 
 
 def installed_version() -> str:

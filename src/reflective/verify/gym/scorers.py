@@ -44,12 +44,13 @@ def draw(item: str, digest: str) -> None:
         raise AnotherProblem("the installed reasoning_gym draws another problem from this seed")
 
 
-def score(item: str, answer: str) -> float | str:
-    """The score; or the name of what the scorer raises over this answer."""
+def score(item: str, answer: str) -> tuple[str, str]:
+    """(kind, reason) of a verdict; an answer over which the scorer raises is in another form."""
     family, entry = _item(item)
     try:
-        return float(family.score_answer(answer, entry))
+        found = float(family.score_answer(answer, entry))
     except MemoryError:
         raise
-    except Exception as error:
-        return type(error).__name__
+    except Exception:
+        return "wrong", "not in the form that was asked for"
+    return ("right", "full score") if found == 1.0 else ("wrong", f"score {found:.3g}")

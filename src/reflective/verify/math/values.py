@@ -7,8 +7,9 @@ for elementary functions is as good as a proof and, unlike symbolic simplificati
 
 from __future__ import annotations
 
+import operator
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -75,13 +76,35 @@ def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive
             continue
         if _zero(pair[0]) or _zero(pair[1]):
             return False
-        here = _divide(pair[0], pair[1], _context(DIGITS))
+        here = _divide(_context(DIGITS), *pair)
         if ratio is not None and not _close(here, ratio):
             return False
         ratio, agreed = here, agreed + 1
         if agreed == POINTS + 1:
             return not positive or bool(_real(ratio) > 0)
     return False
+
+
+def parallel(gold: Node, answer: Node, name: str, zeros: Iterable[str]) -> bool:
+    """Whether answer - gold is the same wherever both are real, with the variables in `zeros` as 0."""
+    first: Any = None
+    agreed = 0
+    for number, point in enumerate(_points([name])):
+        near = point[name] / (number % 5 + 1)  # arcsines and roots are real near zero
+        try:
+            pair = _pair(gold, answer, {**dict.fromkeys(zeros, Fraction(0)), name: near})
+        except TooLarge:
+            continue
+        if pair is None:
+            continue
+        here = _subtract(_context(DIGITS), *pair)
+        # a difference carries the rounding of what it is the difference of
+        if first is not None and not _close(first, here) and _size(_inexact(first) - _inexact(here)) > 1e-30:
+            return False
+        first, agreed = here if first is None else first, agreed + 1
+        if agreed == POINTS + 1:
+            return True
+    raise Undefined("too few points at which both formulas have a real value")
 
 
 def constant(node: Node, digits: int = DIGITS) -> Any:
@@ -103,26 +126,10 @@ def same(gold: Any, answer: Any) -> bool | None:
     return None if max(_size(gold), _size(answer)) < 1e-30 else False
 
 
-def is_real(value: Any) -> bool:
-    """Whether a value has no imaginary part beyond rounding."""
-    return not _imaginary(value)
-
-
-def difference(a: Any, b: Any) -> Any:
-    """a - b of two values."""
-    return _arithmetic(lambda x, y: x - y)(_context(DIGITS), a, b)
-
-
 def within(a: Any, b: Any, tolerance: Fraction) -> bool:
     """Whether two values differ by no more than `tolerance`."""
-    gap = difference(a, b)
+    gap = _subtract(_context(DIGITS), a, b)
     return bool(abs(gap) <= tolerance) if isinstance(gap, Fraction) else bool(abs(gap) <= _inexact(tolerance))
-
-
-def same_inexact(a: Any, b: Any) -> bool:
-    """Whether two values agree to 30 places behind the point or in their leading digits: for differences of values,
-    which carry the rounding of what they are the difference of."""
-    return _close(a, b) or bool(abs(_inexact(a) - _inexact(b)) < _context(DIGITS).mpf(10) ** -30)
 
 
 def _agree_at(gold: Node, answer: Node, point: Mapping[str, Fraction], pair: tuple[Any, Any]) -> bool:
@@ -237,8 +244,7 @@ def _arithmetic(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any
     return apply
 
 
-def _divide(a: Any, b: Any, context: Any) -> Any:
-    return _arithmetic(lambda x, y: x / y)(context, a, b)
+_add, _subtract, _multiply, _divide = map(_arithmetic, (operator.add, operator.sub, operator.mul, operator.truediv))
 
 
 def _power(context: Any, base: Any, exponent: Any) -> Any:
@@ -320,10 +326,10 @@ def _function(name: str) -> Callable[[Any, Any], Any]:
 
 
 _OPERATIONS: Mapping[str, Callable[..., Any]] = {
-    "add": _arithmetic(lambda a, b: a + b),
-    "sub": _arithmetic(lambda a, b: a - b),
-    "mul": _arithmetic(lambda a, b: a * b),
-    "div": _arithmetic(lambda a, b: a / b),
+    "add": _add,
+    "sub": _subtract,
+    "mul": _multiply,
+    "div": _divide,
     "neg": lambda _, a: -a,
     "abs": lambda _, a: abs(a),
     "pow": _power,

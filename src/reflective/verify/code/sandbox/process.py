@@ -110,9 +110,7 @@ class Process:
                     waiting = self._feed(waiting)
                     if waiting and len(waiting) == before:
                         raise Ended(self._end)
-                self._look()
-                if self._end != "exit":
-                    raise Ended(self._end)
+                self._look(or_raise=True)
 
     def receive(self) -> bytes:
         """The program's next line, without its end. Raises `Ended` where none comes within the limits."""
@@ -126,9 +124,7 @@ class Process:
                         selector.unregister(key.fileobj)
                         if key.fileobj is popen.stdout:
                             raise Ended(self._end)
-                self._look()
-                if self._end != "exit":
-                    raise Ended(self._end)
+                self._look(or_raise=True)
         line = bytes(self._buffer[:at])
         del self._buffer[: at + 1]
         return line
@@ -179,8 +175,8 @@ class Process:
             self._errors = (self._errors + chunk)[-ERROR_TAIL:]
         return True
 
-    def _look(self) -> None:
-        """End what has used too much."""
+    def _look(self, *, or_raise: bool = False) -> None:
+        """End what has used too much, and raise `Ended` for what has."""
         now = time.monotonic()
         if now >= self._deadline:
             self._stop("time")
@@ -193,6 +189,8 @@ class Process:
             elif (folder := self._started.scratch) and watch.folder_bytes(folder) > self.limits.scratch_bytes:
                 self._stop("scratch")
             self._looked = time.monotonic()
+        if or_raise and self._end != "exit":
+            raise Ended(self._end)
 
     def _stop(self, how: End) -> None:
         if self._end == "exit":
