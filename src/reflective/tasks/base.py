@@ -16,6 +16,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, Literal, get_args
 
 from reflective.errors import DependencyError, InputError
@@ -149,6 +150,42 @@ class Task(ABC):
             raise InputError(f"{self.name} has no level {level!r}. Known: {', '.join(map(str, self.levels))}.")
 
 
+class GymTask(Task):
+    """A family whose questions a module of `reasoning_gym` writes."""
+
+    gym: ClassVar[tuple[str, str]]  # the module, and what its dataset and its config are named after
+    kind: ClassVar[str] = "math"
+
+    @abstractmethod
+    def config(self, level: int) -> dict[str, Any]:
+        """The package's settings for a level."""
+
+    @abstractmethod
+    def metadata(self, item: dict[str, Any]) -> dict[str, Any]:
+        """What `trace` and `key` need, from the package's metadata of an item."""
+
+    def dataset(self, level: int) -> Any:
+        """The package's dataset, with the seed 0: its items are drawn with Random(seed + index)."""
+        path, name = self.gym
+        module = gym_module(path)
+        return getattr(module, f"{name}Dataset")(getattr(module, f"{name}Config")(seed=0, **self.config(level)))
+
+    def draw(self, rng: random.Random, level: int) -> Problem:
+        item = _dataset(self, level)[rng.getrandbits(48)]
+        return Problem(
+            text=item["question"].strip(),
+            answer=item["answer"],
+            family=self.name,
+            kind=self.kind,
+            metadata=self.metadata(item["metadata"]),
+        )
+
+
+@cache
+def _dataset(task: GymTask, level: int) -> Any:
+    return task.dataset(level)
+
+
 def stable_hash(text: str) -> int:
     """64 bits that depend on the text alone (Python's own hash differs from process to process)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
@@ -162,10 +199,3 @@ def gym_module(path: str) -> Any:
         raise DependencyError(
             'The problem families need the package reasoning-gym. Install it with: pip install "reflective[tasks]"'
         ) from error
-
-
-def gym_item(dataset: Any, rng: random.Random) -> dict[str, Any]:
-    """A random item of a reasoning_gym dataset whose seed is 0: its items are drawn with Random(seed + index)."""
-    item: dict[str, Any] = dataset[rng.getrandbits(48)]
-    item["question"] = item["question"].strip()
-    return item

@@ -124,11 +124,6 @@ def prompt_like(name: str) -> str:
     return get_benchmark(name).prompt
 
 
-def is_generated(source: str) -> bool:
-    """Whether the problems of a source are drawn, in splits that share none, rather than read."""
-    return family_names(source) is not None or gym_families(source) is not None
-
-
 def _refuse(options: set[str], source: str) -> None:
     for name in sorted(options):
         raise InputError(f"{name!r} has no meaning for {source!r}; leave it out.")

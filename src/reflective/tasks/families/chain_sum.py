@@ -10,33 +10,31 @@ The trace adds up from left to right, or takes the added numbers before the subt
 from __future__ import annotations
 
 import random
-from functools import cache
 from typing import Any, ClassVar
 
-from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.base import GymTask, Trace
 from reflective.tasks.families.scribe import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 3, 2, 2), 2: (3, 4, 2, 3), 3: (4, 5, 3, 4)}  # level: terms from, to, digits from, to
 
 
-class ChainSum(Task):
+class ChainSum(GymTask):
     name = "chain_sum"
     description = "add and subtract several numbers"
+    gym = "arithmetic.chain_sum", "ChainSum"
     levels: ClassVar = {
         1: "2 to 3 numbers of 2 digits",
         2: "3 to 4 numbers of 2 to 3 digits",
         3: "4 to 5 numbers of 3 to 4 digits",
     }
 
-    def draw(self, rng: random.Random, level: int) -> Problem:
-        item = gym_item(_dataset(level), rng)
-        return Problem(
-            text=item["question"],
-            answer=item["answer"],
-            family=self.name,
-            metadata={"expression": item["metadata"]["expression"]},
-        )
+    def config(self, level: int) -> dict[str, Any]:
+        names = ("min_terms", "max_terms", "min_digits", "max_digits")
+        return dict(zip(names, LIMITS[level], strict=True))
+
+    def metadata(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {"expression": item["expression"]}
 
     def key(self, problem: Problem) -> str:
         return str(problem.metadata["expression"])
@@ -56,14 +54,3 @@ def _attempt(scribe: Scribe, terms: list[tuple[int, int]]) -> str:
     for sign, value in rest:
         total = scribe.operation(total, "+" if sign > 0 else "-", value)
     return str(total)
-
-
-@cache
-def _dataset(level: int) -> Any:
-    terms_from, terms_to, digits_from, digits_to = LIMITS[level]
-    module = gym_module("arithmetic.chain_sum")
-    return module.ChainSumDataset(
-        module.ChainSumConfig(
-            min_terms=terms_from, max_terms=terms_to, min_digits=digits_from, max_digits=digits_to, seed=0
-        )
-    )

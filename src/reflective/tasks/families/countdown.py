@@ -6,10 +6,9 @@ For the trace see `chains`. The target 24 is left to the family puzzle24, so tha
 from __future__ import annotations
 
 import random
-from functools import cache
 from typing import Any, ClassVar
 
-from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.base import GymTask, Trace
 from reflective.tasks.families.chains import search_trace
 from reflective.types import Problem
 
@@ -19,50 +18,42 @@ MAX_VALUE = 200  # no value on the way to the gold solution is larger
 SIGNS, WEIGHTS = ("+", "-", "*", "/"), (3, 3, 3, 1)
 
 
-class Countdown(Task):
+class Countdown(GymTask):
     name = "countdown"
     description = "find an expression for a target that uses every number once"
+    gym = "games.countdown", "Countdown"
+    kind = "expression"
     levels: ClassVar = {1: "3 numbers up to 15", 2: "4 numbers up to 10", 3: "4 numbers up to 25"}
 
-    def draw(self, rng: random.Random, level: int) -> Problem:
-        item = gym_item(_dataset(level), rng)
-        numbers, target = list(item["metadata"]["numbers"]), int(item["metadata"]["target"])
-        return Problem(
-            text=item["question"],
-            answer=item["answer"],
-            family=self.name,
-            kind="expression",
-            metadata={"numbers": numbers, "target": target, "use_all": True},
-        )
+    def config(self, level: int) -> dict[str, Any]:
+        count, largest = LIMITS[level]
+        numbers = {"min_numbers": count, "max_numbers": count, "max_value": largest}
+        return {**numbers, "min_target": TARGETS[0], "max_target": TARGETS[1]}
+
+    def metadata(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {"numbers": list(item["numbers"]), "target": int(item["target"]), "use_all": True}
+
+    def dataset(self, level: int) -> Any:
+        """The package draws with sympy, at some 40 a second, and lets values be negative; this keeps its questions."""
+        dataset = super().dataset(level)
+        count, largest = LIMITS[level]
+        least, most = TARGETS
+
+        def generate(rng: random.Random) -> tuple[str, list[int], int]:
+            while True:
+                numbers = [rng.randint(1, largest) for _ in range(count)]
+                drawn = _left_to_right(numbers, rng)
+                if drawn is not None and least <= drawn[1] <= most and drawn[1] != 24:
+                    return drawn[0], numbers, drawn[1]
+
+        dataset._generate_expression = generate
+        return dataset
 
     def key(self, problem: Problem) -> str:
         return f"{sorted(problem.metadata['numbers'])} {problem.metadata['target']}"
 
     def trace(self, problem: Problem, rng: random.Random) -> Trace:
         return search_trace(problem.metadata["numbers"], int(problem.metadata["target"]), rng)
-
-
-@cache
-def _dataset(level: int) -> Any:
-    """The package draws with sympy, at some 40 a second, and lets values be negative; this keeps its questions."""
-    count, largest = LIMITS[level]
-    least, most = TARGETS
-    module = gym_module("games.countdown")
-    dataset = module.CountdownDataset(
-        module.CountdownConfig(
-            min_numbers=count, max_numbers=count, max_value=largest, min_target=least, max_target=most, seed=0
-        )
-    )
-
-    def generate(rng: random.Random) -> tuple[str, list[int], int]:
-        while True:
-            numbers = [rng.randint(1, largest) for _ in range(count)]
-            drawn = _left_to_right(numbers, rng)
-            if drawn is not None and least <= drawn[1] <= most and drawn[1] != 24:
-                return drawn[0], numbers, drawn[1]
-
-    dataset._generate_expression = generate
-    return dataset
 
 
 def _left_to_right(numbers: list[int], rng: random.Random) -> tuple[str, int] | None:

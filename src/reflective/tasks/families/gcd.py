@@ -12,29 +12,27 @@ A slip is a wrong rest.
 from __future__ import annotations
 
 import random
-from functools import cache
 from typing import Any, ClassVar
 
-from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.base import GymTask, Trace
 from reflective.tasks.families.scribe import Result, Scribe, checked_trace, slip
 from reflective.types import Problem
 
 VALUES = {1: (2, 60), 2: (10, 200), 3: (20, 999)}  # level: values from, to
 
 
-class GCD(Task):
+class GCD(GymTask):
     name = "gcd"
     description = "find the greatest common divisor of two numbers"
+    gym = "arithmetic.gcd", "GCD"
     levels: ClassVar = {level: f"numbers from {least} to {most}" for level, (least, most) in VALUES.items()}
 
-    def draw(self, rng: random.Random, level: int) -> Problem:
-        item = gym_item(_dataset(level), rng)
-        return Problem(
-            text=item["question"],
-            answer=item["answer"],
-            family=self.name,
-            metadata={"numbers": list(item["metadata"]["numbers"])},
-        )
+    def config(self, level: int) -> dict[str, Any]:
+        least, most = VALUES[level]
+        return {"min_value": least, "max_value": most}
+
+    def metadata(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {"numbers": list(item["numbers"])}
 
     def key(self, problem: Problem) -> str:
         return ",".join(map(str, sorted(problem.metadata["numbers"])))
@@ -57,10 +55,3 @@ def euclid(scribe: Scribe, a: int, b: int) -> int:
 def _rest_slips(true: Result, rng: random.Random) -> Result:
     times, rest = true
     return times, slip(rest, rng)
-
-
-@cache
-def _dataset(level: int) -> Any:
-    least, most = VALUES[level]
-    module = gym_module("arithmetic.gcd")
-    return module.GCDDataset(module.GCDConfig(min_value=least, max_value=most, seed=0))

@@ -13,34 +13,26 @@ other:
 from __future__ import annotations
 
 import random
-from functools import cache
 from typing import Any, ClassVar
 
-from reflective.tasks.base import Task, Trace, gym_item, gym_module
-from reflective.tasks.families.gcd import euclid
+from reflective.tasks.base import Trace
+from reflective.tasks.families.gcd import GCD, euclid
 from reflective.tasks.families.scribe import Scribe, checked_trace, write_product
 from reflective.types import Problem
 
 VALUES = {1: (2, 30), 2: (4, 60), 3: (10, 150)}  # level: values from, to
 
 
-class LCM(Task):
+class LCM(GCD):
     name = "lcm"
     description = "find the least common multiple of two numbers"
     levels: ClassVar = {level: f"numbers from {least} to {most}" for level, (least, most) in VALUES.items()}
+    gym = "arithmetic.lcm", "LCM"
     test_share = 0.25  # level 1 has some 400 pairs
 
-    def draw(self, rng: random.Random, level: int) -> Problem:
-        item = gym_item(_dataset(level), rng)
-        return Problem(
-            text=item["question"],
-            answer=item["answer"],
-            family=self.name,
-            metadata={"numbers": list(item["metadata"]["numbers"])},
-        )
-
-    def key(self, problem: Problem) -> str:
-        return ",".join(map(str, sorted(problem.metadata["numbers"])))
+    def config(self, level: int) -> dict[str, Any]:
+        least, most = VALUES[level]
+        return {"min_value": least, "max_value": most}
 
     def trace(self, problem: Problem, rng: random.Random) -> Trace:
         a, b = problem.metadata["numbers"]
@@ -51,10 +43,3 @@ def _attempt(scribe: Scribe, a: int, b: int) -> str:
     divisor = euclid(scribe, a, b)
     factor = scribe.operation(max(a, b), "/", divisor)
     return str(write_product(scribe, factor, min(a, b)))
-
-
-@cache
-def _dataset(level: int) -> Any:
-    least, most = VALUES[level]
-    module = gym_module("arithmetic.lcm")
-    return module.LCMDataset(module.LCMConfig(min_value=least, max_value=most, seed=0))

@@ -11,29 +11,27 @@ The trace takes the animals one by one and keeps a total:
 from __future__ import annotations
 
 import random
-from functools import cache
 from typing import Any, ClassVar
 
-from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.base import GymTask, Trace, gym_module
 from reflective.tasks.families.scribe import Scribe, checked_trace
 from reflective.types import Problem
 
 LIMITS = {1: (2, 3, 9), 2: (3, 4, 15), 3: (5, 6, 19)}  # level: kinds from, kinds to, most of a kind
 
 
-class LegCounting(Task):
+class LegCounting(GymTask):
     name = "leg_counting"
     description = "count the legs of a list of animals"
+    gym = "arithmetic.leg_counting", "LegCounting"
     levels: ClassVar = {1: "2 to 3 kinds, up to 9 of each", 2: "3 to 4 kinds, up to 15", 3: "5 to 6 kinds, up to 19"}
 
-    def draw(self, rng: random.Random, level: int) -> Problem:
-        item = gym_item(_dataset(level), rng)
-        return Problem(
-            text=item["question"],
-            answer=item["answer"],
-            family=self.name,
-            metadata={"animals": [[name, count] for name, count in item["metadata"]["animals"].items()]},
-        )
+    def config(self, level: int) -> dict[str, Any]:
+        kinds_from, kinds_to, most = LIMITS[level]
+        return {"min_animals": kinds_from, "max_animals": kinds_to, "max_instances": most}
+
+    def metadata(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {"animals": [[name, count] for name, count in item["animals"].items()]}
 
     def key(self, problem: Problem) -> str:
         return ",".join(sorted(f"{count} {name}" for name, count in problem.metadata["animals"]))
@@ -53,12 +51,3 @@ def _attempt(scribe: Scribe, herd: list[tuple[str, int, int]]) -> str:
         product = scribe.operation(count, "*", legs, before=f"{name} ")
         total = scribe.operation(total, "+", product) if total else product
     return str(total)
-
-
-@cache
-def _dataset(level: int) -> Any:
-    kinds_from, kinds_to, most = LIMITS[level]
-    module = gym_module("arithmetic.leg_counting")
-    return module.LegCountingDataset(
-        module.LegCountingConfig(min_animals=kinds_from, max_animals=kinds_to, max_instances=most, seed=0)
-    )

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any, ClassVar
 
-from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.base import GymTask, Trace
 from reflective.tasks.families.scribe import Result, Scribe, checked_trace, slip
 from reflective.types import Problem
 
@@ -27,21 +27,20 @@ PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)  # enough for numbers belo
 SEEN_AT_ONCE = (2, 5)  # primes that are tried only where they divide
 
 
-class PrimeFactorization(Task):
+class PrimeFactorization(GymTask):
     name = "prime_factorization"
     description = "write a number as a product of primes"
+    gym = "arithmetic.prime_factorization", "PrimeFactorization"
+    kind = "exact"
     levels: ClassVar = {level: f"numbers from {least} to {most}" for level, (least, most) in VALUES.items()}
     test_share = 0.3  # of some 1350 numbers
 
-    def draw(self, rng: random.Random, level: int) -> Problem:
-        item = gym_item(_dataset(level), rng)
-        return Problem(
-            text=item["question"],
-            answer=item["answer"],
-            family=self.name,
-            kind="exact",
-            metadata={"number": item["metadata"]["number"]},
-        )
+    def config(self, level: int) -> dict[str, Any]:
+        least, most = VALUES[level]
+        return {"min_value": least, "max_value": most}
+
+    def metadata(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {"number": item["number"]}
 
     def key(self, problem: Problem) -> str:
         return str(problem.metadata["number"])
@@ -87,10 +86,3 @@ def _slips(prime: int, true: Result, rng: random.Random) -> Result:
     if prime not in SEEN_AT_ONCE and rng.random() < 0.5:
         return times, rng.randrange(1, prime)
     return slip(times, rng), 0
-
-
-@cache
-def _dataset(level: int) -> Any:
-    least, most = VALUES[level]
-    module = gym_module("arithmetic.prime_factorization")
-    return module.PrimeFactorizationDataset(module.PrimeFactorizationConfig(min_value=least, max_value=most, seed=0))

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import random
 import re
-from functools import cache
 from typing import Any, ClassVar
 
-from reflective.tasks.base import Task, Trace, gym_item, gym_module
+from reflective.tasks.base import GymTask, Trace
 from reflective.tasks.families.scribe import Scribe, checked_trace
 from reflective.types import Problem
 
@@ -27,19 +26,34 @@ _SIDE = re.compile(
 )
 
 
-class SimpleEquations(Task):
+class SimpleEquations(GymTask):
     name = "simple_equations"
     description = "solve a linear equation with one unknown"
+    gym = "algebra.simple_equations", "SimpleEquations"
     levels: ClassVar = {1: "2 terms, values up to 10", 2: "2 to 3 terms, up to 25", 3: "2 to 4 terms, up to 100"}
 
-    def draw(self, rng: random.Random, level: int) -> Problem:
-        item = gym_item(_dataset(level), rng)
-        return Problem(
-            text=item["question"],
-            answer=item["answer"],
-            family=self.name,
-            metadata={"equation": item["metadata"]["equation"], "variable": item["metadata"]["variable"]},
-        )
+    def config(self, level: int) -> dict[str, Any]:
+        return dict(zip(("min_terms", "max_terms", "max_value"), LIMITS[level], strict=True))
+
+    def metadata(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {"equation": item["equation"], "variable": item["variable"]}
+
+    def dataset(self, level: int) -> Any:
+        """The package builds equations with sympy, at some 400 a second; this does the same with integers."""
+        dataset = super().dataset(level)
+        terms_from, terms_to, most = LIMITS[level]
+
+        def generate(rng: random.Random, unknown: str) -> tuple[str, int]:
+            while True:
+                coefficient, constant = _left_side(rng, rng.randint(terms_from, terms_to), most)
+                solution = rng.randint(1, most)
+                right = coefficient * solution + constant
+                told = coefficient == 0 or (abs(coefficient) == 1 and not constant)  # nothing to solve
+                if not told and max(abs(coefficient), abs(constant), abs(right)) <= MAX_SIDE:
+                    return render(coefficient, constant, unknown, right), solution
+
+        dataset._generate_equation = generate
+        return dataset
 
     def key(self, problem: Problem) -> str:
         coefficient, constant, _, right = parse(str(problem.metadata["equation"]))
@@ -90,28 +104,6 @@ def render(coefficient: int, constant: int, unknown: str, right: int) -> str:
         return f"{constant} - {times}{unknown} = {right}"
     sign = "-" if coefficient < 0 else ""
     return f"{sign}{times}{unknown}{f' {_signed(constant)}' if constant else ''} = {right}"
-
-
-@cache
-def _dataset(level: int) -> Any:
-    """The package builds equations with sympy, at some 400 a second; this does the same with integers."""
-    terms_from, terms_to, most = LIMITS[level]
-    module = gym_module("algebra.simple_equations")
-    dataset = module.SimpleEquationsDataset(
-        module.SimpleEquationsConfig(min_terms=terms_from, max_terms=terms_to, max_value=most, seed=0)
-    )
-
-    def generate(rng: random.Random, unknown: str) -> tuple[str, int]:
-        while True:
-            coefficient, constant = _left_side(rng, rng.randint(terms_from, terms_to), most)
-            solution = rng.randint(1, most)
-            right = coefficient * solution + constant
-            told = coefficient == 0 or (abs(coefficient) == 1 and not constant)  # nothing to solve
-            if not told and max(abs(coefficient), abs(constant), abs(right)) <= MAX_SIDE:
-                return render(coefficient, constant, unknown, right), solution
-
-    dataset._generate_equation = generate
-    return dataset
 
 
 def _left_side(rng: random.Random, terms: int, most: int) -> tuple[int, int]:
