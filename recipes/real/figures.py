@@ -10,7 +10,7 @@ all subsets of what was sampled, so "best of 8" uses all 16.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,11 @@ class Judged:
     @property
     def untrained(self) -> str:
         """The best way to choose that needs no training."""
-        return max(UNTRAINED, key=lambda name: float(np.nanmean(self.values[name])))
+        return max(self.possible(UNTRAINED), key=lambda name: float(np.nanmean(self.values[name])))
+
+    def possible(self, names: Sequence[str]) -> list[str]:
+        """The strategies that can be judged: programs can't vote."""
+        return [name for name in names if name in self.values]
 
     def gain(self, over: str, of: str = "best_of_n") -> Comparison:
         """How far one strategy is ahead of another."""
@@ -86,26 +90,31 @@ def _lines(first: Judged, heads: list[Judged]) -> Iterator[str]:
     )
     yield from ("", "| right answers | " + " | ".join(f"k = {k}" for k in _ks(first)) + " |")
     yield "|---" * (1 + len(_ks(first))) + "|"
-    for name in ("oracle", *UNTRAINED):
+    for name in first.possible(("oracle", *UNTRAINED)):
         yield _curve_row(first, name, LABELS[name])
     for judged in heads:
-        for name in ("best_of_n", "weighted"):
+        for name in judged.possible(("best_of_n", "weighted")):
             yield _curve_row(judged, name, f"{LABELS[name]}, {HEADS[judged.head]}")
     if not heads:
         yield ""
-        for name in UNTRAINED:
+        for name in first.possible(UNTRAINED):
             gain = _points(first.gain("single", name))
             yield f"At k = {first.table.budget}, {LABELS[name]} − single sample, points: {gain}"
         return
     yield from ("", f"| at k = {first.table.budget} | " + " | ".join(HEADS[j.head] for j in heads) + " |")
     yield "|---" * (1 + len(heads)) + "|"
+    votes = {
+        "best of k − majority, points": [_points(j.gain("majority")) for j in heads if "majority" in j.values],
+        "weighted vote − majority, points": [
+            _points(j.gain("majority", "weighted")) for j in heads if "weighted" in j.values
+        ],
+    }
     rows = {
         "best of k − single sample, points": [_points(j.gain("single")) for j in heads],
-        "best of k − majority, points": [_points(j.gain("majority")) for j in heads],
         "best of k − best untrained selector, points": [
             f"{_points(j.gain(j.untrained))} ({LABELS[j.untrained]})" for j in heads
         ],
-        "weighted vote − majority, points": [_points(j.gain("majority", "weighted")) for j in heads],
+        **{label: cells for label, cells in votes.items() if cells},
         "AUC within problems": [_share(j.summary.ranking["best_of_n"]["auc_within"]) for j in heads],
         "the same of the mean log-probability": [_share(j.summary.ranking["logprob"]["auc_within"]) for j in heads],
         "ECE of the confidence": [_share(j.summary.figures["ece_confidence"]) for j in heads],

@@ -1,10 +1,15 @@
 """Fit heads on what `sample.py` has sampled, and write what they say of the test responses.
 
     python recipes/real/fit.py --model path/to/Qwen2.5-Coder-0.5B-Instruct --samples runs/real/0.5b
+    python recipes/real/fit.py --model … --samples runs/real/0.5b-humaneval --folds 5
+    python recipes/real/fit.py --model … --samples runs/real/0.5b-math500 --heads runs/real/0.5b/heads
 
 Two heads: `plain` is the paper's, `logprobs` reads the log-probabilities of a step's tokens, too. Each takes the layer,
 the epoch and the calibration that the validation problems choose. They go to FOLDER/heads, and their scores of the test
 responses as compact records to --records, from which `figures.py` computes every figure.
+
+With --folds the test problems themselves are cut into parts: each is scored by a head that was fitted on the others,
+with one of them for validation. With --heads nothing is fitted: heads of another benchmark are taken as they are.
 """
 
 from __future__ import annotations
@@ -16,18 +21,23 @@ from pathlib import Path
 
 import torch
 from compact import write_compact
-from sample import BENCHMARK, settings
+from safetensors.torch import load_file
+from sample import settings
 
+from reflective.engines.torch import TorchEngine
 from reflective.judge.aggregate import aggregate
+from reflective.judge.config import CONFIG_FILE, HEAD_FILE, read_config
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.judge import Judge
+from reflective.judge.sidecar import head_from_state
 from reflective.models import save_judge
 from reflective.records import Record
 from reflective.search import BestOfN
 from reflective.shards import Place, Steps, load_features
+from reflective.train.head.config import HeadConfig
 from reflective.train.head.run import fit_judge, sampling_engine
 from reflective.train.progress import print_note
-from reflective.train.rollouts import load_records
+from reflective.train.rollouts import Rollouts, load_records, load_rollouts
 
 KINDS = {"plain": False, "logprobs": True}  # a head, and whether it reads log-probabilities
 
@@ -55,9 +65,16 @@ def _chosen(judge: Judge, record: Record) -> Record:
     best = next((t for t in record.trajectories if t.index == choice.index), None)
     confidence = 0.0
     if best is not None and judge.calibration is not None:
-        count = len(record.trajectories)
-        known = {"score": best.score, "mean_logprob": best.mean_logprob}
-        confidence = judge.calibration.confidence(BestOfN.name, choice.evidence, count, **known) or 0.0
+        confidence = (
+            judge.calibration.confidence(
+                BestOfN.name,
+                choice.evidence,
+                len(record.trajectories),
+                score=best.score,
+                mean_logprob=best.mean_logprob,
+            )
+            or 0.0
+        )
     return replace(
         record,
         strategy=BestOfN.name,
@@ -68,28 +85,74 @@ def _chosen(judge: Judge, record: Record) -> Record:
     )
 
 
+def read(folder: Path) -> Judge:
+    """A judge that was saved."""
+    config, path = read_config(folder / CONFIG_FILE), folder / HEAD_FILE
+    return Judge(config, head_from_state(load_file(str(path)), config, path))
+
+
+def of_parts(config: HeadConfig, engine: TorchEngine, samples: Path) -> Judge:
+    """A judge from the parts `train` and `validation`."""
+
+    def load(layer: int) -> tuple[Rollouts, Rollouts]:
+        return load_rollouts(samples / "train", Place(layer)), load_rollouts(samples / "validation", Place(layer))
+
+    return fit_judge(config, engine, load, print_note)[0]
+
+
+def cross_fitted(config: HeadConfig, engine: TorchEngine, samples: Path, folds: int) -> list[Record]:
+    """The test records, each scored by a judge from other ones."""
+    records = load_records(samples / "test")
+    steps = {layer: load_features(samples / "test", Place(layer)) for layer in engine.feature_layers}
+    found: list[Record] = []
+    for fold in range(folds):
+        print_note(f"fold {fold + 1} of {folds}")
+        parts: list[list[Record]] = [[], [], []]  # to fit on, to validate on, to score
+        for number, record in enumerate(records):
+            parts[{fold: 2, (fold + 1) % folds: 1}.get(number % folds, 0)].append(record)
+        train, validation, held_out = parts
+
+        def load(
+            layer: int, train: Sequence[Record] = train, validation: Sequence[Record] = validation
+        ) -> tuple[Rollouts, Rollouts]:
+            return Rollouts.of(train, steps[layer]), Rollouts.of(validation, steps[layer])
+
+        judge, _ = fit_judge(config, engine, load, print_note)
+        found += scored(judge, held_out, steps[judge.config.layer])
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fit both heads and score the test responses."""
+    """Fit both heads, or take them, and score the test responses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="the model that was sampled")
     parser.add_argument("--samples", required=True, metavar="FOLDER", help="what sample.py wrote")
     parser.add_argument("--records", metavar="FOLDER", help="where the compact records go (default: FOLDER/records)")
     parser.add_argument("--dtype", default="int8", help="as with sample.py")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--folds", type=int, metavar="N", help="fit on the test problems, cut into so many parts")
+    how.add_argument("--heads", metavar="FOLDER", help="heads of another benchmark")
     args = parser.parse_args(arguments)
 
     samples = Path(args.samples)
-    config = replace(settings(args.model, args.samples, args.dtype), provenance={"benchmark": BENCHMARK})
-    engine, _ = sampling_engine(config)
-    test = load_records(samples / "test") if (samples / "test").is_dir() else []
+    target = Path(args.records) if args.records else samples / "records"
+    base = settings(args.model, args.samples, args.dtype)
+    engine = None if args.heads else sampling_engine(base)[0]
     for kind, logprobs in KINDS.items():
         print_note(f"head {kind}")
-        judge, _ = fit_judge(replace(config, logprob_features=logprobs), engine, samples, print_note)
-        save_judge(samples / "heads" / kind, judge)
-        if test:
+        config = replace(base, logprob_features=logprobs)
+        if args.folds and engine is not None:
+            write_compact(target / f"{kind}.jsonl.gz", cross_fitted(config, engine, samples, args.folds))
+            continue
+        if engine is not None:
+            judge = of_parts(config, engine, samples)
+            save_judge(samples / "heads" / kind, judge)
+        else:
+            judge = read(Path(args.heads) / kind)
+        if (samples / "test").is_dir():
             steps = load_features(samples / "test", Place(judge.config.layer))
-            folder = Path(args.records) if args.records else samples / "records"
-            write_compact(folder / f"{kind}.jsonl.gz", scored(judge, test, steps))
-            print_note(f"{len(test)} test problems: {folder / kind}.jsonl.gz")
+            write_compact(target / f"{kind}.jsonl.gz", scored(judge, load_records(samples / "test"), steps))
+    print_note(f"records: {target}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Sample a real model on a benchmark: what a head for it is fitted on, and what its figures are computed from.
 
     python recipes/real/sample.py --model path/to/Qwen2.5-Coder-0.5B-Instruct --output runs/real/0.5b
+    python recipes/real/sample.py --model … --benchmark humaneval_plus --output runs/real/0.5b-humaneval
 
-The folder gets three parts: `train` and `validation` (the benchmark's training problems, 8 and 16 responses each) and
-`test` (16 each), every record with its tokens, verdicts and hidden states. The parts grow in turns, so that a run that
-is stopped early can be used; Ctrl-C stops, and the same command goes on. `fit.py` and `figures.py` read what is there.
+The folder gets up to three parts: `train` and `validation` (training problems of the benchmark, 8 and 16 responses
+each, where it has them) and `test` (16 each), every record with its tokens, verdicts and hidden states. The parts grow
+in turns, so that a run that is stopped early can be used; Ctrl-C stops, and the same command goes on. `fit.py` and
+`figures.py` read what is there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,46 +27,66 @@ from reflective.train.progress import print_note, stop_on_signals
 from reflective.train.rollouts import sample_rollouts
 from reflective.types import Problem
 
-BENCHMARK = "gsm8k"
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many problems of a benchmark there are in the end. `developed_on` are rows that no figure uses."""
+
+    test: int
+    train: int = 0
+    validation: int = 0
+    max_tokens: int = 512
+    levels: tuple[int, ...] | None = None
+    developed_on: frozenset[int] = frozenset()
+
+
+PLANS: Mapping[str, Plan] = {
+    # layers were compared on these rows first (docs/real-models.md)
+    "gsm8k": Plan(1200, 2560, 300, developed_on=frozenset({*range(32), *range(100, 180)})),
+    "humaneval_plus": Plan(164),
+    "math500": Plan(238, max_tokens=1024, levels=(1, 2, 3)),
+}
+TURNS = (0.025, 0.0625, 0.125, 0.25, 0.5, 1.0)  # what part of each is there after each turn
 TEST_RESPONSES = 16
 SEED = 0
 SAMPLING: Mapping[str, Any] = {
     "trajectories": 8,
     "validation_trajectories": 16,
     "temperature": 0.8,
-    "max_tokens": 512,
     "max_rows": 32,
 }
-# of GSM8K's test problems, those that the choice of layers was developed on; no figure uses them
-DEVELOPED_ON = {*range(32), *range(100, 180)}
-# problems of each part in the end, and what part of them is there after each turn
-SIZES = {"train": 2560, "validation": 300, "test": 1200}
-TURNS = (0.025, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
 
-def settings(model: str, output: str, dtype: str, data: str = BENCHMARK) -> HeadConfig:
-    """What all parts are sampled with. `data` is the benchmark, or a file of its training problems."""
+def settings(
+    model: str, output: str, dtype: str, benchmark: str = "gsm8k", data: str | None = None, **changes: Any
+) -> HeadConfig:
+    """What all parts are sampled with. `data` is a file of training problems, where they don't come from the hub."""
+    plan = PLANS[benchmark]
     return HeadConfig(
         model=model,
         output=output,
-        data=data,
-        like=None if data == BENCHMARK else BENCHMARK,
-        problems=SIZES["train"],
-        validation_problems=SIZES["validation"],
+        data=data or benchmark,
+        like=benchmark if data else None,
+        problems=max(plan.train, 1),
+        validation_problems=max(plan.validation, 1),
+        max_tokens=plan.max_tokens,
         layer="auto",
         keep_means=True,
         dtype=dtype,
-        **SAMPLING,
         work=output,
+        **{**SAMPLING, **changes},
     )
 
 
-def held_out_problems(data: str | None) -> list[Problem]:
+def held_out_problems(benchmark: str, data: str | None) -> list[Problem]:
     """The test problems without those of the development, in an order of the seed; `data` is a file of them."""
-    problems = load_problems(data, like=BENCHMARK) if data else load_problems(BENCHMARK, split="test")
-    kept = [problem for row, problem in enumerate(problems) if row not in DEVELOPED_ON]
+    plan = PLANS[benchmark]
+    problems = load_problems(
+        benchmark, file=data, split="test" if plan.train and not data else None, levels=plan.levels
+    )
+    kept = [problem for row, problem in enumerate(problems) if row not in plan.developed_on]
     random.Random(SEED).shuffle(kept)
-    return kept[: SIZES["test"]]
+    return kept[: plan.test]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,14 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a folder or a hub id")
     parser.add_argument("--output", required=True, help="where the samples go")
+    parser.add_argument("--benchmark", default="gsm8k", choices=sorted(PLANS))
     parser.add_argument("--dtype", default="int8", help="int8 (default), int4, bfloat16, float32")
-    parser.add_argument("--train", default=BENCHMARK, metavar="FILE", help="training problems, where not from the hub")
+    parser.add_argument("--train", metavar="FILE", help="training problems, where not from the hub")
     parser.add_argument("--test", metavar="FILE", help="test problems, where not from the hub")
     args = parser.parse_args(arguments)
 
-    config = settings(args.model, args.output, args.dtype, args.train)
-    train, validation = read_data(config, print_note)
-    parts = {"train": train, "validation": validation, "test": held_out_problems(args.test)}
+    config = settings(args.model, args.output, args.dtype, args.benchmark, args.train)
+    parts = {"test": held_out_problems(args.benchmark, args.test)}
+    if PLANS[args.benchmark].train:
+        train, validation = read_data(config, print_note)
+        parts = {"train": train, "validation": validation, **parts}
     counts = {"train": config.trajectories, "validation": config.validation_trajectories, "test": TEST_RESPONSES}
     with folder_lock(Path(args.output)), stop_on_signals() as stop:
         engine, checkpoint = sampling_engine(config)

@@ -23,6 +23,8 @@ from reflective.train.rollouts import load_records
 from reflective.types import Verdict
 from tiny import tiny_folder
 
+PAIR = ("records", "folds")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,13 +48,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollouts, "record_of", drawn)
-        patch.setattr(sample, "SAMPLING", {**sample.SAMPLING, "max_tokens": 8})
+        plan = replace(sample.PLANS["gsm8k"], train=12, validation=4, test=8, max_tokens=8)
+        patch.setattr(sample, "PLANS", {"gsm8k": plan})
         patch.setattr(sample, "TURNS", (0.5, 1.0))
-        patch.setattr(sample, "SIZES", {"train": 12, "validation": 4, "test": 8})
         common = ["--model", str(folder / "model"), "--dtype", "float32"]
         files = ["--train", str(folder / "train.jsonl"), "--test", str(folder / "test.jsonl")]
         sample.main([*common, *files, "--output", str(folder / "runs")])
-        fit.main([*common, "--samples", str(folder / "runs"), "--records", str(folder / "records")])
+        scoring = [*common, "--samples", str(folder / "runs")]
+        fit.main([*scoring, "--records", str(folder / "records")])
+        fit.main([*scoring, "--records", str(folder / "taken"), "--heads", str(folder / "runs/heads")])
+        fit.main([*scoring, "--records", str(folder / "folds"), "--folds", "4"])
     return folder
 
 
@@ -60,7 +65,7 @@ def test_no_figure_is_of_a_problem_that_the_layers_were_developed_on(run: Path) 
     numbers = {
         int(record.problem.text.split("What is ")[1].split(",")[0]) for record in load_records(run / "runs/test")
     }
-    assert len(numbers) == 8 and not numbers & sample.DEVELOPED_ON
+    assert len(numbers) == 8 and not numbers & sample.PLANS["gsm8k"].developed_on
 
 
 def test_compact_records_hold_no_texts_and_the_same_figures(run: Path) -> None:
@@ -86,8 +91,22 @@ def test_compact_records_hold_no_texts_and_the_same_figures(run: Path) -> None:
 def test_the_heads_are_saved_with_what_they_were_fitted_on(run: Path) -> None:
     plain, logprobs = (read_config(run / "runs/heads" / kind / "config.json") for kind in fit.KINDS)
     assert not plain.logprob_features and logprobs.logprob_features
-    assert plain.fingerprint is not None and plain.provenance["benchmark"] == "gsm8k"
+    assert plain.fingerprint is not None and plain.provenance["trained_with"]["data"] == "gsm8k"
     assert plain.provenance["trained_with"]["temperature"] == 0.8
+
+
+def test_heads_that_are_taken_as_they_are_say_what_they_said(run: Path) -> None:
+    for kind in fit.KINDS:
+        ours, theirs = (figures.Judged.read(run / name / f"{kind}.jsonl.gz").table for name in ("records", "taken"))
+        np.testing.assert_allclose(ours.scores["score"], theirs.scores["score"], rtol=1e-3)
+
+
+def test_with_folds_every_problem_is_scored_once_by_a_head_that_has_not_seen_it(run: Path) -> None:
+    records = load_records(run / "runs/test")
+    keys = figures.Judged.read(run / "folds/plain.jsonl.gz").table.keys
+    assert sorted(keys) == sorted(record.key for record in records)
+    ours, theirs = (figures.Judged.read(run / name / "plain.jsonl.gz").table.scores["score"] for name in PAIR)
+    assert not np.allclose(ours, theirs, equal_nan=True), "other heads than the one of the training problems"
 
 
 def test_the_report_gives_every_figure_with_its_interval(run: Path, tmp_path: Path) -> None:
@@ -98,6 +117,16 @@ def test_the_report_gives_every_figure_with_its_interval(run: Path, tmp_path: Pa
     assert text.count("(") > 40 and "nan" not in text
     figures.draw(run / "records", tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".csv"} and len(list(tmp_path.iterdir())) == 8
+
+
+def test_where_nothing_can_vote_only_choices_are_told(run: Path, tmp_path: Path) -> None:
+    records = list(compact.read_compact(run / "records/plain.jsonl.gz"))
+    programs = [
+        replace(r, trajectories=tuple(replace(t, group=None, answer=None) for t in r.trajectories)) for r in records
+    ]
+    compact.write_compact(tmp_path / "plain.jsonl.gz", programs)
+    text = figures.report(tmp_path)
+    assert "vote" not in text and "majority" not in text and "best of k − single sample" in text
 
 
 def test_even_a_perfect_confidence_has_an_error_that_shrinks_with_more_problems() -> None:

@@ -159,4 +159,3 @@ def _tie(model: Any) -> None:
         model.config.get_text_config().tie_word_embeddings = True
         model.config.tie_word_embeddings = True
         model.tie_weights()
-

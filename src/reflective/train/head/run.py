@@ -6,7 +6,7 @@ a user adapts a model to a domain of their own: problems with final answers in, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -77,7 +77,11 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
         if not _sample(config, engine, checkpoint, parts, note):
             note(f"stopped; start the same command again to go on from {work}.")
             return HeadResult(work, 0, None, None, {}, interrupted=True)
-        judge, result = fit_judge(config, engine, work, note)
+
+        def load(layer: int) -> tuple[Rollouts, Rollouts]:
+            return load_rollouts(work / "train", Place(layer)), load_rollouts(work / "validation", Place(layer))
+
+        judge, result = fit_judge(config, engine, load, note)
         _save(config, judge, checkpoint, folder)
         note(f"saved: {folder}")
         return replace(result, folder=folder)
@@ -135,16 +139,15 @@ def _sample(
     return True
 
 
-def fit_judge(config: HeadConfig, engine: TorchEngine, work: Path, note: Note = print_note) -> tuple[Judge, HeadResult]:
-    """The judge from what was sampled, with its layer, exponent and calibration; the result names `work`.
+def fit_judge(
+    config: HeadConfig, engine: TorchEngine, load: Callable[[int], tuple[Rollouts, Rollouts]], note: Note = print_note
+) -> tuple[Judge, HeadResult]:
+    """The judge from what was sampled, with its layer, exponent and calibration; the result names no folder yet.
 
-    What decides only the fit may differ from the settings that the engine was made with.
+    `load` gives what to fit on and what to validate on, with the features of a layer. Settings that decide only the
+    fit may differ from those that the engine was made with.
     """
     sprm = _with_head(engine.judge.config, config)
-
-    def load(layer: int) -> tuple[Rollouts, Rollouts]:
-        return load_rollouts(work / "train", Place(layer)), load_rollouts(work / "validation", Place(layer))
-
     fit, by_layer = fit_layers(config, engine.feature_layers, load, sprm, note)
     sprm, head, held_out = replace(sprm, layer=fit.layer), fit.head, fit.validation
     tried: dict[float, float] = {}
@@ -174,7 +177,7 @@ def fit_judge(config: HeadConfig, engine: TorchEngine, work: Path, note: Note = 
             },
         },
     )
-    return Judge(final, head.cpu().eval()), HeadResult(work, fit.epoch, within, overall, table)
+    return Judge(final, head.cpu().eval()), HeadResult(Path(), fit.epoch, within, overall, table)
 
 
 def _save(config: HeadConfig, judge: Judge, checkpoint: Checkpoint, folder: Path) -> None:
