@@ -34,7 +34,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="torch",
         metavar="E",
         help="torch (the embedded engine), vllm, or the addresses of vLLM servers with commas between them, such as "
-        "http://a:8000/v1,http://b:8000/v1 (API key: REFLECTIVE_API_KEY)",
+        "http://a:8000/v1,http://b:8000/v1 (API key: REFLECTIVE_API_KEY); also of llama.cpp, Ollama, LM Studio or "
+        "SGLang, without scores",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16; on a CPU also int8, int4")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reflective.errors import InputError
+from reflective.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from reflective.engines.base import Engine
@@ -48,6 +48,13 @@ def serve_engine(name: str, source: str | Path, *, require_head: bool = True, **
         from reflective.engines.vllm.engine import VLLMEngine
 
         return VLLMEngine.from_source(source, require_head=require_head, **options)
+    from reflective.engines.remote.chat import ChatEngine, find_server
+
+    if (server := find_server(addresses(name))) is not None:
+        if require_head or options.get("head") not in (None, "none"):
+            raise EngineError(f"{server} sends no step scores, so a head can't be used with it. It needs vLLM.")
+        del options["head"], options["check_fingerprint"]
+        return ChatEngine(str(source), addresses(name), server, **options)
     from reflective.engines.remote.engine import OpenAIEngine
 
     return OpenAIEngine.from_source(source, addresses(name), require_head=require_head, **options)

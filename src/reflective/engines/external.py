@@ -8,6 +8,7 @@ readable score is an error, never an unscored step.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -131,7 +132,7 @@ class ExternalEngine(TokenEngine):
             raise EngineError(f"a token came with no step scores beside it, though {self.name!r} was served with them.")
         sequence.token_ids.append(one.token)
         logprob = read_logprob(one.value, *one.slots[1:]) if one.slots else min(one.value, 0.0)
-        if logprob is not None and len(sequence.logprobs) == len(sequence.token_ids) - 1:
+        if logprob is not None and not math.isnan(logprob) and len(sequence.logprobs) == len(sequence.token_ids) - 1:
             sequence.logprobs.append(logprob)
         ends_step = sequence.reader.push(one.token)
         if sequence.request.stops and sequence.stops_at(one.token, self.decode):

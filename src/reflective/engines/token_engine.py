@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
@@ -33,6 +33,7 @@ class TokenEngine(Engine):
         context_length: int,
         vocabulary: int,
         eos_ids: frozenset[int],
+        decode: Callable[[list[int]], str] | None = None,
     ) -> None:
         self.name, self.tokenizer, self.judge = name, tokenizer, judge
         self.scored = judge.scores
@@ -41,7 +42,7 @@ class TokenEngine(Engine):
         self._logprob_terms = judge.logprob_terms
         self.vocabulary, self.end_ids, self._eos_ids = vocabulary, eos_ids, eos_ids
         self._watched = judge.format.watched
-        self._decode = text_decoder(tokenizer)
+        self._decode = decode or text_decoder(tokenizer)
         self._ids = itertools.count()
         self._finished: dict[int, Running] = {}
         self._cancelled: list[Running] = []

@@ -33,6 +33,7 @@ LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 7  # in a row without a single new token, then the stream is given up
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # without a byte, an endpoint counts as lost
+LOST: Final = "lost"  # the end of a stream that broke, where what was written can't be part of another prompt
 LIST_S: Final = 30.0  # for what a server knows without its model
 
 
@@ -72,13 +73,27 @@ class _Lost(Exception):
 
 # from (tokens written so far) and the model's name there to a request's body
 Body = Callable[[Sequence[SampledToken], str], dict[str, Any]]
+# a line of a stream to what it carries
+Read = Callable[[str, Slots | None], Chunk | None]
 
 
 class Pool:
-    """Streams over endpoints. Made and used by one thread; the connections live in another."""
+    """Streams over endpoints. Made and used by one thread; the connections live in another.
+
+    Requests go to `path`, and `read` makes tokens of the lines that come back. Where a stream does not resume, one that
+    broke after its first token ends there.
+    """
 
     def __init__(
-        self, urls: Sequence[str], *, api_key: str | None, tries: int = TRIES, silence_s: float = SILENCE_S
+        self,
+        urls: Sequence[str],
+        *,
+        api_key: str | None,
+        tries: int = TRIES,
+        silence_s: float = SILENCE_S,
+        path: str = "/completions",
+        read: Read = read_line,
+        resumes: bool = True,
     ) -> None:
         try:
             import aiohttp  # noqa: F401
@@ -87,7 +102,7 @@ class Pool:
         context = certificates()
         self.endpoints = [Endpoint(url) for url in urls]
         self.arrived: queue.SimpleQueue[Arrived] = queue.SimpleQueue()
-        self._tries = tries
+        self._tries, self._path, self._read_line, self._resumes = tries, path, read, resumes
         self.homes: dict[int, Endpoint] = {}  # where each stream was written last, until it is forgotten
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
@@ -172,6 +187,9 @@ class Pool:
             except _Lost as lost:
                 why = f"{endpoint.where}: {lost}"
                 self._rest(endpoint, lost.wait_s)
+                if written and not self._resumes:
+                    self.arrived.put(Arrived(id, end=LOST))
+                    return
                 failures = failures + 1 if len(written) == before else 1
                 home = None
             except ReflectiveError as error:
@@ -207,12 +225,13 @@ class Pool:
     async def _stream(self, endpoint: Endpoint, body: dict[str, Any], slots: Slots | None) -> AsyncIterator[Chunk]:
         from aiohttp import ClientError
 
+        url = f"{endpoint.url}{self._path}"
         try:
-            async with self._session.post(f"{endpoint.url}/completions", json=body, allow_redirects=False) as response:
+            async with self._session.post(url, json=body, allow_redirects=False) as response:
                 if response.status != 200:
                     await self._raise_for(response, endpoint)
                 async for line in read_lines(response):
-                    chunk = read_line(line, slots)
+                    chunk = self._read_line(line, slots)
                     if chunk is None:
                         continue
                     if chunk.end is not None:

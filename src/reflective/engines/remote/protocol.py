@@ -100,6 +100,21 @@ def completion_request(
 
 def read_line(line: str, slots: Slots | None) -> Chunk | None:
     """One line of a stream; None for what carries no tokens. Raises `Garbage`, and `EngineError` for refusals."""
+    data = event_of(line)
+    if data is None:
+        return None
+    choices = data.get("choices")
+    if choices is None and isinstance(data.get("usage"), dict):
+        return None
+    if not isinstance(choices, list):
+        raise Garbage(f"an event without choices: {line[:60]!r}")
+    if not choices:  # a usage report
+        return None
+    return _chunk(choices[0], slots)
+
+
+def event_of(line: str) -> dict[str, Any] | None:
+    """The object in a line of a stream; None for a comment, a keep-alive, or the end. Raises `Garbage`."""
     line = line.strip()
     if not line or line.startswith((":", "event:", "id:", "retry:")):
         return None
@@ -112,16 +127,11 @@ def read_line(line: str, slots: Slots | None) -> Chunk | None:
         data = json.loads(payload)
     except (ValueError, RecursionError):
         raise Garbage(f"an event that is no JSON: {payload[:60]!r}") from None
-    if isinstance(data, dict) and "error" in data:
-        raise Garbage(f"an error in the stream: {message(data)}")
-    choices = data.get("choices") if isinstance(data, dict) else None
-    if isinstance(data, dict) and choices is None and isinstance(data.get("usage"), dict):
-        return None
-    if not isinstance(choices, list):
+    if not isinstance(data, dict):
         raise Garbage(f"an event without choices: {payload[:60]!r}")
-    if not choices:  # a usage report
-        return None
-    return _chunk(choices[0], slots)
+    if data.get("error"):
+        raise Garbage(f"an error in the stream: {message(data)}")
+    return data
 
 
 def _chunk(choice: Any, slots: Slots | None) -> Chunk | None:
@@ -165,10 +175,10 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk | None:
 
 
 def _drawn(token: int, value: Any, top: Any, names: tuple[str, ...]) -> SampledToken:
-    if not _is_number(value):
+    if not is_number(value):
         raise Garbage(f"a log-probability that is none: {value!r:.40}")
     values: list[Any] = [top.get(name) for name in names] if isinstance(top, dict) else []
-    slots = tuple(map(float, values)) if all(map(_is_number, values)) else ()
+    slots = tuple(map(float, values)) if all(map(is_number, values)) else ()
     return SampledToken(token, float(value), slots)
 
 
@@ -189,7 +199,8 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
