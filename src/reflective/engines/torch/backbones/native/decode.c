@@ -256,7 +256,8 @@ void reflective_packed_size(int32_t kind, int32_t rows, int32_t columns, int64_t
 /* See `pack_rows`. */
 int reflective_pack(Matrix *w, const void *source, int32_t half, int32_t first, int32_t rows, int32_t threads)
 {
-    return pack_rows(w, source, half, first, rows, threads);
+    set_level();
+    return pack_rows(w, source, half, first, rows, threads, level >= AVX2);
 }
 
 /* One row of a matrix as numbers (K). */

@@ -59,62 +59,103 @@ static float entry(const Matrix *w, int64_t row, int column)
     return scale * (float)(codes[(at / 4 * STRIP + lane) * 4 + at % 4] - offset_of(w->kind));
 }
 
-/* One row's block, `count` numbers of it, into a strip. Returns the scale. */
-static uint16_t pack_block(int kind, const float *w, int count, int lane, uint8_t *codes)
+/* One row's block into a strip: 64 numbers (int4: 32), those beyond the matrix 0. `most` are the bits of the largest
+   magnitude. Returns the scale. */
+static inline __attribute__((always_inline)) uint16_t pack_block(int kind, const float *w, int32_t most, int lane, uint8_t *codes)
 {
-    float most = 0.0f, signed_most = 0.0f;
-    for (int k = 0; k < count; k++) {
-        const float size = fabsf(w[k]);
-        if (size > most) most = size, signed_most = w[k];
-    }
+    const int size = block_of(kind), offset = offset_of(kind), largest = offset - 1, least = kind == INT4 ? -offset : -largest;
+    float peak, code[64];
+    uint8_t bytes[64];
+    memcpy(&peak, &most, 4);
     if (kind == INT4) { /* the largest becomes -8, so that all 16 codes are used */
-        const uint16_t half = to_half(signed_most / -8.0f);
-        const float scale = from_half(half), inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
-        for (int k = 0; k < 32; k++) {
-            int code = k < count ? nearest(w[k] * inverse) + 8 : 8;
-            code = code < 0 ? 0 : code > 15 ? 15 : code;
-            codes[(k / 8 * STRIP + lane) * 4 + k % 4] |= code << (k / 4 % 2 * 4);
-        }
-        return half;
+        int k = 0;
+        while (k < 31 && fabsf(w[k]) != peak) k++;
+        peak = -w[k];
     }
-    const int offset = offset_of(kind), largest = offset - 1;
-    const uint16_t half = to_half(most / (float)largest);
+    const uint16_t half = to_half(peak / (float)(kind == INT4 ? offset : largest));
     const float scale = from_half(half), inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
-    for (int k = 0; k < 64; k++) {
-        int code = k < count ? nearest(w[k] * inverse) : 0;
-        code = code < -largest ? -largest : code > largest ? largest : code;
-        codes[(k / 4 * STRIP + lane) * 4 + k % 4] = code + offset;
+    for (int k = 0; k < size; k++) code[k] = w[k] * inverse + 12582912.0f - 12582912.0f; /* as `nearest` */
+    for (int k = 0; k < size; k++) {
+        const int whole = (int)code[k];
+        bytes[k] = (uint8_t)((whole < least ? least : whole > largest ? largest : whole) + offset);
     }
+    if (kind == INT4)
+        for (int k = 0; k < 32; k += 8) {
+            uint32_t low, high;
+            memcpy(&low, bytes + k, 4), memcpy(&high, bytes + k + 4, 4);
+            low |= high << 4; /* four bytes at once: none is above 15 */
+            memcpy(codes + (k / 8 * STRIP + lane) * 4, &low, 4);
+        }
+    else
+        for (int k = 0; k < 64; k += 4) memcpy(codes + (k / 4 * STRIP + lane) * 4, bytes + k, 4);
     return half;
 }
 
-/* Pack `rows` rows of `source` (row after row, K columns; float32, or 16 bits of bfloat16 where `half`) from row `first`
-   of the matrix on, a whole number of strips from its beginning. Returns 0, or 1 where a number is NaN or infinite. */
-static int pack_rows(Matrix *w, const void *source, int half, int first, int rows, int threads)
+/* A strip of `rows` rows, at most 16, of `source`. Returns 1 where a number is NaN or infinite. */
+static inline __attribute__((always_inline)) int pack_strip(Matrix *w, const void *source, int half, size_t strip, int rows)
 {
     const int K = w->columns, blocks = blocks_of(w), size = block_of(w->kind), bytes = block_bytes(w->kind);
     int broken = 0;
+    if (w->kind == BFLOAT16) {
+        uint16_t *to = (uint16_t *)w->data + strip * blocks * STRIP * 2;
+        for (int lane = 0; lane < rows; lane++)
+            for (int k = 0; k < K; k++) {
+                const size_t at = (size_t)lane * K + k;
+                const uint16_t upper = half ? ((const uint16_t *)source)[at] : to_half(((const float *)source)[at]);
+                to[(k / 2 * STRIP + lane) * 2 + k % 2] = upper;
+                broken |= (upper & 0x7f80) == 0x7f80;
+            }
+        return broken;
+    }
+    for (int lane = 0; lane < rows; lane++)
+        for (int b = 0; b < blocks; b++) {
+            const int count = K - b * size < size ? K - b * size : size;
+            const size_t at = (size_t)lane * K + b * size;
+            uint8_t *codes = (uint8_t *)w->data + (strip * blocks + b) * bytes;
+            float values[64] = {0};
+            int32_t bits[64], most = 0;
+            if (half)
+                for (int k = 0; k < count; k++) values[k] = from_half(((const uint16_t *)source)[at + k]);
+            else
+                memcpy(values, (const float *)source + at, count * sizeof(float));
+            memcpy(bits, values, size * sizeof(float));
+            for (int k = 0; k < size; k++) { /* magnitudes are ordered as their bits are */
+                const int32_t magnitude = bits[k] & 0x7fffffff;
+                most = magnitude > most ? magnitude : most;
+            }
+            if (most >= 0x7f800000) broken = 1;
+            ((uint16_t *)w->scale)[(strip * blocks + b) * STRIP + lane] =
+                w->kind == INT4   ? pack_block(INT4, values, most, lane, codes)
+                : w->kind == INT7 ? pack_block(INT7, values, most, lane, codes)
+                                  : pack_block(INT8, values, most, lane, codes);
+        }
+    return broken;
+}
+
+static int plain_pack(Matrix *w, const void *source, int half, size_t strip, int rows)
+{
+    return pack_strip(w, source, half, strip, rows);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+static __attribute__((target("avx2"))) int avx2_pack(Matrix *w, const void *source, int half, size_t strip, int rows)
+{
+    return pack_strip(w, source, half, strip, rows);
+}
+#else
+#define avx2_pack plain_pack
+#endif
+
+/* Pack `rows` rows of `source` (row after row, K columns; float32, or 16 bits of bfloat16 where `half`) from row `first`
+   of the matrix on, a whole number of strips from its beginning. Returns 0, or 1 where a number is NaN or infinite. */
+static int pack_rows(Matrix *w, const void *source, int half, int first, int rows, int threads, int avx2)
+{
+    int broken = 0;
 #pragma omp parallel for num_threads(threads) reduction(| : broken) schedule(dynamic, 4)
     for (int strip = 0; strip < (rows + STRIP - 1) / STRIP; strip++) {
-        const size_t base = ((size_t)(first / STRIP) + strip) * blocks;
-        for (int lane = 0; lane < STRIP && strip * STRIP + lane < rows; lane++) {
-            const size_t row = (size_t)(strip * STRIP + lane) * K;
-            for (int b = 0; b < blocks; b++) {
-                const int count = K - b * size < size ? K - b * size : size;
-                uint8_t *codes = (uint8_t *)w->data + (base + b) * bytes;
-                float values[64];
-                for (int k = 0; k < count; k++)
-                    values[k] = half ? from_half(((const uint16_t *)source)[row + b * size + k])
-                                     : ((const float *)source)[row + b * size + k];
-                float total = 0.0f; /* not finite where any of them is not */
-                for (int k = 0; k < count; k++) total += values[k] * 0.0f;
-                if (total != 0.0f) broken = 1;
-                if (w->kind == BFLOAT16)
-                    for (int k = 0; k < count; k++) ((uint16_t *)codes)[lane * 2 + k] = to_half(values[k]);
-                else
-                    ((uint16_t *)w->scale)[(base + b) * STRIP + lane] = pack_block(w->kind, values, count, lane, codes);
-            }
-        }
+        const int here = rows - strip * STRIP < STRIP ? rows - strip * STRIP : STRIP;
+        const char *from = (const char *)source + (size_t)strip * STRIP * w->columns * (half ? 2 : 4);
+        broken |= (avx2 ? avx2_pack : plain_pack)(w, from, half, (size_t)(first / STRIP) + strip, here);
     }
     return broken;
 }
