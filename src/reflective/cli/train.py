@@ -162,6 +162,12 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
     head.add_argument(
         "--logprob-features", action="store_true", default=None, help="let the head see log-probabilities"
     )
+    head.add_argument(
+        "--engine",
+        metavar="E",
+        help="what samples: torch (default), vllm, or the addresses of vLLM servers; the features are then read "
+        "afterwards, in one pass",
+    )
     head.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     head.add_argument("--dtype", help="auto, float32, bfloat16, float16; int8 or int4 (CPU), to sample faster")
     head.add_argument("--work", metavar="FOLDER", help="where the samples are kept (default: in the output folder)")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reflective.engines.base import Sampling
+from reflective.engines.base import Engine, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import CheckpointError, InputError
 from reflective.judge.config import JudgeConfig, format_to_json
@@ -51,10 +51,12 @@ def claim_rollouts(
     seed: int,
     source: str = "",
     layers: Sequence[int] = (),
+    writer: Engine | None = None,
 ) -> None:
     """Begin rollouts in a folder, or go on with the same ones. Raises `CheckpointError` where it holds others.
 
-    `source` is the `source_digest` (default: the engine's weights alone, which takes as long to compute).
+    `writer` is what writes them, where that is another engine. `source` is the `source_digest` (default: the engine's
+    weights alone, which takes as long to compute).
     """
     places = caught_places(engine)
     wanted = Manifest(
@@ -69,6 +71,7 @@ def claim_rollouts(
             "until": "eos",
             "layers": list(layers),
             **({"caught": [str(place) for place in places]} if len(places) > 1 else {}),
+            **({"engine": type(writer).__name__} if writer is not None else {}),
         },
         problems=len(problems),
         digest=digest_of(problems),

@@ -21,11 +21,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reflective.engines.base import Finished, Request, Sampling
+from reflective.engines.base import Engine, Finished, Request, Sampling
 from reflective.engines.driver import Client, Driver
 from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
 from reflective.grading import Grade, final_answer, record_of
+from reflective.judge.format import step_positions
 from reflective.judge.loss import OUTCOMES
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
 from reflective.records.manifest import RECORDS
@@ -111,42 +112,58 @@ def sample_rollouts(
     layers: Sequence[int] = (),
     first: int | None = None,
     grade: Grade = grade_answer,
+    writer: Engine | None = None,
 ) -> bool:
     """Sample k trajectories of each problem into a run folder; True when all are there.
 
     The engine must catch features. Where `folder` holds records of the same settings, only the missing problems are
     sampled. Ctrl-C, or `stop.requested`, ends it early with what is complete. A problem that does not fit the context
     is recorded without trajectories, and told. `layers` are read beside those whose features the engine catches.
-    `first` ends it behind so many problems, to go on another time. `source` is that of `claim_rollouts`.
+    `first` ends it behind so many problems, to go on another time. `source` is that of `claim_rollouts`. Where a
+    `writer` is given, it writes the trajectories, and their features are left to `read_caught`.
     """
     claim_rollouts(
-        folder, engine, problems, k, sampling=sampling, max_tokens=max_tokens, seed=seed, source=source, layers=layers
+        folder,
+        engine,
+        problems,
+        k,
+        sampling=sampling,
+        max_tokens=max_tokens,
+        seed=seed,
+        source=source,
+        layers=layers,
+        writer=writer,
     )
     problems = with_own_keys(problems)
-    with RecordWriter(folder / RECORDS) as writer, Driver.of(engine).client() as client:
-        sampler = _Sampler(engine, client, problems, k, sampling, max_tokens, seed, note)
+    with RecordWriter(folder / RECORDS) as records, Driver.of(writer or engine).client() as client:
+        sampler = _Sampler(engine, client, problems, k, sampling, max_tokens, seed, note, catches=writer is None)
         wanted = problems[:first]
-        waiting = [number for number, problem in enumerate(wanted) if key_of(problem) not in writer.done]
-        if waiting and writer.done:
-            note(f"{len(writer.done):,} of {len(problems):,} problems were sampled before; going on")
+        waiting = [number for number, problem in enumerate(wanted) if key_of(problem) not in records.done]
+        if waiting and records.done:
+            note(f"{len(records.done):,} of {len(problems):,} problems were sampled before; going on")
         meter = _Meter(len(wanted), len(waiting), note)
         waiting.reverse()
         try:
             while (waiting or client.in_flight) and not (stop is not None and stop.requested):
-                while waiting and client.in_flight < 2 * engine.max_rows:
+                while waiting and client.in_flight < 2 * (writer or engine).max_rows:
                     if not sampler.submit(waiting[-1]):  # too long for the context
-                        sampler.keep(waiting[-1], folder, writer, grade)
+                        sampler.keep(waiting[-1], folder, records, grade)
                     waiting.pop()
                 for number in sampler.finished():
-                    meter.add(sampler.keep(number, folder, writer, grade))
+                    meter.add(sampler.keep(number, folder, records, grade))
         except KeyboardInterrupt:
             pass
         meter.tell()
-        complete = all(key_of(problem) in writer.done for problem in wanted)
+        complete = all(key_of(problem) in records.done for problem in wanted)
     if complete and layers:
         places = [Place(layer) for layer in layers]
         read_features(engine.model, engine.judge.format, load_records(folder), places, folder, note)
     return complete
+
+
+def read_caught(engine: TorchEngine, folder: Path, note: Note) -> None:
+    """Read what the engine would have caught of trajectories that another one wrote, in one pass over each."""
+    read_features(engine.model, engine.judge.format, load_records(folder), caught_places(engine), folder, note)
 
 
 def trajectory_seed(seed: int, problem: int, index: int) -> int:
@@ -178,7 +195,10 @@ class _Sampler:
         max_tokens: int,
         seed: int,
         note: Note,
+        *,
+        catches: bool = True,
     ) -> None:
+        self._catches = catches
         self._engine, self._client, self._problems, self._note = engine, client, problems, note
         self._k, self._sampling, self._max_tokens, self._seed = k, sampling, max_tokens, seed
         self._places = caught_places(engine)
@@ -208,11 +228,18 @@ class _Sampler:
             if isinstance(event, Finished):
                 number = self._numbers.pop(event.id)
                 sample = self._samples[number]
-                sample.ended[event.trajectory.index] = (event.trajectory, *self._client.take_features(event.id))
+                sample.ended[event.trajectory.index] = (event.trajectory, *self._taken(event, sample))
                 self._client.cancel(event.id)
                 if len(sample.ended) == self._k:
                     done.append(number)
         return done
+
+    def _taken(self, event: Finished, sample: _Sample) -> tuple[list[int], Tensor]:
+        """Where the steps of a trajectory end, and their features where they were caught."""
+        if self._catches:
+            return self._client.take_features(event.id)
+        ids, format = event.trajectory.token_ids, self._engine.judge.format
+        return step_positions(format, ids, sample.prompt_ids), torch.empty(0)
 
     def keep(self, number: int, folder: Path, writer: RecordWriter, grade: Grade) -> Record:
         """Grade a problem that is done; write its shard, then its record."""
@@ -224,7 +251,7 @@ class _Sampler:
         )
         positions = [places for _, places, _ in ended]
         features: dict[Place, Tensor] = {}
-        if ended:
+        if ended and self._catches:
             states = torch.cat([states for _, _, states in ended]).chunk(len(self._places), -1)  # (N, F) -> (N, H) each
             features = dict(zip(self._places, states, strict=True))
         Shard.of(record.key, trajectories, positions, features).write(folder, number)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from engines.serving import fake_server, serving_folder
+from engines.test_chat import Server
 from reflective.engines.torch.backbones.native import library
 from reflective.errors import CheckpointError, InputError
 from reflective.files import folder_lock
@@ -20,6 +22,7 @@ from reflective.judge.heads.paper import SPRMHead
 from reflective.models import load_checkpoint
 from reflective.models.fingerprint import NOTICE
 from reflective.records import Record
+from reflective.shards import Place
 from reflective.train import rollouts as rollouts_module
 from reflective.train.head import layers as layers_module
 from reflective.train.head import run as head_module
@@ -27,7 +30,7 @@ from reflective.train.head.config import HeadConfig
 from reflective.train.head.fit import EXPONENTS, fit_exponent
 from reflective.train.head.layers import candidate_layers, fit_layers
 from reflective.train.head.run import _sprm_config, train_head
-from reflective.train.rollouts import Rollouts
+from reflective.train.rollouts import Rollouts, load_rollouts
 from reflective.types import Verdict
 from tiny import tiny_checkpoint, tiny_folder, tiny_model
 
@@ -125,6 +128,33 @@ def test_trajectories_of_another_layer_are_not_reused(tmp_path: Path, by_chance:
     with pytest.raises(CheckpointError, match="another layer"):
         told(settings(tmp_path, layer=-3))
     assert load_checkpoint(tmp_path / "out").config.layer == -2
+
+
+def test_a_server_may_sample_and_the_features_are_read_afterwards(tmp_path: Path, by_chance: None) -> None:
+    model = serving_folder(tmp_path / "model")
+    with fake_server(model) as server:
+        config = settings(tmp_path, engine=server.url)
+        assert "saved:" in told(config)
+        asked = len(server.requests)
+        assert asked >= 8 * 4 and "sampled 0 trajectories" in told(replace(config, epochs=2))
+        assert len(server.requests) <= asked + 2, "of a run that is done, the handshake alone asks"
+        with pytest.raises(CheckpointError, match="settings engine"):
+            told(replace(config, engine="torch"))
+    read = load_rollouts(tmp_path / "out" / "sprm-rollouts" / "train", Place(-2))
+    assert len(read) == 7 * 4 and read.features.shape == (read.starts[-1], 64) and len(read.features) > 28
+    assert len(read.features.unique(dim=0)) > 7 and None not in read.mean_logprobs
+    made = load_checkpoint(tmp_path / "out").judge
+    assert made.scores and "engine" not in made.config.provenance["trained_with"]
+
+
+def test_a_server_without_token_ids_is_refused_before_anything_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server("Ollama")
+    with pytest.raises(InputError, match="Ollama with 'm' sends no step scores.*learns from token ids"):
+        told(settings(tmp_path, engine=server.url))
+    server.close()
+    assert not (tmp_path / "out" / "sprm-rollouts" / "train" / "records.jsonl").exists()
 
 
 def test_another_step_rule_than_that_of_the_head_is_refused(tmp_path: Path) -> None:

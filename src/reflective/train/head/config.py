@@ -62,6 +62,7 @@ class HeadConfig:
     weight_decay: float = 0.01
     dropout: float = 0.5
     seed: int = 0
+    engine: str = "torch"  # what samples: also vllm, or addresses of vLLM servers; features are then read afterwards
     device: str = "auto"
     dtype: str = "auto"
     work: str | None = None  # where rollouts are kept; None: <output>/sprm-rollouts

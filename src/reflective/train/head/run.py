@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from reflective.engines.base import Sampling
+from reflective.engines import check_engine, serve_engine
+from reflective.engines.base import Engine, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
 from reflective.files import folder_lock
@@ -41,7 +42,7 @@ from reflective.train.head.layers import candidate_layers, fit_layers
 from reflective.train.head.look import look
 from reflective.train.progress import Note, RunResult, print_note, stop_on_signals
 from reflective.train.rollout_settings import claim_rollouts, source_digest
-from reflective.train.rollouts import Rollouts, load_rollouts, sample_rollouts
+from reflective.train.rollouts import Rollouts, load_rollouts, read_caught, sample_rollouts
 from reflective.train.selection import (
     calibration_samples,
     selection_table,
@@ -64,6 +65,7 @@ class HeadResult(RunResult):
 def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     """Run it all; a run that was stopped goes on where it was when it is started again with the same settings."""
     folder = _output(config)
+    check_engine(config.engine)
     train, validation = read_data(config, note)
     engine, checkpoint = sampling_engine(config)
     work = Path(config.work) if config.work else folder / "sprm-rollouts"
@@ -74,7 +76,11 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
     with ExitStack() as stack:
         for place in dict.fromkeys((folder.resolve(), work.resolve())):
             stack.enter_context(folder_lock(place))
-        if not _sample(config, engine, checkpoint, parts, note):
+        if config.engine != "torch":
+            complete = _sample_elsewhere(config, engine, checkpoint, parts, note)
+        else:
+            complete = _sample(config, engine, checkpoint, parts, note)
+        if not complete:
             note(f"stopped; start the same command again to go on from {work}.")
             return HeadResult(work, 0, None, None, {}, interrupted=True)
 
@@ -89,8 +95,9 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
 
 def sampling_engine(config: HeadConfig) -> tuple[TorchEngine, Checkpoint]:
     """An engine that writes trajectories for a head that is to be trained, and what it was made from."""
+    packed = config.engine == "torch"  # features of what another engine wrote are read by the model itself
     checkpoint = load_checkpoint(
-        config.model, device=config.device, dtype=config.dtype, require_head=False, packed=True
+        config.model, device=config.device, dtype=config.dtype, require_head=False, packed=packed
     )
     first, *further = candidate_layers(config, checkpoint.model.config)
     sprm = replace(_sprm_config(config, checkpoint), layer=first)
@@ -121,21 +128,46 @@ def _sample(
     checkpoint: Checkpoint,
     parts: Sequence[tuple[Path, list[Problem], int]],
     note: Note,
+    writer: Engine | None = None,
 ) -> bool:
     """Trajectories of all problems, k each, into a folder a part; False where Ctrl-C came before the end."""
-    options = sampling_options(config, engine, checkpoint)
+    options = {**sampling_options(config, engine, checkpoint), "writer": writer}
     for folder, problems, k in parts:  # all of them before the first is sampled
         claim_rollouts(folder, engine, problems, k, **options)
     wanted = sum(len(problems) * k for _, problems, k in parts)
     if config.look and not any((folder / RECORDS).is_file() for folder, _, _ in parts):
         settings = Settings(options["sampling"], config.seed, config.max_tokens)
-        look(engine, parts[0][1], settings, wanted, note)
+        look(writer or engine, parts[0][1], settings, wanted, note)
     with stop_on_signals() as stop:
         for folder, problems, k in parts:
             note(f"{folder.name}: {len(problems):,} problems × {k} trajectories")
             if not sample_rollouts(engine, problems, k, folder, note=note, stop=stop, **options):
                 return False
-    engine.close()
+    (writer or engine).close()
+    return True
+
+
+def _sample_elsewhere(
+    config: HeadConfig,
+    engine: TorchEngine,
+    checkpoint: Checkpoint,
+    parts: Sequence[tuple[Path, list[Problem], int]],
+    note: Note,
+) -> bool:
+    """As `_sample`, with vLLM or servers as the writer; then the features, by one pass over what was written."""
+    options = {"dtype": config.dtype} if config.engine == "vllm" else {}
+    writer: Any = serve_engine(
+        config.engine, config.model, require_head=False, head="none", check_fingerprint=True, **options
+    )
+    if writer.tokenizer is None:
+        writer.close()
+        raise InputError(f"{writer.remark}; a head learns from token ids, which vLLM sends.")
+    writer.judge = engine.judge.without_head()  # the format and the prompt that the head is trained with
+    if not _sample(config, engine, checkpoint, parts, note, writer):
+        writer.close()
+        return False
+    for folder, _, _ in parts:
+        read_caught(engine, folder, note)
     return True
 
 
@@ -189,9 +221,12 @@ def _save(config: HeadConfig, judge: Judge, checkpoint: Checkpoint, folder: Path
     save_checkpoint(folder, whole, dtype=stored)
 
 
+_OF_THE_MACHINE = ("provenance", "work", "output", "device", "engine")
+
+
 def _settings(config: HeadConfig) -> dict[str, Any]:
     """The settings that decide what was learnt; of paths only the last part, which says nothing of the machine."""
-    kept = {k: v for k, v in asdict(config).items() if k not in ("provenance", "work", "output", "device")}
+    kept = {k: v for k, v in asdict(config).items() if k not in _OF_THE_MACHINE}
     return kept | {"model": Path(config.model).name, "data": config.data and Path(config.data).name}
 
 
