@@ -97,7 +97,9 @@ def of_parts(config: HeadConfig, engine: TorchEngine, samples: Path) -> Judge:
     def load(layer: int) -> tuple[Rollouts, Rollouts]:
         return load_rollouts(samples / "train", Place(layer)), load_rollouts(samples / "validation", Place(layer))
 
-    return fit_judge(config, engine, load, print_note)[0]
+    judge, _ = fit_judge(config, engine, load, print_note)
+    assert judge.head is not None
+    return Judge(judge.config, judge.head.bfloat16().float())  # what is measured is what would be shipped
 
 
 def cross_fitted(config: HeadConfig, engine: TorchEngine, samples: Path, folds: int) -> list[Record]:

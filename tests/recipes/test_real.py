@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ import fit
 import numpy as np
 import pytest
 import sample
+import ship
+import torch
 
 from reflective.judge.config import read_config
+from reflective.models import shipped
 from reflective.records import Record
 from reflective.train import rollouts
 from reflective.train.rollouts import load_records
@@ -117,6 +121,50 @@ def test_the_report_gives_every_figure_with_its_interval(run: Path, tmp_path: Pa
     assert text.count("(") > 40 and "nan" not in text
     figures.draw(run / "records", tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".csv"} and len(list(tmp_path.iterdir())) == 8
+
+
+def right_where(run: Path, target: Path, choose: Callable[[Record, int], bool]) -> Path:
+    """The records of the head with log-probabilities, with other verdicts."""
+
+    def judged(record: Record) -> Record:
+        verdicts = [Verdict("right" if choose(record, i) else "wrong") for i in range(len(record.trajectories))]
+        return replace(
+            record,
+            trajectories=tuple(replace(t, verdict=v) for t, v in zip(record.trajectories, verdicts, strict=True)),
+        )
+
+    path = target / "records" / "logprobs.jsonl.gz"
+    compact.write_compact(path, map(judged, compact.read_compact(run / "records/logprobs.jsonl.gz")))
+    return path
+
+
+def test_a_head_is_shipped_with_its_card_where_its_choice_is_ahead(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index.json").write_text('{"heads": []}')
+    records = right_where(run, tmp_path, lambda record, i: i == record.selected)
+    common = ["--head", str(run / "runs/heads/logprobs"), "--hub-id", "Someone/Tiny-1", "--to", str(tmp_path)]
+    for _ in range(2):  # again replaces it
+        assert ship.main([*common, "--records", str(records)]) == 0
+    monkeypatch.setattr(shipped.resources, "files", lambda _: tmp_path)
+    (head,) = shipped.shipped_heads()
+    assert head.name == "tiny-1" and head.hub_ids == ("Someone/Tiny-1",)
+    ours, theirs = fit.read(tmp_path / "tiny-1"), fit.read(run / "runs/heads/logprobs")
+    assert ours.head is not None and theirs.head is not None and ours.config == theirs.config
+    for name, tensor in ours.head.state_dict().items():
+        assert torch.equal(tensor, theirs.head.state_dict()[name]), "bfloat16 loses nothing: it is what was measured"
+    card = (tmp_path / "tiny-1/MODEL_CARD.md").read_text()
+    assert "8 test problems × 16 responses" in card and "temperature 0.8" in card and "{" not in card
+
+
+def test_a_head_is_not_shipped_where_it_gains_nothing_or_a_vote_is_better(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--head", str(run / "runs/heads/logprobs"), "--hub-id", "a/b", "--to", str(tmp_path)]
+    records = right_where(run, tmp_path, lambda record, i: i != record.selected)
+    assert ship.main([*common, "--records", str(records)]) == 1
+    assert "not ahead of a single sample beyond noise" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
 
 
 def test_where_nothing_can_vote_only_choices_are_told(run: Path, tmp_path: Path) -> None:
