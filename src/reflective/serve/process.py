@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import resource
+import signal
 import socket
 import sys
 import time
@@ -78,6 +79,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.stop()
         await super().shutdown(sockets)
+        # SIGTERM was heeded: the process ends as done, and not by the signal
+        self._captured_signals = [s for s in self._captured_signals if s != signal.SIGTERM]
 
 
 def make_server(

@@ -1,0 +1,211 @@
+"""What stands around a request: hosts, keys, sizes, times, headers; raw sockets where a client is not polite."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+
+import pytest
+
+from reflective import InputError, Reflective
+from reflective.serve import process
+from reflective.serve.faults import Fault
+from reflective.serve.keys import Bucket, find_key, read_keys
+from reflective.serve.process import check_binding
+from reflective.serve.service import ServeSettings
+from serve.conftest import MESSAGES, serving
+
+KEYS = """
+[alice]
+key = "sk-alice-1234"
+requests_per_minute = 3
+highest_effort = 2
+
+[bob]
+key = "sk-bob-1234"
+tokens_per_minute = 10
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("keys") / "keys.toml"
+    path.write_text(KEYS)
+    settings = ServeSettings(max_body=20_000, body_s=0.5)
+    with Reflective.from_pretrained("nano") as model, serving(model, settings, read_keys(path, {})) as running:
+        yield running
+
+
+def talk(running, head: bytes, body: bytes = b"", *, wait_s: float = 10.0):
+    """Status, headers and body of an answer to raw bytes."""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=wait_s) as s:
+        s.sendall(head + body)
+        got = b""
+        while part := s.recv(65536):
+            got += part
+    top, _, rest = got.partition(b"\r\n\r\n")
+    lines = top.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return int(lines[0].split()[1]), headers, rest
+
+
+def ask(running, body=None, *, key="sk-bob-1234", path="/v1/chat/completions", host="localhost", **headers):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
+    sent = {"Host": host, "Connection": "close", "Content-Type": "application/json", "Content-Length": str(len(raw))}
+    if key:
+        sent["Authorization"] = f"Bearer {key}"
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = f"{'POST' if body is not None else 'GET'} {path} HTTP/1.1\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in sent.items() if value is not None)
+    status, got, rest = talk(running, head.encode() + b"\r\n", raw)
+    try:
+        return status, got, json.loads(rest)
+    except ValueError:
+        return status, got, rest
+
+
+ASKED = {"model": "nano", "messages": MESSAGES, "reasoning_effort": "none", "max_tokens": 4}
+
+
+def test_without_a_key_the_api_is_closed_and_the_page_is_not(guarded):
+    status, headers, got = ask(guarded, ASKED, key=None)
+    assert (status, got["error"]["type"], headers["www-authenticate"]) == (401, "authentication_error", "bearer")
+    assert ask(guarded, ASKED, key="sk-alice-123")[0] == 401
+    assert ask(guarded, path="/metrics", key=None)[0] == 401
+    assert ask(guarded, path="/health", key=None)[0] == 200
+    status, headers, _ = ask(guarded, path="/", key=None)
+    assert status == 200 and "script-src 'self'" in headers["content-security-policy"]
+
+
+def test_a_key_has_its_own_limits(guarded):
+    status, _, got = ask(guarded, {**ASKED, "reasoning_effort": "medium"}, key="sk-alice-1234")
+    assert (status, got["error"]["param"]) == (400, "reasoning_effort")
+    answered = [ask(guarded, ASKED, key="sk-alice-1234") for _ in range(4)]
+    assert [status for status, _, _ in answered] == [200, 200, 200, 429]
+    assert int(answered[-1][1]["retry-after"]) >= 1
+    assert ask(guarded, ASKED)[0] == 200  # bob's, whose tokens are used up now
+    assert ask(guarded, ASKED)[2]["error"]["message"].startswith("The limit of tokens")
+
+
+def test_a_bucket_fills_with_time(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("reflective.serve.keys.time.monotonic", lambda: now)
+    bucket = Bucket(60)
+    bucket.take(90)
+    assert bucket.wait_s() == pytest.approx(31.0)
+    now = 131.0
+    assert bucket.wait_s() == 0.0
+    now = 10_000.0
+    assert bucket.wait_s() == 0.0 and bucket._left == 60  # no more than a minute's worth
+
+
+def test_keys_come_from_the_environment_too_and_are_checked():
+    keys = read_keys(None, {"REFLECTIVE_SERVER_KEYS": "first-key-1, second-key-2"})
+    assert find_key(keys, "Bearer second-key-2").name == "environment-2"
+    for sent in (None, "", "Bearer", "Bearer ", "Basic first-key-1", "Bearer first-key-1x", "Bearer \udce4"):
+        with pytest.raises(Fault) as fault:
+            find_key(keys, sent)
+        assert fault.value.status == 401
+    with pytest.raises(InputError, match="8 or more"):
+        read_keys(None, {"REFLECTIVE_SERVER_KEYS": "short"})
+
+
+@pytest.mark.parametrize("text", ['key = "x"', "[a]\nkeey = 'long enough'", "[a", "[a]\nkey = 5"])
+def test_a_bad_file_of_keys_is_refused(tmp_path, text):
+    (tmp_path / "keys.toml").write_text(text)
+    with pytest.raises(InputError):
+        read_keys(tmp_path / "keys.toml", {})
+
+
+def test_other_addresses_need_keys_or_insistence():
+    check_binding(ServeSettings(), (), insist=False)
+    with pytest.raises(InputError, match=r"0\.0\.0\.0"):
+        check_binding(ServeSettings(host="0.0.0.0"), (), insist=False)
+    check_binding(ServeSettings(host="0.0.0.0"), (), insist=True)
+    check_binding(ServeSettings(host="0.0.0.0"), read_keys(None, {"REFLECTIVE_SERVER_KEYS": "12345678"}), insist=False)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", ""])
+def test_another_host_is_not_answered_for(guarded, host):
+    assert ask(guarded, path="/v1/models", host=host)[0] == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])
+def test_its_own_names_are(guarded, host):
+    assert ask(guarded, path="/v1/models", host=host)[0] == 200
+
+
+def test_a_body_that_is_no_json_of_ours_is_refused(guarded):
+    for body in (b"", b"{", b"null", b"[]", b'{"model": NaN}', b"\xff\xfe{}", b'{"a":' * 3000, b'"' + b"\xc3" + b'"'):
+        status, _, got = ask(guarded, body)
+        assert status == 400 and got["error"]["type"] == "invalid_request_error", body[:20]
+    deep = b'{"model":"nano","messages":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    assert ask(guarded, deep)[0] == 400
+    nan = json.dumps(ASKED).replace('"max_tokens": 4', '"temperature": NaN').encode()
+    assert ask(guarded, nan)[0] == 400
+    assert ask(guarded, json.dumps(ASKED).encode(), Content_Type="text/plain")[0] == 400  # a browser's simple request
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_there(guarded):
+    assert ask(guarded, b"x" * 20_001)[0] == 413
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sk-bob-1234\r\n"
+    status, _, _ = talk(guarded, head + b"Content-Length: 999999999999\r\n\r\n")
+    assert status == 413
+    chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
+    status, _, _ = talk(guarded, head + b"Transfer-Encoding: chunked\r\n\r\n", chunk * 3)
+    assert status == 413
+
+
+def test_a_body_that_never_ends_is_given_up(guarded):
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sk-bob-1234\r\n"
+    status, _, rest = talk(guarded, head + b"Content-Length: 1000\r\n\r\n", b'{"model"')
+    assert status == 408 and json.loads(rest)["error"]["code"] == "body_timeout"
+
+
+def test_headers_have_a_limit_and_a_time(guarded, monkeypatch):
+    status, _, _ = talk(guarded, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
+    assert status == 400
+    monkeypatch.setattr(process, "HEADERS_S", 0.3)
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as slow:
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
+        assert slow.recv(100) == b""
+    assert time.monotonic() - began < 5
+
+
+def test_nothing_of_the_inside_is_in_an_error(guarded, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("/secret/path in layer 7")
+
+    monkeypatch.setattr("reflective.serve.app.read", broken)
+    with caplog.at_level(logging.ERROR, logger="reflective.serve"):
+        status, headers, got = ask(guarded, ASKED, key="sk-bob-1234")
+    assert status == 500 and "secret" not in json.dumps(got)
+    assert headers["x-request-id"] in caplog.text and "/secret/path" in caplog.text
+
+
+def test_responses_have_security_headers_and_no_cors(guarded):
+    status, headers, _ = ask(guarded, path="/v1/models", Origin="http://evil.example", X_Request_Id="mine-1")
+    assert status == 200
+    assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "deny"
+    assert headers["cache-control"] == "no-store" and headers["x-request-id"] == "mine-1"
+    assert not [name for name in headers if name.startswith("access-control")]
+    assert "server" not in headers
+    assert ask(guarded, path="/v1/models", X_Request_Id='"; drop')[1]["x-request-id"] != '"; drop'
+
+
+def test_the_log_has_no_prompt(guarded, caplog):
+    with caplog.at_level(logging.INFO, logger="reflective.serve"):
+        ask(guarded, path="/v1/models")
+        ask(guarded, replaced := {**ASKED, "messages": [{"role": "user", "content": "my secret question"}]})
+    assert replaced and "secret question" not in str([vars(record) for record in caplog.records])
+    assert any(getattr(record, "fields", {}).get("route") == "/v1/models" for record in caplog.records)
+
+
+def test_an_unknown_path_is_an_error_object(guarded):
+    for path, status in (("/v1/nothing", 404), ("/../../etc/passwd", 404), ("/v1/models/other", 404)):
+        got = ask(guarded, path=path)
+        assert got[0] == status and got[2]["error"]["type"] == "invalid_request_error"
+    assert ask(guarded, {}, path="/v1/models")[0] == 405
