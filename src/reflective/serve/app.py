@@ -16,14 +16,16 @@ from starlette.types import Receive, Scope, Send
 
 from reflective import __version__
 from reflective.api import Reflective
-from reflective.serve import chat, page
+from reflective.serve import chat, page, responses, scoring
 from reflective.serve.doors import OWN_NAMES, Doors, Gone
 from reflective.serve.faults import Fault, invalid
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
 from reflective.serve.prompts import read
+from reflective.serve.responses import ResponsesRequest
 from reflective.serve.schemas import ChatRequest
-from reflective.serve.service import ServeSettings, Service
+from reflective.serve.scoring import ScoreRequest
+from reflective.serve.service import ServeSettings, Service, stopping
 
 T = TypeVar("T")
 
@@ -108,6 +110,42 @@ def _add_routes(app: FastAPI) -> None:
         outcome = await while_there(request, chat.outcome_of(service, question, client))
         service.answered(envelope.id, question, outcome, log, key)
         return answer(chat.completion(service, envelope, outcome))
+
+    @app.post("/v1/responses")
+    async def respond(body: ResponsesRequest, request: Request) -> Response:
+        """Answer a conversation, as the newer API has it. Nothing is kept."""
+        service, key, client, log = _visit(request)
+        _check_model(service, body.model)
+        try:
+            question = await asyncio.to_thread(read, body.as_chat(), service.model, service.settings.effort)
+            service.check(question, key)
+        except Fault as fault:
+            fault.param = responses.renamed(fault.param)
+            raise
+        builder = responses.Builder(service, body)
+        if body.stream:
+            return EventStream(responses.stream(builder, question, client, log, key))
+        outcome = await while_there(request, chat.outcome_of(service, question, client))
+        service.answered(builder.id, question, outcome, log, key)
+        builder.fill(service.shown(outcome.answers[0]))
+        return answer(builder.body(builder.finished(outcome), outcome))
+
+    @app.post("/v1/score")
+    async def scores(body: ScoreRequest, request: Request) -> Response:
+        """Score the steps of given responses."""
+        service, key, _, _ = _visit(request)
+        _check_model(service, body.model)
+        items = body.all()
+        if service.stopping:
+            raise stopping()
+        if key is not None:
+            key.admit()
+        found = []
+        for item in items:  # one by one: between them the engine goes on with what it writes
+            found.append(await asyncio.to_thread(scoring.score, service.model, item))
+            if key is not None:
+                key.tokens.take(found[-1]["tokens"])
+        return answer({"object": "list", "model": service.name, "data": found} if body.items else found[0])
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import resource
 import signal
 import socket
@@ -23,6 +24,8 @@ from reflective.serve.app import make_app
 from reflective.serve.doors import OWN_NAMES
 from reflective.serve.keys import Key
 from reflective.serve.service import ServeSettings
+
+log = logging.getLogger("reflective.serve")
 
 MAX_HEADERS = 32 * 1024  # bytes of a request's headers together
 HEADERS_S = 20.0  # for the headers of a request, from its first byte
@@ -77,8 +80,10 @@ class Server(uvicorn.Server):
         self.told()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("stopping")
         self.stop()
         await super().shutdown(sockets)
+        log.info("stopped")
         # SIGTERM was heeded: the process ends as done, and not by the signal
         self._captured_signals = [s for s in self._captured_signals if s != signal.SIGTERM]
 
@@ -109,12 +114,15 @@ def make_server(
 
 
 def serve(model: Reflective, settings: ServeSettings, keys: Sequence[Key], told: Callable[[], None]) -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal comes, and end the process with it."""
     _write_log()
     with suppress(ValueError, OSError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     make_server(model, settings, keys, told).run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is answered and closed; to take a million objects apart one by one would cost seconds
 
 
 def check_binding(settings: ServeSettings, keys: Sequence[Key], *, insist: bool) -> None:

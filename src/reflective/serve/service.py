@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from reflective.serve.session import Bell, Session
 from reflective.types import Trajectory
 
 if TYPE_CHECKING:
+    from reflective.serve.answers import Answer
     from reflective.serve.writing import Outcome
 
 logger = logging.getLogger("reflective.serve")
@@ -52,7 +53,7 @@ class ServeSettings:
     time_limit_s: float = 600.0
     body_s: float = 30.0
     max_body: int = MAX_BODY
-    grace_s: float = 6.0
+    grace_s: float = 5.0
     reasoning_fields: tuple[str, ...] = ("reasoning", "reasoning_content")
     answer_prompt: str = "Now give the final answer alone, as JSON.{schema}"
     feedback: str | None = None
@@ -181,6 +182,10 @@ class Service:
                 "feedback": self.settings.feedback is not None,
             },
         }
+
+    def shown(self, answer: Answer) -> Answer:
+        """An answer without its reasoning, where that is not to be given."""
+        return answer if self.settings.reasoning_fields else replace(answer, reasoning=None)
 
     def reasoning(self, text: str | None) -> dict[str, Any]:
         """The reasoning under the names that it is to have; nothing where there is none."""

@@ -1,0 +1,117 @@
+"""/v1/responses and /v1/score, as the official SDK and plain clients read them."""
+
+from __future__ import annotations
+
+import json
+
+import openai
+import pytest
+
+from reflective import Reflective
+from serve.conftest import MESSAGES, PROBLEM
+
+SHORT = {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"], "additionalProperties": False}
+
+
+@pytest.fixture(scope="module")
+def client(nano_server):
+    return openai.OpenAI(base_url=f"{nano_server.url}/v1", api_key="none", max_retries=0)
+
+
+def asked(**more):
+    return {"model": "nano", "input": PROBLEM, "reasoning": {"effort": "low"}, **more}
+
+
+def test_a_response_has_reasoning_and_a_message(client):
+    got = client.responses.create(**asked())
+    assert [item.type for item in got.output] == ["reasoning", "message"]
+    assert got.output_text == "\\boxed{140}" and got.status == "completed"
+    assert "So 140, checked." in got.output[0].content[0].text
+    assert got.usage.output_tokens > got.usage.output_tokens_details.reasoning_tokens > 0
+    assert got.reflective["selected"] in (0, 1)
+
+
+def test_the_events_come_in_openais_order_and_make_up_the_response(client):
+    events = list(client.responses.create(**asked(), stream=True))
+    kinds = [event.type.removeprefix("response.") for event in events]
+    part = ["content_part.added", "content_part.done"]
+    assert [kind for kind in kinds if not kind.endswith("delta")] == [
+        *("created", "in_progress"),
+        *("output_item.added", part[0], "reasoning_text.done", part[1], "output_item.done"),
+        *("output_item.added", part[0], "output_text.done", part[1], "output_item.done"),
+        "completed",
+    ]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    final = events[-1].response
+    assert "".join(event.delta for event in events if event.type.endswith("output_text.delta")) == final.output_text
+    assert all(type(event).__name__ != "BaseModel" for event in events)  # the SDK knows each of them
+
+
+def test_the_sdks_stream_helper_reads_it(client):
+    with client.responses.stream(**asked(), extra_body={"reflective": {"events": True}}) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_response()
+    assert final.output_text == "\\boxed{140}"
+
+
+def test_a_conversation_of_items_and_instructions_is_the_chat_of_its_messages(client):
+    earlier = [
+        {"role": "user", "content": "a"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "c " * 50}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+        {"role": "user", "content": [{"type": "input_text", "text": PROBLEM}]},
+    ]
+    got = client.responses.create(**asked(input=earlier, instructions="x", max_output_tokens=4))
+    chat = client.chat.completions.create(
+        model="nano",
+        messages=[
+            {"role": "system", "content": "x"},
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            *MESSAGES,
+        ],
+        max_tokens=4,
+    )
+    assert got.usage.input_tokens == chat.usage.prompt_tokens
+    assert got.status == "incomplete" and got.incomplete_details.reason == "max_output_tokens"
+
+
+def test_a_response_may_have_a_form(client):
+    form = {"type": "json_schema", "name": "x", "schema": SHORT}
+    got = client.responses.create(**asked(text={"format": form}))
+    assert set(json.loads(got.output_text)) == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"background": True}, "background"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
+        ({"input": []}, "input"),
+        ({"reasoning": {"effort": 65}}, "reasoning.effort"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_is_refused_by_its_name_here(client, change, param):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.post("/responses", body=asked(**change), cast_to=object)
+    assert error.value.body["param"].startswith(param)
+
+
+def test_scores_are_those_of_the_library(client, nano_server):
+    response = "\n20 / 14 = 1 rest 6, 1 * 14 + 6 = 20, right.\n\nSo 140, checked.\n\n</think>\n\n\\boxed{140}"
+    item = {"messages": MESSAGES, "response": response}
+    one = client.post("/score", body={"model": "nano", **item}, cast_to=object)
+    many = client.post("/score", body={"model": "nano", "items": [item, {**item, "response": ""}]}, cast_to=object)
+    expected = nano_server.service.model.score(messages=MESSAGES, response=response)
+    assert isinstance(nano_server.service.model, Reflective)
+    assert [step["score"] for step in one["steps"]] == list(expected.step_scores)
+    assert one["score"] == expected.score
+    assert [step["text"] for step in one["steps"]][-1] == "So 140, checked."
+    assert many["data"][0] == one and many["data"][1]["score"] is None
+    for body in ({}, {"items": []}, {"messages": MESSAGES}, {**item, "items": [item]}):
+        with pytest.raises(openai.BadRequestError):
+            client.post("/score", body={"model": "nano", **body}, cast_to=object)
