@@ -7,7 +7,6 @@ model.solve("Find the Least Common Multiple (LCM) of these numbers: 14, 20", eff
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from reflective.engines import check_engine, make_engine, serve_engine
@@ -239,9 +238,7 @@ class Reflective:
     def __enter__(self) -> Reflective:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

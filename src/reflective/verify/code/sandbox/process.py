@@ -13,7 +13,6 @@ import selectors
 import signal
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import IO, Any, Literal
 
 from reflective.verify.code.sandbox import watch
@@ -65,9 +64,7 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def communicate(self, data: bytes = b"") -> Outcome:
