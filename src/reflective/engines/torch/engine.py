@@ -23,9 +23,9 @@ from reflective.engines.torch import precision
 from reflective.engines.torch.backbones import choose, packed_name, packed_obstacle
 from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.batch import Rows
-from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.kv_manager import KVManager
 from reflective.engines.torch.memory import is_out_of_memory
+from reflective.engines.torch.reading import features_at, step_logits
 from reflective.engines.torch.sampling import (
     BROKEN,
     SamplingRows,
@@ -34,10 +34,10 @@ from reflective.engines.torch.sampling import (
     draw_tokens,
 )
 from reflective.engines.torch.scheduler import Scheduler
+from reflective.engines.torch.step_features import StepFeatures
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
 from reflective.judge.format import step_positions
 from reflective.judge.judge import Judge, headless_judge
-from reflective.judge.logprobs import step_logprobs
 from reflective.models.fingerprint import (
     check_deviation,
     deviation,
@@ -119,10 +119,8 @@ class TorchEngine(TokenEngine):
         self._rows = Rows(self.vocabulary, self._device)
         self._kv_manager = KVManager(self._backbone, self.context_length)
         self._constrained = False  # whether a response was ever held to a form
-        self._catch_features, self._keep_confidences = catch_features, keep_confidences
-        self.catch_means = catch_features and catch_means
-        self._features: dict[int, list[Tensor]] = {}  # of each step, by trajectory
-        self._sums: dict[int, Tensor] = {}  # over the step under way, by trajectory
+        self._keep_confidences = keep_confidences
+        self._features = StepFeatures(kept=catch_features, means=catch_means)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
@@ -156,9 +154,8 @@ class TorchEngine(TokenEngine):
         check_deviation(found, self.name)
         return notice(found)
 
-    @torch.inference_mode()
     def _fixed_features(self, ids: list[int], positions: list[int], place: int = 0) -> Tensor:
-        features = self._backbone.read(ids, KVMemory(self._backbone.shape, 1, len(ids)), positions)[0]  # (n, F)
+        features = features_at(self._backbone, ids, positions)  # (n, F)
         return features.chunk(len(self.feature_layers), -1)[place]
 
     # ---- the contract
@@ -169,10 +166,8 @@ class TorchEngine(TokenEngine):
         self._constrained = self._constrained or sequence.matcher is not None
         if self.catch_means and request.parent is not None:
             raise InputError("the means over steps are caught of trajectories that begin at a prompt alone.")
-        if request.parent in self._features and (parent := self._held(request.parent)) is not None:
-            caught = self._features[request.parent]
-            taken = len(parent.step_positions) - len(caught)
-            self._features[sequence.id] = caught[: max(len(sequence.step_positions) - taken, 0)]
+        if request.parent is not None and (parent := self._held(request.parent)) is not None:
+            self._features.inherit(sequence, parent)
         self._scheduler.submit(sequence)
         return sequence.id
 
@@ -181,8 +176,7 @@ class TorchEngine(TokenEngine):
         """Stop a trajectory, or forget a finished one (see `Engine.cancel`)."""
         if self._finished.pop(id, None) is not None:
             self._kv_manager.parking.drop(id)
-            self._features.pop(id, None)
-            self._sums.pop(id, None)
+            self._features.drop(id)
             return
         waiting = self._scheduler.remove_waiting(id)
         if waiting is not None:
@@ -215,7 +209,6 @@ class TorchEngine(TokenEngine):
         self._kv_manager.clear()
         self._finished.clear()
         self._features.clear()
-        self._sums.clear()
 
     def refresh(self) -> None:
         """Go on with weights that an optimizer has changed in place; what is held of finished trajectories goes."""
@@ -226,14 +219,12 @@ class TorchEngine(TokenEngine):
         self._kv_manager.parking.clear()
         self._finished.clear()
         self._features.clear()
-        self._sums.clear()
 
     def _unfinished(self) -> Iterable[Running]:
         return self._scheduler.everything()
 
     # ---- scoring given text
 
-    @torch.inference_mode()
     def score(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> tuple[Step, ...]:
         """Steps and their scores of a given response, by one forward over prompt and response.
 
@@ -248,22 +239,8 @@ class TorchEngine(TokenEngine):
         positions = step_positions(self.judge.format, response_ids, prompt_ids)
         if not positions:
             return ()
-        begin, wanted = len(prompt_ids), self.head.logprob_terms is not None
-        ids = ids[: begin + positions[-1] + wanted]  # the last step token is read for its log-probability alone
-        try:
-            kv = KVMemory(self._backbone.shape, 1, len(ids))
-            features, logprobs = self._backbone.read(ids, kv, [begin + p - 1 for p in positions], logprobs=wanted)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise EngineError(f"out of memory while reading {len(ids):,} tokens. Use a smaller model.") from error
-            raise
-        extra = None
-        if wanted:
-            first = 0 if begin else 1  # without a prompt, nothing stands before the response's first token
-            rows = step_logprobs(logprobs[begin + first - 1 :], [p - first for p in positions])
-            extra = torch.tensor(rows, dtype=torch.float32, device=self._device)
-        logits = self.head.read(features[:, : self.head.hidden_size], extra)  # (n, F) -> (n,)
-        return self._steps(response_ids, positions, logits.tolist())
+        logits = step_logits(self._backbone, self.head, prompt_ids, response_ids, positions)
+        return self._steps(response_ids, positions, logits)
 
     def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
         steps, start = [], 0
@@ -280,12 +257,17 @@ class TorchEngine(TokenEngine):
         continuation, those of its parent come along unless they were taken before it was submitted.
         """
         sequence = self._finished.get(id)
-        if sequence is None or not self._catch_features:
+        if sequence is None or not self._features.kept:
             raise InputError(f"no features are held for trajectory {id}: it is not finished, or nothing was caught.")
-        rows = self._features.pop(id, [])
+        rows = self._features.take(id)
         width = self.model.get_input_embeddings().weight.shape[1] * len(self.feature_layers) * (1 + self.catch_means)
         features = torch.stack(rows) if rows else torch.empty(0, width, dtype=self._backbone.shape.dtype)
         return sequence.step_positions[len(sequence.step_positions) - len(rows) :], features
+
+    @property
+    def catch_means(self) -> bool:
+        """Whether features are means over steps, too."""
+        return self._features.means
 
     @property
     def max_rows(self) -> int:  # type: ignore[override]  # memory may allow less than was asked for
@@ -417,10 +399,7 @@ class TorchEngine(TokenEngine):
             sequence.certainties.append(certainty)
             sequence.confidences.append(confidence)
         self._rows.saw(first, drawn.tokens)
-        if self.catch_means:
-            for sequence, row in zip(running, features):
-                known = self._sums.get(sequence.id)
-                self._sums[sequence.id] = row.cpu().float().clone() if known is None else known.add_(row)
+        self._features.add_draws(running, features)
         if scored:
             self._score(scored, running, features)
         for i in due:
@@ -431,11 +410,7 @@ class TorchEngine(TokenEngine):
 
     def _score(self, scored: list[int], running: list[Running], features: Tensor) -> None:
         """s for the rows whose step has just ended, from the hidden state that drew the step token."""
-        if self._catch_features:
-            for i, row in zip(scored, features[scored].cpu(), strict=True):  # (n, F)
-                if self.catch_means:
-                    row = torch.cat([row, self._step_mean(running[i]).to(row.dtype)])  # (2F)
-                self._features.setdefault(running[i].id, []).append(row)
+        self._features.keep(scored, running, features)
         if self.head is None:
             return
         for i, logit in zip(scored, self._head_logits(scored, running, features), strict=True):
@@ -453,11 +428,6 @@ class TorchEngine(TokenEngine):
             running[i].head_states.append(state)
         found: list[float] = logits.tolist()
         return found
-
-    def _step_mean(self, sequence: Running) -> Tensor:
-        """The mean (F,) over the positions that drew the tokens of the step that the last one ended."""
-        ends = sequence.step_positions
-        return self._sums.pop(sequence.id) / (ends[-1] - (ends[-2] if len(ends) > 1 else -1))
 
     # ---- memory
 
