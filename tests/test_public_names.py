@@ -35,6 +35,11 @@ PUBLIC = {
 
 SEARCH = {
     "AUTO",
+    "Beam",
+    "DVTS",
+    "Forked",
+    "MCTS",
+    "Particles",
     "STRATEGIES",
     "Answering",
     "Answers",

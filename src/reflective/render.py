@@ -20,6 +20,7 @@ STATES = {
     "eos": "done",
     "length": "out of tokens",
     "cancelled": "stopped",
+    "step": "paused",
 }
 
 
@@ -76,6 +77,11 @@ def state(trajectory: Trajectory) -> str:
     return STATES[trajectory.finish_reason]
 
 
+def origin(trajectory: Trajectory) -> str:
+    """Where a fork comes from, in a few words; nothing for what was written from the prompt."""
+    return "" if trajectory.parent is None else f"from {trajectory.parent} at token {trajectory.at:,}"
+
+
 def solution_text(solution: Solution) -> str:
     """Answer, confidence, cost, notes, and a line a trajectory."""
     answer = shown_answer(solution) or "(no answer)"
@@ -85,10 +91,14 @@ def solution_text(solution: Solution) -> str:
         f"strategy    {solution.strategy}, {cost(solution)}, {solution.model}",
         *(f"note        {note}" for note in solution.notes),
     ]
-    for t in solution.trajectories:
+    dropped = [t for t in solution.trajectories if t.parent is not None and t.finish_reason == "cancelled"]
+    for t in (t for t in solution.trajectories if t.parent is None or t.finish_reason != "cancelled"):
         mark = "▶" if t.index == solution.selected else " "
         scores = strip([step.score for step in t.steps])
-        lines.append(f"{mark} {t.index:>3}  {number(t.score):>5}  {t.tokens:>5} tokens  {state(t):<13}  {scores}")
+        row = f"{mark} {t.index:>3}  {number(t.score):>5}  {t.tokens:>5} tokens  {state(t):<13}  {scores}  {origin(t)}"
+        lines.append(row.rstrip())
+    if dropped:
+        lines.append(f"  and {len(dropped)} forks that were stopped")
     return "\n".join(lines)
 
 
@@ -107,6 +117,7 @@ def solution_html(solution: Solution) -> str:
 
 
 def _trajectory_html(trajectory: Trajectory, selected: bool) -> str:
+    told = ", ".join(filter(None, (state(trajectory), origin(trajectory))))
     border = "#36a05c" if selected else "transparent"
     strip_html = "".join(_cell(step) for step in trajectory.steps)
     steps = "".join(
@@ -119,7 +130,7 @@ def _trajectory_html(trajectory: Trajectory, selected: bool) -> str:
     return (
         f'<details{" open" if selected else ""} style="border-left:3px solid {border};padding-left:8px;margin-top:4px">'
         f'<summary style="cursor:pointer">#{trajectory.index} <b>{number(trajectory.score)}</b> '
-        f"{strip_html} {trajectory.tokens:,} tokens, {html.escape(state(trajectory))}</summary>"
+        f"{strip_html} {trajectory.tokens:,} tokens, {html.escape(told)}</summary>"
         f"{body}{answer if trajectory.answer_text else ''}</details>"
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-FinishReason = Literal["think_end", "eos", "length", "cancelled"]
+FinishReason = Literal["think_end", "eos", "length", "cancelled", "step"]  # step: paused at the end of one
 VerdictKind = Literal["right", "wrong", "ungradable"]
 
 EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # trajectories a problem (paper, section 4.1)
@@ -73,6 +73,7 @@ class Trajectory:
     `token_logprobs[i]` is the model's log-probability (temperature 1, no filter) of `token_ids[i]`, where the engine
     keeps them. So are `token_certainties` (self-certainty) and `token_confidences` (DeepConf), which need the whole
     distribution; they are empty where it was not looked at (see `reflective.confidence`).
+    `parent` is the trajectory that a fork began from, with whose first `at` tokens it begins.
     """
 
     index: int
@@ -87,6 +88,8 @@ class Trajectory:
     seed: int = 0
     token_certainties: tuple[float, ...] = ()
     token_confidences: tuple[float, ...] = ()
+    parent: int | None = None
+    at: int = 0
 
     @property
     def tokens(self) -> int:
@@ -197,6 +200,8 @@ class Solution:
                     "score": t.score,
                     "tokens": t.tokens,
                     "finish_reason": t.finish_reason,
+                    "parent": t.parent,
+                    "at": t.at,
                 }
                 for t in self.trajectories
             ],

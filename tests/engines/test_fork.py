@@ -92,6 +92,33 @@ def test_what_can_not_be_forked_is_refused():
         engine.fork(parent, 1)
 
 
+# ---- a pause at the end of each step
+
+
+def test_until_step_stops_at_the_end_of_each_step_and_a_continuation_goes_on():
+    engine = ScriptedEngine(SCRIPT)
+    id = engine.submit(Request(engine.encode_prompt("what"), index=0))
+    whole = trajectory(run(engine), id)
+    id, ends = None, []
+    while not ends or ends[-1].finish_reason == "step":
+        id = engine.submit(Request(engine.encode_prompt("what"), index=0, until="step", parent=id))
+        ends.append(trajectory(run(engine), id))
+    assert [(t.tokens, len(t.steps), t.finish_reason) for t in ends] == [
+        (2, 1, "step"),
+        (4, 2, "step"),
+        (6, 3, "step"),
+        (7, 3, "think_end"),
+    ]
+    assert ends[-1].token_ids == whole.token_ids and ends[-1].steps == whole.steps
+    assert not ends[0].finished and not ends[0].closed
+
+
+def test_a_budget_ends_a_step_that_does_not_end():
+    engine = ScriptedEngine([Scripted("on", endless=True)])
+    id = engine.submit(Request(engine.encode_prompt("x"), until="step", max_tokens=5))
+    assert trajectory(run(engine), id).finish_reason == "length"
+
+
 # ---- through the driver
 
 

@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -119,6 +120,19 @@ def test_a_fork_is_sent_as_prompt_and_prefix_from_a_finished_or_a_running_parent
     same([ends[running], ends[finished]], [expected[0], expected[0]])
     sent = [body["prompt"] for body in server.requests[-2:]]
     assert sent == [[*request.prompt_ids, *expected[0].token_ids[:at]] for at in (4, 10)]
+    engine.close()
+
+
+def test_a_pause_at_the_end_of_each_step_changes_nothing(folder, server, expected):
+    engine = connect(folder, server)  # tokens come eight together, so what comes after the step is left
+    request, id, ends = requests(engine, 1)[0], None, []
+    while not ends or ends[-1].finish_reason == "step":
+        written = ends[-1].tokens if ends else 0
+        (end,) = write(engine, [replace(request, until="step", parent=id, max_tokens=24 - written)])
+        ends.append(end)
+        id = max(engine._finished)
+    assert [t.tokens for t in ends[:-1]] == [step.position + 1 for step in expected[0].steps][: len(ends) - 1]
+    same(ends[-1:], expected[:1])
     engine.close()
 
 
@@ -325,6 +339,17 @@ def test_a_search_over_two_endpoints_ends_in_a_solution(folder, server):
             solution = model.solve("What is 2 + 3?", effort=4, max_tokens=24)
         assert len(solution.trajectories) == 4
         assert all(t.tokens and t.steps and t.score is not None for t in solution.trajectories)
+
+
+@pytest.mark.parametrize("strategy", ["beam", "particles", "mcts"])
+def test_a_search_over_steps_is_the_same_whatever_the_speed(folder, server, strategy):
+    found = []
+    for interval in (1, 8):
+        model = Reflective(connect(folder, server, stream_interval=interval))
+        solution = model.solve("What is 2 + 3?", effort=4, max_tokens=24, temperature=1.0, strategy=strategy)
+        found.append([(t.token_ids, t.parent, t.at, t.finish_reason) for t in solution.trajectories])
+        model.close()
+    assert found[0] == found[1] and any(parent is not None for _, parent, _, _ in found[0])
 
 
 def test_closing_ends_the_thread(folder, server):

@@ -100,4 +100,4 @@ def test_single_takes_the_first_one_only():
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="auto, best_of_n, majority, weighted, logprob, single"):
-        get_strategy("beam")
+        get_strategy("beams")

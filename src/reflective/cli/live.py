@@ -16,11 +16,12 @@ from rich.text import Text as Styled
 
 from reflective.cli import option_names
 from reflective.render import cost, number, percent, score_block, score_color, shown_answer, state
-from reflective.search.events import Answering, Finished, SearchEvent, Solved, Started, StepScored, Text
+from reflective.search.events import Answering, Finished, Forked, SearchEvent, Solved, Started, StepScored, Text
 from reflective.types import Solution
 
 REFRESH_S = 0.12
 ROW_WIDTH = 31  # of a row without its blocks
+ORIGIN_WIDTH = 5  # of what says where a fork comes from, where there are forks
 MIN_BLOCKS = 6
 HEADER_LINES = 4
 
@@ -34,6 +35,7 @@ class _Row:
     score: float | None = None
     state: str = "waiting"
     ended: bool = False
+    parent: int | None = None  # of a fork
 
     @property
     def running_score(self) -> float | None:
@@ -79,11 +81,15 @@ class LiveRows:
         else:
             self._take_one(self._rows.setdefault(event.id, _Row()), event)
 
-    def _take_one(self, row: _Row, event: Text | StepScored | Finished | Answering) -> None:
+    def _take_one(self, row: _Row, event: Text | StepScored | Finished | Forked | Answering) -> None:
         if isinstance(event, Answering):
             row.state, row.ended = "answering", False
             self._selected = event.id
+        elif isinstance(event, Forked):
+            row.parent = event.parent
         elif isinstance(event, StepScored):
+            if row.parent is not None and len(row.scores) < event.index:  # the steps that it shares
+                row.scores = self._rows[row.parent].scores[: event.index]
             row.scores.append(event.score)
         elif isinstance(event, Finished):
             row.score, row.tokens = event.trajectory.score, event.trajectory.tokens
@@ -91,11 +97,16 @@ class LiveRows:
         if row.state == "waiting":
             row.state = "writing"
 
+    @property
+    def _forked(self) -> bool:
+        return any(row.parent is not None for row in self._rows.values())
+
     def _draw(self) -> Group:
         width, height = self._console.size
         columns = max(1, math.ceil(len(self._rows) / max(1, height - HEADER_LINES)))
-        columns = min(columns, max(1, width // (ROW_WIDTH + MIN_BLOCKS)))
-        blocks = max(MIN_BLOCKS, width // columns - ROW_WIDTH - 1)
+        row_width = ROW_WIDTH + ORIGIN_WIDTH * self._forked
+        columns = min(columns, max(1, width // (row_width + MIN_BLOCKS)))
+        blocks = max(MIN_BLOCKS, width // columns - row_width - 1)
         per_column = math.ceil(len(self._rows) / columns) if self._rows else 0
         grid = Table.grid(padding=(0, 1, 0, 0))
         cells = [self._row(index, row, blocks) for index, row in sorted(self._rows.items())]
@@ -111,6 +122,8 @@ class LiveRows:
         line = Styled(no_wrap=True, overflow="crop")
         line.append("▶" if chosen else " ", style="bold green")
         line.append(f"{index:>3} ", style="bold" if chosen else "dim")
+        if self._forked:
+            line.append(f"{'' if row.parent is None else f'←{row.parent}':<{ORIGIN_WIDTH}}", style="dim")
         shown = row.scores[-blocks:]
         for step in shown:
             red, green, blue = score_color(step)

@@ -57,9 +57,10 @@ class Request:
     response tokens of a finished or running one, with their steps, scores and log-probabilities. The prompt is the
     parent's in both cases, whatever `prompt_ids` says.
 
-    `until` says where to stop: "think_end" at `</think>`, "eos" at the end of the answer. `max_tokens` bounds the
-    tokens that this request adds. `index` is the caller's number for the trajectory, given back in it. The trajectory
-    is a function of the prompt (or the prefix), the sampling and `seed` alone, not of what else is being written.
+    `until` says where to stop: "step" at the end of the next step, "think_end" at `</think>`, "eos" at the end of the
+    answer, and all of them at the response's end. `max_tokens` bounds the tokens that this request adds. `index` is
+    the caller's number for the trajectory, given back in it. The trajectory is a function of the prompt (or the
+    prefix), the sampling and `seed` alone, not of what else is being written.
 
     A text of `stop` ends the answer, and a token of `stop_token_ids` the response, as the model's own end does: the
     finish reason is "eos". Neither is part of the answer; the tokens that make up a stop string stay in `token_ids`.
@@ -69,7 +70,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     max_tokens: int = 1024
-    until: Literal["think_end", "eos"] = "think_end"
+    until: Literal["step", "think_end", "eos"] = "think_end"
     parent: int | None = None
     index: int = 0
     at: int | None = None

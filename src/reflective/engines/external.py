@@ -101,7 +101,7 @@ class ExternalEngine(TokenEngine):
 
     def _stop_ids(self, sequence: Running) -> list[int]:
         stops = {*self._eos_ids, *sequence.request.stop_token_ids}
-        if sequence.request.until == "think_end":
+        if sequence.request.until != "eos":
             stops |= self.judge.format.closing_end_ids
         return sorted(stops)
 

@@ -263,8 +263,10 @@ class ScriptedEngine(Engine):
                 events.append(StepScored(row.id, len(row.positions) - 1, step.score))
         if token == EOS_ID or stopped:
             return self._finish(row, "eos", events)
-        if token == THINK_END_ID and row.request.until == "think_end":
+        if token == THINK_END_ID and row.request.until != "eos":
             return self._finish(row, "think_end", events)
+        if ends_step and row.request.until == "step":
+            return self._finish(row, "step", events)
         return len(row.ids) >= row.limit and self._finish(row, "length", events)
 
     def _finish(self, row: _Row, reason: FinishReason, events: list[Event]) -> bool:

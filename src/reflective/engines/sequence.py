@@ -80,11 +80,13 @@ class Running:
         return self.stopped
 
     def finish_after(self, token: int, eos_ids: frozenset[int]) -> FinishReason | None:
-        """Why the sequence ends with `token`, which the reader has seen, or None when it goes on."""
+        """Why the sequence ends with `token`, which the reader and `step_positions` know, or None when it goes on."""
         if token in eos_ids or self.stopped or token in self.request.stop_token_ids:
             return "eos"
-        if self.request.until == "think_end" and self.reader.closed_at == len(self.token_ids) - 1:
+        if self.request.until != "eos" and self.reader.closed_at == len(self.token_ids) - 1:
             return "think_end"
+        if self.request.until == "step" and self.step_positions[-1:] == [len(self.token_ids) - 1]:
+            return "step"
         if len(self.token_ids) >= self.limit:
             return "length"
         return None

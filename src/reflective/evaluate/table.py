@@ -43,8 +43,9 @@ class Table:
     `chosen_right`, `confidence`, `seconds`, `prompt_tokens` and `written_tokens` are of the problem: the verdict of the
     answer that the run's own strategy gave, the probability that it stated, and what it cost.
 
-    In a `complete` table every trajectory came to its answer or to its end. Where only chosen ones did, their verdicts
-    are no fair sample, and nothing can be said of other choices.
+    In a `complete` table every trajectory was drawn independently and came to its answer or to its end. Where only
+    chosen ones did, or where some are forks, their verdicts are no fair sample, and nothing can be said of other
+    choices.
     """
 
     keys: tuple[str, ...]
@@ -136,7 +137,7 @@ class _Rows:
                 record.usage.completion_tokens if counted else float("nan"),
             )
         )
-        self.complete = self.complete and all(has_ended(t) for t in record.trajectories)
+        self.complete = self.complete and all(has_ended(t) and t.parent is None for t in record.trajectories)
         groups = groups_of(record)
         cells = [_cells(t, group, counted) for t, group in zip(record.trajectories, groups, strict=True)]
         self.cells.append(np.array(cells, dtype=np.float64).reshape(len(cells), 5 + len(SCORES)))

@@ -36,7 +36,8 @@ class TrajectoryRecord:
 
     `step_logits` are empty where no head scored the steps. `step_ends` are the places in `thinking` behind each step.
     `group` is the number of its answer among the problem's distinct answers (`reflective.selection`), where they have
-    been compared. `self_certainty` and `confidence_…` are those of `reflective.confidence`.
+    been compared. `self_certainty` and `confidence_…` are those of `reflective.confidence`. A fork begins with the
+    first `at` tokens of trajectory `parent`.
     """
 
     index: int
@@ -59,6 +60,8 @@ class TrajectoryRecord:
     confidence_bottom10: float | None = None
     confidence_tail: float | None = None
     token_ids: tuple[int, ...] = ()
+    parent: int | None = None
+    at: int = 0
 
     @property
     def step_scores(self) -> tuple[float, ...]:
@@ -96,6 +99,8 @@ class TrajectoryRecord:
             confidence_bottom10=confidence.bottom10 if confidence else None,
             confidence_tail=confidence.tail if confidence else None,
             token_ids=trajectory.token_ids if ids else (),
+            parent=trajectory.parent,
+            at=trajectory.at,
         )
 
 
@@ -194,6 +199,8 @@ class Record:
             t["step_logits"] = [s if math.isfinite(s) else str(s) for s in t["step_logits"]]
             if t["mean_logprob"] is not None and not math.isfinite(t["mean_logprob"]):
                 t["mean_logprob"] = None
+            if t["parent"] is None:
+                del t["parent"], t["at"]
         return {"version": RECORD_VERSION, **data}
 
     @classmethod

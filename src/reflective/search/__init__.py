@@ -11,12 +11,16 @@ from typing import Any
 from reflective.engines.driver import Interrupts
 from reflective.errors import InputError
 from reflective.search.base import Answers, Choice, Steering, Strategy
+from reflective.search.beam import Beam
 from reflective.search.best_of_n import BestOfN
 from reflective.search.drive import solve, stream
-from reflective.search.events import Answering, Finished, SearchEvent, Solved, Started, StepScored, Text
+from reflective.search.dvts import DVTS
+from reflective.search.events import Answering, Finished, Forked, SearchEvent, Solved, Started, StepScored, Text
 from reflective.search.logprob import Logprob
 from reflective.search.majority import QUORUM, Majority
 from reflective.search.many import solve_many
+from reflective.search.mcts import MCTS
+from reflective.search.particles import Particles
 from reflective.search.settings import Settings, resolve_effort, trajectory_seed
 from reflective.search.single import Single
 from reflective.search.weighted import Weighted
@@ -24,15 +28,20 @@ from reflective.settings import check_names, checked_arguments
 
 __all__ = [
     "AUTO",
+    "DVTS",
+    "MCTS",
     "STRATEGIES",
     "Answering",
     "Answers",
+    "Beam",
     "BestOfN",
     "Choice",
     "Finished",
+    "Forked",
     "Interrupts",
     "Logprob",
     "Majority",
+    "Particles",
     "SearchEvent",
     "Settings",
     "Single",
@@ -53,7 +62,7 @@ __all__ = [
 
 AUTO = "auto"  # the best strategy that the model allows
 STRATEGIES: Mapping[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (BestOfN, Majority, Weighted, Logprob, Single)
+    strategy.name: strategy for strategy in (BestOfN, Majority, Weighted, Logprob, Single, Beam, DVTS, Particles, MCTS)
 }
 
 

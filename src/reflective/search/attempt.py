@@ -7,19 +7,21 @@ that wants the solution. The client's lock keeps the two apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, Protocol
+from random import Random
+from typing import Any, Literal, Protocol
 
 from reflective.engines.base import Engine, Event, Finished, Request, StepScored, with_id
 from reflective.engines.driver import Client
 from reflective.errors import InputError
 from reflective.search.base import Choice, Strategy
-from reflective.search.events import Answering, SearchEvent, Started
+from reflective.search.events import Answering, Forked, SearchEvent, Started
 from reflective.search.settings import Settings, check_problem, trajectory_seed
 from reflective.types import Problem, Solution, Timing, Trajectory, Usage
 
-Phase = Literal["think", "answer"]
+Phase = Literal["think", "step", "answer"]
+UNTIL: Mapping[Phase, Literal["step", "think_end", "eos"]] = {"think": "think_end", "step": "step", "answer": "eos"}
 
 _UNFINISHED_REASONING = ("no trajectory finished its reasoning", "trajectories did not finish their reasoning")
 _UNFINISHED_RESPONSES = ("no response was finished", "responses were not finished")
@@ -83,38 +85,58 @@ class Attempt:
         self._budgets = settings.budgets(client.engine, len(self._prompt_ids))
         self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
         self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked
+        self._superseded: list[int] = []  # ids that were held, kept for the forks that wait to begin
         self._ended: dict[int, Trajectory] = {}
-        self._shared: dict[int, int] = {}  # index -> tokens that a fork has from another trajectory
+        self._forks: dict[int, tuple[int, int]] = {}  # index -> parent and the tokens that both share
         self._paid: dict[int, int] = {}  # index -> tokens written
         self._started = time.perf_counter()
         self._first_step_s: float | None = None
         self._thinking_s: float | None = None
         self._total_s: float | None = None
         self._interrupted = False
+        self.random = Random(trajectory_seed(settings.seed, -1, self.problem.asked))
+        self.state: Any = None
 
     # ---- what a strategy may do (see `Steering`)
 
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
-        """Every trajectory that has ended so far, by index."""
+        """Every trajectory that has ended or is paused, by index."""
         return tuple(self._ended[index] for index in sorted(self._ended))
 
-    def think(self, index: int) -> None:
+    def think(self, index: int, *, step_tokens: int | None = None) -> None:
         """Write reasoning number `index`."""
         self._check_new(index)
-        self._submit(index, "think", self._request(index, "think"))
+        self._reason(index, step_tokens)
 
-    def fork(self, index: int, parent: int, at: int) -> None:
+    def fork(self, index: int, parent: int, at: int, *, step_tokens: int | None = None) -> None:
         """Write reasoning number `index` from the first `at` response tokens of reasoning `parent`."""
         self._check_new(index)
-        id = next((id for id, (running, phase) in self._running.items() if (running, phase) == (parent, "think")), None)
-        id = self._held.get(parent) if id is None else id
+        id = self._held.get(parent)
+        if id is None or at > self._ended[parent].tokens:
+            id = next((id for id, (i, phase) in self._running.items() if i == parent and phase != "answer"), id)
         if id is None:
             raise InputError(f"trajectory {parent} is no reasoning that is being written or held, so it has no fork.")
-        request = self._request(index, "think")
-        left = max(request.max_tokens - at, 1)
-        self._submit(index, "think", replace(request, parent=id, at=at, max_tokens=left))
-        self._shared[index] = at
+        self._reason(index, step_tokens, at, id)
+        self._forks[index] = (parent, at)
+        self._tell(Forked(index, parent, at))
+
+    def resume(self, index: int, *, step_tokens: int | None = None) -> None:
+        """Go on with a paused reasoning."""
+        if not self._paused(index):
+            raise InputError(f"trajectory {index} is not paused, so it can't be resumed.")
+        self._reason(index, step_tokens, self._ended[index].tokens, self._held[index])
+
+    def _reason(self, index: int, step_tokens: int | None, at: int | None = None, parent: int | None = None) -> None:
+        """Write reasoning, from the first `at` tokens of what the client calls `parent`; a step of it, or all."""
+        phase: Phase = "think" if step_tokens is None else "step"
+        left = max(self._budgets[0] - (at or 0), 1)
+        most = left if step_tokens is None else min(step_tokens, left)
+        self._submit(index, phase, replace(self._request(index, phase), parent=parent, at=at, max_tokens=most))
+
+    def _paused(self, index: int) -> bool:
+        there = index in self._ended and self._ended[index].finish_reason == "step"
+        return there and all(index != running for running, _ in self._running.values())
 
     def answer(self, index: int) -> None:
         """Continue a closed reasoning to its answer."""
@@ -124,10 +146,14 @@ class Attempt:
         self._tell(Answering(index))
 
     def cancel(self, index: int) -> None:
-        """Stop writing trajectory `index`."""
+        """Stop writing trajectory `index`, or give up a paused one."""
         for id, (running, _) in self._running.items():
             if running == index:
                 self._client.cancel(id)
+        if self._paused(index):
+            self._superseded.append(self._held.pop(index))
+            self._ended[index] = replace(self._ended[index], finish_reason="cancelled")
+            self._tell(Finished(index, self._ended[index]))
 
     def _check_new(self, index: int) -> None:
         if index in self._ended or any(index == running for running, _ in self._running.values()):
@@ -142,7 +168,7 @@ class Attempt:
             sampling=self._settings.sampling,
             seed=trajectory_seed(self._settings.seed, index, self.problem.asked),
             max_tokens=self._budget(index, phase),
-            until="think_end" if phase == "think" else "eos",
+            until=UNTIL[phase],
             index=index,
             stop=self._settings.stop,
             stop_token_ids=self._settings.stop_token_ids,
@@ -156,7 +182,7 @@ class Attempt:
         total = self._settings.total_tokens
         if phase == "answer" and total is not None:
             return max(total - self._ended[index].tokens, 1)
-        return self._budgets[0 if phase == "think" else 1]
+        return self._budgets[phase == "answer"]
 
     # ---- what `solve` and `solve_many` do
 
@@ -186,15 +212,17 @@ class Attempt:
     def release(self) -> None:
         """Let the engine forget what it holds of this problem."""
         with self._client.lock:
-            for id in (*self._running, *self._held.values()):
+            for id in (*self._running, *self._held.values(), *self._superseded):
                 self._client.cancel(id)
             self._held.clear()
+            self._superseded.clear()
 
     def _handle(self, event: Event) -> None:
         index, phase = self._running[event.id]
         if isinstance(event, Finished):
             trajectory = self._keep(event, index, phase)
-            self._tell(Finished(index, trajectory))
+            if trajectory.finish_reason != "step":
+                self._tell(Finished(index, trajectory))
             if trajectory.finish_reason == "think_end" and not self._interrupted:
                 self._strategy.on_thought(self, trajectory)
         else:
@@ -206,25 +234,35 @@ class Attempt:
 
     def _check_done(self) -> None:
         if not self._running and not self._interrupted:
+            while self._superseded:
+                self._client.cancel(self._superseded.pop())
             self._strategy.on_idle(self)
         if not self._running:
+            for index in list(self._ended):
+                self.cancel(index)  # of what is paused, nothing comes any more
             self._total_s = self._elapsed()
 
     def _keep(self, event: Finished, index: int, phase: Phase) -> Trajectory:
         """Store what has ended, with its final answer; one stopped at once leaves the reasoning as it was."""
         del self._running[event.id]
-        trajectory = event.trajectory
-        if phase == "think":
-            self._thinking_s = self._elapsed()
-        else:
+        parent, at = self._forks.get(index, (None, 0))
+        trajectory = replace(event.trajectory, parent=parent, at=at)
+        if phase == "answer" and not self._strategy.forks:
             self._client.cancel(self._held.pop(index))
-            if trajectory.finish_reason == "cancelled" and not trajectory.answer_text.strip():
-                self._client.cancel(event.id)
-                return self._ended[index]
-        self._paid[index] = trajectory.tokens - self._shared.get(index, 0)
+        elif phase != "answer" and index in self._held:
+            self._superseded.append(self._held.pop(index))
+        if phase != "answer":
+            self._thinking_s = self._elapsed()
+        elif trajectory.finish_reason == "cancelled" and not trajectory.answer_text.strip():
+            self._client.cancel(event.id)
+            return self._ended[index]
+        if phase == "step" and trajectory.finish_reason == "length" and trajectory.tokens < self._budgets[0]:
+            trajectory = replace(trajectory, finish_reason="step")  # so long that it is judged before it has ended
+        self._paid[index] = trajectory.tokens - at
         if trajectory.answer_text.strip():
             trajectory = replace(trajectory, answer=self._answer_of(trajectory))
-        if phase == "think" and trajectory.finish_reason in ("think_end", "length"):
+        whole = trajectory.finish_reason == "eos" and self._strategy.forks
+        if phase != "answer" and (whole or trajectory.finish_reason in ("think_end", "length", "step")):
             self._held[index] = event.id
         else:
             self._client.cancel(event.id)
@@ -280,7 +318,7 @@ class Attempt:
         )
 
     def _notes(self, best: Trajectory | None) -> Iterator[str]:
-        ended = self.trajectories
+        ended = [t for t in self.trajectories if self._interrupted or t.finish_reason != "cancelled"]
         cut = sum(t.finish_reason == "length" and not t.answer_text.strip() for t in ended)
         whole = self._client.engine.judge.format.is_whole
         none, some = _UNFINISHED_RESPONSES if whole else _UNFINISHED_REASONING

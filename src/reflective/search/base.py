@@ -11,6 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any, ClassVar, Literal, Protocol
 
 from reflective.types import Problem, Trajectory
@@ -42,22 +43,36 @@ class Steering(Protocol):
 
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
-        """Every trajectory that has ended so far, by index."""
+        """Every trajectory that has ended so far, by index; also those that are paused (finish reason "step")."""
 
-    def think(self, index: int) -> None:
-        """Write thinking number `index`."""
+    @property
+    def random(self) -> Random:
+        """Random numbers that are a function of the seed and the problem alone."""
 
-    def fork(self, index: int, parent: int, at: int) -> None:
+    state: Any
+    """What the strategy wants to remember of this problem; None at first."""
+
+    def think(self, index: int, *, step_tokens: int | None = None) -> None:
+        """Write reasoning number `index`.
+
+        Given `step_tokens`, it pauses at the end of its next step, or after so many tokens where that has not come.
+        """
+
+    def fork(self, index: int, parent: int, at: int, *, step_tokens: int | None = None) -> None:
         """Write reasoning number `index` from the first `at` response tokens of reasoning `parent`.
 
-        `parent` is being written, or has ended on its own. The tokens that both share count once in the usage.
+        `parent` is being written, is paused, or has ended on its own. The tokens that both share count once in the
+        usage. `step_tokens` as in `think`.
         """
+
+    def resume(self, index: int, *, step_tokens: int | None = None) -> None:
+        """Go on with a paused reasoning; `step_tokens` as in `think`."""
 
     def answer(self, index: int) -> None:
         """Continue a closed thinking to its answer."""
 
     def cancel(self, index: int) -> None:
-        """Stop writing trajectory `index`."""
+        """Stop writing trajectory `index`, or give up a paused one."""
 
 
 class Strategy(ABC):
@@ -70,6 +85,8 @@ class Strategy(ABC):
     name: ClassVar[str]
     needs_scores: ClassVar[bool] = False
     """Whether the choice rests on step scores, which a model without a head has not."""
+    forks: ClassVar[bool] = False
+    """Whether it forks whole responses that have ended, which are then held as long as the problem is under way."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -94,7 +111,7 @@ class Strategy(ABC):
         """A thinking has been closed; it can be continued to its answer."""
 
     def on_idle(self, run: Steering) -> None:
-        """Nothing is being written. The problem is done unless this starts something."""
+        """Nothing is being written: all has ended or is paused. The problem is done unless this starts something."""
 
     @abstractmethod
     def choose(self, trajectories: Sequence[Trajectory], problem: Problem) -> Choice:

@@ -1,7 +1,8 @@
 """What a search tells while it goes on.
 
 The engine's own events, with `id` being the trajectory's index, between one `Started` and one `Solved`. A trajectory
-that is continued to its answer sends `Finished` twice: with reason "think_end", and when the answer is complete.
+that is continued to its answer sends `Finished` twice: with reason "think_end", and when the answer is complete. One
+that pauses at the end of a step sends none; a fork says `Forked` first, and tells none of the steps that it shares.
 """
 
 from __future__ import annotations
@@ -29,12 +30,21 @@ class Answering:
 
 
 @dataclass(frozen=True, slots=True)
+class Forked:
+    """Trajectory `id` begins with the first `at` tokens of trajectory `parent`."""
+
+    id: int
+    parent: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Solved:
     """The search is over."""
 
     solution: Solution
 
 
-SearchEvent = Started | Text | StepScored | Finished | Answering | Solved
+SearchEvent = Started | Text | StepScored | Finished | Forked | Answering | Solved
 
-__all__ = ["Answering", "Finished", "SearchEvent", "Solved", "Started", "StepScored", "Text"]
+__all__ = ["Answering", "Finished", "Forked", "SearchEvent", "Solved", "Started", "StepScored", "Text"]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from reflective.judge.aggregate import aggregate
-from reflective.search import Answering, Finished, SearchEvent, Started, StepScored, Text
+from reflective.search import Answering, Finished, Forked, SearchEvent, Started, StepScored, Text
 from reflective.selection import answer_groups, vote
 from reflective.serve import schemas
 from reflective.types import Solution, Trajectory
@@ -27,6 +27,7 @@ class EventWriter:
     def __init__(self, strategy: str, aggregation: str) -> None:
         self._strategy, self._aggregation = strategy, aggregation
         self._logits: dict[int, list[float]] = {}
+        self._parents: dict[int, int] = {}
         self._k = self._finished = self._steps = 0
         self._best: float | None = None
 
@@ -48,6 +49,8 @@ class EventWriter:
                 return {"type": "text", "trajectory": event.id, "delta": delta} if delta else None
             case StepScored():
                 logits = self._logits.setdefault(event.id, [])
+                if len(logits) < event.index and event.id in self._parents:  # the steps that it shares
+                    logits[:] = self._logits.get(self._parents[event.id], [])[: event.index]
                 logits.append(_logit(event.score))
                 self._steps += 1
                 running = aggregate(logits, self._aggregation)
@@ -58,6 +61,9 @@ class EventWriter:
                     "score": event.score,
                     "running": running,
                 }
+            case Forked():
+                self._parents[event.id] = event.parent
+                return {"type": "forked", "trajectory": event.id, "parent": event.parent, "at": event.at}
             case Answering():
                 return {"type": "answering", "trajectory": event.id}
             case Finished():
@@ -75,7 +81,7 @@ class EventWriter:
         }
 
     def _ended(self, index: int, t: Trajectory) -> schemas.Finished | schemas.Cancelled:
-        if t.finish_reason == "cancelled":
+        if t.finish_reason == "cancelled" or t.finish_reason == "step":
             return {"type": "cancelled", "trajectory": index, "why": "strategy"}
         if not t.answer_text:
             self._finished += 1
@@ -127,6 +133,8 @@ def _fate(t: Trajectory, *, steps: bool) -> schemas.Fate:
         "tokens": t.tokens,
         "answer": t.answer,
     }
+    if t.parent is not None:
+        fate |= {"parent": t.parent, "at": t.at}
     if steps:
         fate["steps"] = [{"text": step.text, "score": step.score} for step in t.steps]
     return fate

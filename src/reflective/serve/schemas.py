@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reflective.serve.fields import CHAT, sift
+from reflective.types import FinishReason
 
 MAX_MESSAGES = 2048
 MAX_STOPS = 16
@@ -199,6 +200,15 @@ class Finished(TypedDict):
     answer: str | None
 
 
+class Forked(TypedDict):
+    """A trajectory begins with the first `at` tokens of `parent`; steps that both share are not told again."""
+
+    type: Literal["forked"]
+    trajectory: int
+    parent: int
+    at: int
+
+
 class Cancelled(TypedDict):
     """A trajectory was given up: `why` is "strategy" or "stopped"."""
 
@@ -232,13 +242,15 @@ class Lost(TypedDict):
 
 
 class Fate(TypedDict, total=False):
-    """A trajectory when all is over; `steps` where they were asked for."""
+    """A trajectory when all is over; `steps` where they were asked for, `parent` and `at` of a fork."""
 
     index: int
     score: float | None
-    finish_reason: Literal["think_end", "eos", "length", "cancelled"]
+    finish_reason: FinishReason
     tokens: int
     answer: str | None
+    parent: int | None
+    at: int
     steps: list[dict[str, Any]]
 
 
@@ -264,4 +276,6 @@ class Solved(TypedDict):
     notes: list[str]
 
 
-ReflectiveEvent = Queued | Started | TextDelta | Step | Finished | Cancelled | Answering | Progress | Lost | Solved
+ReflectiveEvent = (
+    Queued | Started | TextDelta | Step | Finished | Forked | Cancelled | Answering | Progress | Lost | Solved
+)

@@ -10,6 +10,7 @@ from reflective.judge.format import between_marks
 
 (PROMPT,) = prompts(9)
 TOKENS = 24
+LONG = 64
 WAYS = {
     "compiled": ("qwen2", {}),
     "fused": ("qwen2", {"compiled": False}),
@@ -105,6 +106,50 @@ def test_a_parked_thinking_is_forked_anywhere_and_one_position_is_read_again(way
         forked = finished(run(engine))[child]
         assert sum(passes) == 3
         assert forked.token_ids[: min(at + 3, 13)] == thought.token_ids[: at + 3]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", ["eos", "length"])
+def test_a_trajectory_that_has_ended_is_forked_anywhere_and_one_position_is_read_again(way, end):
+    family, options = WAYS[way]
+    engine = make_engine(family, **options)
+    engine.submit(request(max_tokens=LONG))
+    (whole,) = finished(run(engine)).values()
+    ids = whole.token_ids
+    last = next(i for i in reversed(range(LONG)) if ids.index(ids[i]) == i)
+    engine = make_engine(family, eos=ids[last] if end == "eos" else None, **options)
+    parent = engine.submit(request(max_tokens=LONG))
+    ended = finished(run(engine))[parent]
+    assert ended.finish_reason == end and ended.tokens == (last + 1 if end == "eos" else LONG)
+    fifth = ended.steps[4].position + 1
+    assert len(ended.steps) >= 9, "fork at step 5 of 10"
+    passes = positions_of(engine)
+    for at in (0, 1, fifth, ended.tokens - 4, ended.tokens):
+        passes.clear()
+        child = engine.fork(parent, at, request(1, 3))
+        forked = finished(run(engine))[child]
+        assert forked.token_ids[: ended.tokens] == ids[: at + 3][: ended.tokens]
+        assert sum(passes) == forked.tokens - at, "a token that is added takes one position"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pauses_change_nothing_and_read_nothing_again(way):
+    family, options = WAYS[way]
+    (whole,) = finished(write_one(make_engine(family, **options))).values()
+    engine = make_engine(family, **options)
+    passes = positions_of(engine)
+    id, tokens, reasons = None, 0, []
+    while not reasons or reasons[-1] == "step":
+        one = Request(PROMPT, seed=1, max_tokens=TOKENS - tokens, until="step", parent=id)
+        id = engine.submit(one)
+        paused = finished(run(engine))[id]
+        tokens = paused.tokens
+        reasons.append(paused.finish_reason)
+        if reasons[-1] == "step":
+            assert paused.steps[-1].position == tokens - 1
+    assert len(reasons) > 3
+    alike(paused, whole)
+    assert sum(passes) == len(PROMPT) + TOKENS - 1
 
 
 @pytest.mark.parametrize("way", WAYS)

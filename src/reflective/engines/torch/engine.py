@@ -184,7 +184,7 @@ class TorchEngine(TokenEngine):
             return
         for row, sequence in enumerate(self._scheduler.running):
             if sequence.id == id:
-                self._leave(row, park=True)
+                self._leave(row)
                 self._cancelled.append(sequence)
                 return
 
@@ -313,10 +313,10 @@ class TorchEngine(TokenEngine):
         kv = self._kv_manager.memory
         self._rows.load(self._scheduler.running, first, kv.rows, kv.length)
 
-    def _leave(self, row: int, *, park: bool) -> None:
-        """Take a row out of the batch; the last row moves into its place."""
+    def _leave(self, row: int) -> None:
+        """Take a row out of the batch, parked for continuations and forks; the last row moves into its place."""
         sequence = self._scheduler.running[row]
-        if park and sequence.token_ids:
+        if sequence.token_ids:
             self._kv_manager.park(sequence, row)
         move = self._scheduler.leave(row)
         if move is not None:
@@ -405,7 +405,7 @@ class TorchEngine(TokenEngine):
         for i in due:
             self._emit_text(running[i])
         for i, reason in reversed(ended):  # from the last row up, so that a move never touches a row still to go
-            self._leave(first + i, park=reason == "think_end")
+            self._leave(first + i)
             self._finish(running[i], reason)
 
     def _score(self, scored: list[int], running: list[Running], features: Tensor) -> None:

@@ -63,6 +63,8 @@ def _trajectory(t: TrajectoryRecord, selected: bool) -> dict[str, Any]:
         "selected": selected,
         "closed": t.closed,
         "finish": t.finish_reason,
+        "parent": t.parent,
+        "at": t.at,
         "tokens": t.tokens,
         "score": _short(t.score),
         "logprob": _short(t.mean_logprob),

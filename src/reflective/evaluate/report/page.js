@@ -277,7 +277,7 @@
       el("summary", {}, mark(t.right), el("span", { class: "num", title: "score S" }, t.score === null ? "—" : t.score.toFixed(3)), blocks,
         el("span", { class: "ans" }, t.answer === null ? (t.closed ? "no final answer" : "unfinished") : t.answer),
         t.selected ? el("span", { class: "tag" }, "chosen") : null,
-        el("span", { class: "small push" }, `#${t.index} · ${t.tokens.toLocaleString("en")} tokens${t.finish === "length" ? " · out of tokens" : ""}`)),
+        el("span", { class: "small push" }, `#${t.index} · ${t.tokens.toLocaleString("en")} tokens${t.finish === "length" ? " · out of tokens" : ""}${t.finish === "cancelled" ? " · stopped" : ""}${typeof t.parent === "number" ? ` · from #${t.parent} at token ${t.at}` : ""}`)),
       body);
     if (open) fillBody();
     return node;

@@ -54,7 +54,8 @@ class Row {
     this.more.hidden = lane.steps.length <= CELLS;
     if (!this.more.hidden) this.more.textContent = `+${lane.steps.length - CELLS}`;
     this.mean.textContent = score(lane.score);
-    const told = lane.tokens === null ? stateOf(lane) : `${stateOf(lane)} · ${whole(lane.tokens)}`;
+    const said = lane.parent === null ? stateOf(lane) : `${stateOf(lane)} · from ${lane.parent}`;
+    const told = lane.tokens === null ? said : `${said} · ${whole(lane.tokens)}`;
     this.state.textContent = told;
     const tail = lane.state === "answering" ? lane.said : lane.pending;
     this.tail.textContent = lane.ended ? lane.answer ?? "" : tail.slice(-TAIL).replace(/\s+/g, " ");

@@ -4,7 +4,7 @@
 const FORMAT = "reflective run";
 const VERSION = 1;
 const TYPES = new Set(
-  "queued started text step finished cancelled answering progress lost solved content id stopped".split(" "),
+  "queued started text step finished forked cancelled answering progress lost solved content id stopped".split(" "),
 );
 const MOST_TRAJECTORIES = 4096;
 
@@ -16,6 +16,7 @@ class Lane {
     this.said = ""; // the answer's text
     this.state = "waiting"; // writing, reasoned, answering, done, cut, cancelled, stopped
     this.why = "";
+    this.parent = null; // of a fork
     this.final = null;
     this.tokens = null;
     this.answer = null;
@@ -107,6 +108,9 @@ export class Run {
 
   on_step(event, lane) {
     if (lane.state === "waiting") lane.state = "writing";
+    if (lane.parent !== null && lane.steps.length < event.index) {
+      lane.steps = this.lane(lane.parent).steps.slice(0, event.index); // those that it shares
+    }
     lane.steps.push({ text: lane.pending.trim(), score: event.score, running: event.running });
     lane.pending = "";
   }
@@ -119,6 +123,11 @@ export class Run {
     lane.pending = lane.pending.replace(MARK, "");
     lane.said = lane.said.replace(MARK, "");
     if (lane.state === "cut") this.decisions.push([ms, `trajectory ${lane.index} ran out of tokens`]);
+  }
+
+  on_forked(event, lane, ms) {
+    lane.parent = event.parent;
+    this.decisions.push([ms, `trajectory ${lane.index} begins with ${event.at} tokens of trajectory ${event.parent}`]);
   }
 
   on_cancelled(event, lane, ms) {
