@@ -58,7 +58,7 @@ def test_options_reach_the_engine():
     [
         ({"efort": 3}, "Did you mean 'effort'"),
         ({"effort": "ultra"}, "low"),
-        ({"strategy": "beam"}, "majority"),
+        ({"strategy": "beams"}, "majority"),
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": float("nan")}, "temperature"),
         ({"answers": "none"}, "'selected' or 'all'"),

@@ -282,7 +282,7 @@ def test_after_the_last_round_what_is_left_is_written_to_its_end():
 def test_a_model_without_a_head_is_refused_with_what_helps(name):
     engine = ScriptedEngine(lottery, scored=False)
     engine.remark = "Train one with: reflective train head"
-    with pytest.raises(EngineError, match=f"'{name}' selects by step scores.*train head.*--strategy majority"):
+    with pytest.raises(EngineError, match=f"'{name}' selects by step scores.*train head.*strategy majority"):
         Reflective(engine).solve("what", strategy=name)
 
 
