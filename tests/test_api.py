@@ -91,7 +91,7 @@ def test_the_json_object_has_the_promised_keys():
         "usage", "timing", "model", "seed", "notes", "interrupted",
     ]  # fmt: skip
     assert list(data["trajectories"][0]) == [
-        "index", "thinking", "answer_text", "answer", "steps", "score", "tokens", "finish_reason",
+        "index", "thinking", "answer_text", "answer", "steps", "score", "tokens", "finish_reason", "parent", "at",
     ]  # fmt: skip
     assert data["trajectories"][0]["steps"][0] == {"text": "one <b>.", "score": pytest.approx(0.8808, abs=1e-4)}
     assert set(data["usage"]) == {"prompt_tokens", "completion_tokens"} and data["effort"] == 2

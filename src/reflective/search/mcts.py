@@ -30,7 +30,7 @@ from reflective.search.base import Steering
 from reflective.search.step_search import Select, Selecting, at_least_one
 from reflective.types import Trajectory
 
-EXPLORATION = 0.5  # for values in 0..1
+EXPLORATION = 2.0  # for values in 0..1; of 0.1, 0.5 and 2, the best on 120 validation problems of nano
 
 
 @dataclass(eq=False, slots=True)
