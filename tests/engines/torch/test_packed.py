@@ -9,6 +9,7 @@ import subprocess
 import sysconfig
 from collections.abc import Iterator
 from ctypes import byref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,30 @@ def test_a_trajectory_is_the_same_alone_and_among_others_and_with_any_threads(fo
     one = run(1)
     for threads in (2, 5):
         assert all(torch.equal(a, b) for a, b in zip(run(threads), one, strict=True))
+
+
+def test_keys_and_values_take_half_the_memory_beside_codes_and_are_exact_beside_exact_weights(folder):
+    halves = {kind: engine_of(folder, kind)[1].shape for kind in KINDS}
+    assert {kind: shape.dtype for kind, shape in halves.items()} == {
+        "bfloat16": torch.float32,
+        "int8": torch.bfloat16,
+        "int4": torch.bfloat16,
+    }
+    assert halves["bfloat16"].bytes_per_position == 2 * halves["int8"].bytes_per_position
+
+
+def test_attention_reads_bfloat16_keys_and_values_as_the_numbers_that_they_are(folder):
+    _, ours = engine_of(folder, "int8")
+    half = KVMemory(ours.shape, 2, 64)
+    half.data.copy_(torch.randn(half.data.shape, generator=torch.Generator().manual_seed(3)) * 0.5)
+    whole = KVMemory(replace(ours.shape, dtype=torch.float32), 2, 64)
+    whole.data.copy_(half.data)
+    plan = DecodePlan([5, 6], [40, 23])
+    a, b = ours.decode(plan, half)[0].clone(), ours.decode(plan, whole)[0].clone()
+    # what differs is the position that is written: rounded in one of them, and one of 24 or 41 that are read
+    assert 0 < (a - b).norm() < 0.05 * b.norm()
+    half.data[:, :, :, :, 30] += 1.0
+    assert (ours.decode(plan, half)[0][0] - a[0]).norm() > 0.1 * (a - b).norm(), "row 0 sees it"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -261,7 +261,7 @@ class TorchEngine(TokenEngine):
             raise InputError(f"no features are held for trajectory {id}: it is not finished, or nothing was caught.")
         rows = self._features.take(id)
         width = self.model.get_input_embeddings().weight.shape[1] * len(self.feature_layers) * (1 + self.catch_means)
-        features = torch.stack(rows) if rows else torch.empty(0, width, dtype=self._backbone.shape.dtype)
+        features = torch.stack(rows) if rows else torch.empty(0, width, dtype=self.model.dtype)
         return sequence.step_positions[len(sequence.step_positions) - len(rows) :], features
 
     @property

@@ -133,7 +133,8 @@ class NativeBackbone:
         """Point at the KV memory, and make room for so many columns, with logits for so many of them."""
         if self._memory_of is None or self._memory_of() is not kv:
             cosine, sine = self.decoder.angles(kv.length)
-            self._memory = Memory(kv.data.data_ptr(), cosine.data_ptr(), sine.data_ptr(), kv.rows, kv.length)
+            pointers = (kv.data.data_ptr(), cosine.data_ptr(), sine.data_ptr())
+            self._memory = Memory(*pointers, kv.rows, kv.length, kv.data.dtype == torch.bfloat16)
             self._memory_of = ref(kv)
         inner, drawn, threads = -(-columns // PANEL) * PANEL, -(-logits // PANEL) * PANEL, torch.get_num_threads()
         if self._prepared == (inner, drawn, threads, kv.length):

@@ -70,6 +70,7 @@ class Memory(ctypes.Structure):
         *((name, c_void_p) for name in ("data", "cosine", "sine")),
         ("rows", c_int64),
         ("length", c_int64),
+        ("half", c_int32),
     ]
 
 

@@ -44,10 +44,11 @@ typedef struct {
 } Model;
 
 typedef struct {
-    float *data;           /* (L, 2, R, G, T, D), see kv.py */
+    void *data;            /* (L, 2, R, G, T, D), see kv.py; float32, or bfloat16 where `half` */
     const float *cosine;   /* (T, D) */
     const float *sine;     /* (T, D), the first half negated */
     int64_t rows, length;  /* R, T */
+    int32_t half;
 } Memory;
 
 typedef struct {

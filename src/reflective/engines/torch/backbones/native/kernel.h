@@ -10,6 +10,8 @@
 
 typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t NAME(mask) __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t NAME(bits) __attribute__((vector_size(4 * LANES)));
+typedef uint16_t NAME(upper_halves) __attribute__((vector_size(2 * LANES), aligned(2)));
 #define VECTOR NAME(vector)
 #define MASK NAME(mask)
 #define PARTS (PANEL / LANES)
@@ -206,9 +208,19 @@ static void NAME(rotated_head)(
     }
 }
 
-static inline float *NAME(place)(const Model *m, const Memory *kv, int layer, int kind, int64_t row, int group)
+/* Where the keys (kind 0) or values (1) of a row lie: floats, or the upper halves of floats. */
+static inline char *NAME(place)(const Model *m, const Memory *kv, int layer, int kind, int64_t row, int group)
 {
-    return kv->data + ((((size_t)layer * 2 + kind) * kv->rows + row) * m->groups + group) * kv->length * m->size;
+    const size_t at = ((((size_t)layer * 2 + kind) * kv->rows + row) * m->groups + group) * kv->length * m->size;
+    return (char *)kv->data + at * (kv->half ? 2 : 4);
+}
+
+/* A register of numbers from number `at` on. */
+static inline __attribute__((always_inline)) VECTOR NAME(remembered)(const char *from, int64_t at, const int half)
+{
+    if (!half) return FROM((const float *)from + at);
+    const NAME(upper_halves) upper = *(const NAME(upper_halves) *)((const uint16_t *)from + at);
+    return (VECTOR)(__builtin_convertvector(upper, NAME(bits)) << 16);
 }
 
 /* Store the keys and values of column c, group g, where attention will read them. */
@@ -218,41 +230,53 @@ static void NAME(remember)(const Model *m, const Memory *kv, const Columns *in, 
     const float *column = qkv + (size_t)(c / PANEL) * heads * D * PANEL + c % PANEL;
     const int64_t position = in->positions[c], row = in->rows[c];
     const float *weight = m->layer[layer].qk_norm ? m->layer[layer].qk_norm + (size_t)(Q + g) * D : 0;
+    const float *values = column + (size_t)(Q + m->groups + g) * D * PANEL;
+    char *key_place = NAME(place)(m, kv, layer, 0, row, g), *value_place = NAME(place)(m, kv, layer, 1, row, g);
+    float key[MAX_HEAD_SIZE];
     NAME(rotated_head)(column + (size_t)(Q + g) * D * PANEL, weight, m->eps, kv->cosine + position * D,
-                       kv->sine + position * D, NAME(place)(m, kv, layer, 0, row, g) + position * D, D);
-    float *value = NAME(place)(m, kv, layer, 1, row, g) + position * D;
-    for (int d = 0; d < D; d++) value[d] = column[((size_t)(Q + m->groups + g) * D + d) * PANEL];
+                       kv->sine + position * D, key, D);
+    if (kv->half)
+        for (int d = 0; d < D; d++) {
+            ((uint16_t *)key_place)[position * D + d] = to_half(key[d]);
+            ((uint16_t *)value_place)[position * D + d] = to_half(values[d * PANEL]);
+        }
+    else
+        for (int d = 0; d < D; d++) {
+            ((float *)key_place)[position * D + d] = key[d];
+            ((float *)value_place)[position * D + d] = values[d * PANEL];
+        }
 }
 
 /* q·k, spread over a register. */
-static inline __attribute__((always_inline)) VECTOR NAME(dot)(const float *query, const float *key, int D)
+static inline __attribute__((always_inline)) VECTOR NAME(dot)(const float *query, const char *keys, int64_t at, int D, const int half)
 {
     VECTOR even = {0}, odd = {0};
     for (int d = 0; d < D; d += 2 * LANES) {
-        even += FROM(query + d) * FROM(key + d);
-        odd += FROM(query + d + LANES) * FROM(key + d + LANES);
+        even += FROM(query + d) * NAME(remembered)(keys, at + d, half);
+        odd += FROM(query + d + LANES) * NAME(remembered)(keys, at + d + LANES, half);
     }
     return even + odd;
 }
 
 /* softmax(q·kᵀ / √D) of one head: the unnormalised weights into `scores` (seen), and their sum. The first `common` of
    the keys are read where other columns have read them. */
-static float NAME(weigh)(const float *query, const float *common_keys, int64_t common, const float *keys, float *scores,
-                         int64_t seen, int D)
+static inline __attribute__((always_inline)) float NAME(weigh)(
+    const float *query, const char *common_keys, int64_t common, const char *keys, float *scores, int64_t seen, int D,
+    const int half)
 {
     VECTOR peaks = (VECTOR){0} - INFINITY, sums = {0};
     int64_t t = 0;
     for (; t + LANES <= seen; t += LANES) {
         VECTOR dot[LANES];
 #pragma GCC unroll 8
-        for (int i = 0; i < LANES; i++) dot[i] = NAME(dot)(query, (t < common ? common_keys : keys) + (t + i) * D, D);
+        for (int i = 0; i < LANES; i++) dot[i] = NAME(dot)(query, t < common ? common_keys : keys, (t + i) * D, D, half);
         const VECTOR score = NAME(sums)(dot);
         AT(scores + t) = score;
         peaks = NAME(larger)(score, peaks);
     }
     float peak = -INFINITY, total = 0.0f;
     for (; t < seen; t++) {
-        scores[t] = NAME(sum)(NAME(dot)(query, keys + t * D, D));
+        scores[t] = NAME(sum)(NAME(dot)(query, keys, t * D, D, half));
         peak = scores[t] > peak ? scores[t] : peak;
     }
     for (int v = 0; v < LANES; v++) peak = peaks[v] > peak ? peaks[v] : peak;
@@ -261,32 +285,34 @@ static float NAME(weigh)(const float *query, const float *common_keys, int64_t c
     return total + NAME(sum)(sums);
 }
 
-/* even, odd (parts registers of a head each) += Σ_t scores[t] · values[t] for t from `first` (even) up to `last`. */
+/* even, odd (parts registers of a head each, from its number `from` on) += Σ_t scores[t] · values[t] for t from `first`
+   (even) up to `last`. */
 static inline __attribute__((always_inline)) void NAME(mix)(
-    const int parts, const float *scores, const float *values, int64_t first, int64_t last, int D, VECTOR *even, VECTOR *odd)
+    const int parts, const float *scores, const char *values, int64_t first, int64_t last, int from, int D, VECTOR *even,
+    VECTOR *odd, const int half)
 {
     int64_t t = first;
     for (; t + 1 < last; t += 2)
 #pragma GCC unroll 4
         for (int v = 0; v < parts; v++) {
-            even[v] += scores[t] * FROM(values + t * D + v * LANES);
-            odd[v] += scores[t + 1] * FROM(values + (t + 1) * D + v * LANES);
+            even[v] += scores[t] * NAME(remembered)(values, t * D + from + v * LANES, half);
+            odd[v] += scores[t + 1] * NAME(remembered)(values, (t + 1) * D + from + v * LANES, half);
         }
     if (t < last)
 #pragma GCC unroll 4
-        for (int v = 0; v < parts; v++) even[v] += scores[t] * FROM(values + t * D + v * LANES);
+        for (int v = 0; v < parts; v++) even[v] += scores[t] * NAME(remembered)(values, t * D + from + v * LANES, half);
 }
 
 /* Σ_t scores[t] · values[t] for `parts` registers of a head, times `scale`, into a column of `to`. */
 static inline __attribute__((always_inline)) void NAME(mix_all)(
-    const int parts, const float *scores, const float *common_values, int64_t common, const float *values, int64_t seen,
-    int D, float scale, float *to)
+    const int parts, const float *scores, const char *common_values, int64_t common, const char *values, int64_t seen,
+    int from, int D, float scale, float *to, const int half)
 {
     VECTOR even[4], odd[4];
 #pragma GCC unroll 4
     for (int v = 0; v < parts; v++) even[v] = odd[v] = (VECTOR){0};
-    NAME(mix)(parts, scores, common_values, 0, common, D, even, odd);
-    NAME(mix)(parts, scores, values, common, seen, D, even, odd);
+    NAME(mix)(parts, scores, common_values, 0, common, from, D, even, odd, half);
+    NAME(mix)(parts, scores, values, common, seen, from, D, even, odd, half);
 #pragma GCC unroll 4
     for (int v = 0; v < parts; v++) {
         even[v] = (even[v] + odd[v]) * scale;
@@ -295,16 +321,18 @@ static inline __attribute__((always_inline)) void NAME(mix_all)(
 }
 
 /* softmax(q·kᵀ / √D) · v of column c for the query heads of group g, into out (P, Q·D, 16). */
-static void NAME(attend)(const Model *m, const Memory *kv, const Columns *in, const float *qkv, float *out, float *scores,
-                         int layer, int c, int g)
+static inline __attribute__((always_inline)) void NAME(attend)(
+    const Model *m, const Memory *kv, const Columns *in, const float *qkv, float *out, float *scores, int layer, int c, int g,
+    const int half)
 {
     const int D = m->size, Q = m->queries, shared = Q / m->groups, heads = Q + 2 * m->groups;
     const int64_t position = in->positions[c], row = in->rows[c], seen = position + 1;
-    const float *keys = NAME(place)(m, kv, layer, 0, row, g), *values = NAME(place)(m, kv, layer, 1, row, g);
+    const char *keys = NAME(place)(m, kv, layer, 0, row, g), *values = NAME(place)(m, kv, layer, 1, row, g);
     const int64_t other = in->common_rows ? in->common_rows[c] : row;
     /* whole registers of it, so that sums run in the same order whether it is shared or not */
     const int64_t common = in->common_rows ? in->common[c] / PANEL * PANEL : 0;
-    const float *common_keys = NAME(place)(m, kv, layer, 0, other, g), *common_values = NAME(place)(m, kv, layer, 1, other, g);
+    const char *common_keys = NAME(place)(m, kv, layer, 0, other, g);
+    const char *common_values = NAME(place)(m, kv, layer, 1, other, g);
     const float scaling = 1.0f / sqrtf((float)D);
     for (int head = g * shared; head < (g + 1) * shared; head++) {
         const float *column = qkv + ((size_t)(c / PANEL) * heads + head) * D * PANEL + c % PANEL;
@@ -312,14 +340,14 @@ static void NAME(attend)(const Model *m, const Memory *kv, const Columns *in, co
         float query[MAX_HEAD_SIZE];
         NAME(rotated_head)(column, weight, m->eps, kv->cosine + position * D, kv->sine + position * D, query, D);
         for (int d = 0; d < D; d += LANES) AT(query + d) *= scaling;
-        const float scale = 1.0f / NAME(weigh)(query, common_keys, common, keys, scores, seen, D);
+        const float scale = 1.0f / NAME(weigh)(query, common_keys, common, keys, scores, seen, D, half);
         float *to = out + ((size_t)(c / PANEL) * Q + head) * D * PANEL + c % PANEL;
         for (int first = 0; first < D;) {
             const int parts = D - first >= 4 * LANES ? 4 : 2;
             if (parts == 4)
-                NAME(mix_all)(4, scores, common_values + first, common, values + first, seen, D, scale, to + first * PANEL);
+                NAME(mix_all)(4, scores, common_values, common, values, seen, first, D, scale, to + first * PANEL, half);
             else
-                NAME(mix_all)(2, scores, common_values + first, common, values + first, seen, D, scale, to + first * PANEL);
+                NAME(mix_all)(2, scores, common_values, common, values, seen, first, D, scale, to + first * PANEL, half);
             first += parts * LANES;
         }
     }
@@ -436,7 +464,10 @@ static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, W
             for (int first; (first = take(&team, turn) * HEADS_AT_ONCE) < C * G;)
                 for (int i = first; i < first + HEADS_AT_ONCE && i < C * G; i++) {
                     if (!in->shared_rows) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
-                    NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C);
+                    if (kv->half)
+                        NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 1);
+                    else
+                        NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 0);
                 }
             meet(&team, &turn);
             NAME(multiply)(&w->out, work->attended, 0, 1, work->x, C, work, &team, &turn, thread);

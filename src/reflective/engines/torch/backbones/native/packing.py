@@ -6,7 +6,7 @@ Letters: M rows (outputs), K columns (inputs).
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ctypes import byref, c_int64
 from dataclasses import replace
@@ -24,6 +24,13 @@ from reflective.errors import CheckpointError, EngineError
 from reflective.models.stored import StoredWeights
 
 STRIP = 16  # rows that lie side by side
+# Of keys and values. Beside codes, whose error is larger, half the memory costs nothing; where the weights are exact,
+# so is the rest.
+KV_NUMBERS: Mapping[Kind, torch.dtype] = {
+    "bfloat16": torch.float32,
+    "int8": torch.bfloat16,
+    "int4": torch.bfloat16,
+}
 
 
 def pack(kind: Kind, parts: Sequence[Tensor], name: str = "a matrix") -> Matrix:
@@ -70,7 +77,7 @@ def packed_decoder(model: PreTrainedModel, weights: StoredWeights) -> Decoder:
     an error in a logit is not averaged out by anything that follows.
     """
     config, kind = model.config.get_text_config(), weights.kind
-    shape = replace(kv_shape(model), dtype=torch.float32, device=torch.device("cpu"))
+    shape = replace(kv_shape(model), dtype=KV_NUMBERS[kind], device=torch.device("cpu"))
 
     def vector(name: str) -> Tensor:
         with weights.read(name) as (tensor,):
