@@ -135,7 +135,7 @@ def write(engine: TorchEngine, setting: Setting, *, rows: int | None = None, tok
 @torch.inference_mode()
 def generate(model: PreTrainedModel, setting: Setting) -> torch.Tensor:
     """Write the rows with Hugging Face, (rows, prompt + tokens)."""
-    ids = torch.tensor([prompt_ids(setting)])
+    ids = torch.tensor([prompt_ids(setting)], device=model.device)
     out = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),

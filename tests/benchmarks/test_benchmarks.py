@@ -15,7 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 QUICK = ["scores_cost", "hf_generate", "operators", "reference_way", "floor", "prefill", "startup", "evaluate_speed"]
-QUICK += ["joint_step", "edge"]
+QUICK += ["joint_step", "edge", "limits"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -55,6 +55,18 @@ def test_a_quick_run_ends_in_one_line_with_both_sides_and_the_ratio(script):
     assert line["ratio"] > 0 and all(side["median_s"] > 0 for side in line["sides"].values())
     assert line["hardware"]["cores"] >= 1 and {"python", "torch", "transformers"} <= set(line["versions"])
     assert all(check["reached"] is None for check in line["checks"])
+
+
+@pytest.mark.long
+def test_the_benchmark_for_gpus_runs_on_a_cpu_and_says_so_where_there_is_no_gpu():
+    command = [sys.executable, str(FOLDER / "gpu.py"), "--quick"]
+    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, env=ENVIRONMENT)
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["device"] == "cpu" and len(line["results"]) == 4 and not line["left_out"]
+    assert line["results"]["half, n = 32"]["reference_over_ours"] > 0
+    hidden = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
+    none = subprocess.run(["sh", str(FOLDER / "gpu.sh")], capture_output=True, text=True, env=hidden)
+    assert none.returncode == 2 and "no CUDA device" in none.stderr and not none.stdout
 
 
 @pytest.mark.long
