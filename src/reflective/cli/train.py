@@ -157,7 +157,9 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
         default=None,
         help="don't look at a few problems first, where sampling may turn out to be in vain",
     )
-    head.add_argument("--aggregation", metavar="NAME", help="geometric_mean, min, last, mean or product")
+    head.add_argument(
+        "--aggregation", metavar="NAME", help="geometric_mean (default), min, last, mean, product or auto"
+    )
     head.add_argument("--filter", choices=("self_supervised", "none"), help="SPR loss, or plain BCE")
     head.add_argument(
         "--logprob-features", action="store_true", default=None, help="let the head see log-probabilities"

@@ -219,6 +219,24 @@ def test_the_layer_that_ranks_the_validation_trajectories_best_is_taken(tmp_path
     assert "the head reads layer 2: AUC within problems 1.0000, over all 1.0000" in notes
 
 
+def test_the_aggregation_that_ranks_best_is_taken_where_it_may_be_chosen(tmp_path: Path) -> None:
+    outcomes = [0, 1, 1, 0] * 2
+    sign = torch.tensor([1.0 if right else -1.0 for right in outcomes])
+
+    def of(first: float) -> Rollouts:
+        """Two steps each: the first one's sign holds for this part alone, the last one's everywhere."""
+        steps = torch.stack([torch.eye(4)[0] * first, torch.eye(4)[1]]) * sign[:, None, None]  # (8, 2, 4)
+        made = replace(rollouts([-1.0] * 8, outcomes), features=steps.flatten(0, 1), starts=list(range(0, 17, 2)))
+        return replace(made, logprob_features=torch.zeros(16, 2))
+
+    sprm = JudgeConfig(4, whole_response((5,), end_ids=[0]))
+    notes: list[str] = []
+    config = settings(tmp_path, aggregation="auto", filter="none", epochs=40, patience=40, lr=0.1)
+    best, tried = fit_layers(config, [-2], lambda _: (of(1.0), of(-4.0)), sprm, notes.append)
+    assert best.aggregation == "last" and tried["-2 last"] == 1.0 > (tried["-2 geometric_mean"] or 0.0)
+    assert notes[-1].startswith("the head reads layer -2, last of its step scores: AUC within problems 1.0000")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_a_run_with_layer_auto_saves_the_layer_with_a_fingerprint_of_it(
     tmp_path: Path, by_chance: None, dtype: str, monkeypatch: pytest.MonkeyPatch

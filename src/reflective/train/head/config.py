@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from reflective.errors import InputError
 from reflective.judge.detection import WHOLE, RuleName
 
-AUTO: Final = "auto"  # the layer
+AUTO: Final = "auto"  # let the validation problems choose
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class HeadConfig:
     problem `validation_trajectories`. `fields`, `kind` and `skip_bad` are for the rows of `data`; `prompt`, or that of
     the benchmark named by `like`, goes around every question of it, and `system` is a system message before it.
     `layer` is the hidden state that the head reads; "auto" keeps those of several layers, fits a head on each, and
-    takes the one that ranks the validation trajectories best (`layers.py`).
+    takes the one that ranks the validation trajectories best (`layers.py`); with `aggregation` "auto" that also decides
+    how step scores become a trajectory's.
     """
 
     model: str

@@ -1,7 +1,9 @@
-"""Which hidden state a head reads: several layers' are kept while sampling, and the validation problems choose.
+"""Which hidden state a head reads, and how its step scores become a trajectory's: the validation problems choose.
 
-The paper's head reads what enters the last decoder layer. In other models what tells right from wrong may stand
-further down, where the state is not yet mostly about the next token (measured: docs/real-models.md).
+The paper's head reads what enters the last decoder layer, and takes the geometric mean over steps. In models that were
+not trained together with a head, what tells right from wrong may stand further down, where the state is not yet mostly
+about the next token, and in the last step, which states the answer (measured: docs/real-models.md). The states of
+several layers are kept while sampling, so that none of this needs a second pass.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from reflective.judge.aggregate import DEFAULT_AGGREGATION
 from reflective.judge.config import JudgeConfig
 from reflective.judge.heads.paper import SPRMHead
 from reflective.train.head.config import AUTO, HeadConfig
@@ -19,13 +22,15 @@ from reflective.train.rollouts import Rollouts
 
 PAPER: Final = -2  # what enters the last decoder layer
 DEPTHS: Final = (2 / 3, 3 / 4, 5 / 6)  # of the layers, where probes of a first trial were best
+TRIED: Final = (DEFAULT_AGGREGATION, "last")  # aggregations
 
 
 @dataclass(frozen=True, slots=True)
 class LayerFit:
-    """A head for one layer, the epoch it is from, and how it ranks the validation trajectories."""
+    """A head for one layer and aggregation, the epoch it is from, and how it ranks the validation trajectories."""
 
     layer: int
+    aggregation: str
     head: SPRMHead
     epoch: int
     within_problem_auc: float | None
@@ -49,28 +54,33 @@ def fit_layers(
     sprm: JudgeConfig,
     note: Note,
 ) -> tuple[LayerFit, dict[str, float | None]]:
-    """The best head of all layers, and each layer's AUC within validation problems.
+    """The best head of all layers and aggregations, and the AUC within validation problems of each.
 
     `load` gives the rollouts of both parts with the features of a layer. Where no problem is mixed, the AUC over all
     trajectories decides; of equal layers the first.
     """
     best: LayerFit | None = None
     tried: dict[str, float | None] = {}
+    aggregations = TRIED if config.aggregation == AUTO else (config.aggregation,)
+    several = len(layers) * len(aggregations) > 1
     for layer in layers:
-        if len(layers) > 1:
-            note(f"layer {layer}")
         train, validation = load(layer)
-        head, epoch = fit_head(config, train, validation, replace(sprm, layer=layer), note)
-        within, overall = aucs(candidates_of(head, validation, sprm.aggregation))
-        tried[str(layer)] = within
-        fit = LayerFit(layer, head, epoch, within, overall, validation)
-        if best is None or _measure(fit) > _measure(best):
-            best = fit
+        for aggregation in aggregations:
+            name = str(layer) if len(aggregations) == 1 else f"{layer} {aggregation}"
+            if several:
+                note(f"layer {name}")
+            head, epoch = fit_head(config, train, validation, replace(sprm, layer=layer, aggregation=aggregation), note)
+            within, overall = aucs(candidates_of(head, validation, aggregation))
+            tried[name] = within
+            fit = LayerFit(layer, aggregation, head, epoch, within, overall, validation)
+            if best is None or _measure(fit) > _measure(best):
+                best = fit
     assert best is not None
-    if len(layers) > 1:
-        told = "  ".join(f"{layer}: {'none' if found is None else f'{found:.4f}'}" for layer, found in tried.items())
+    if several:
+        told = "  ".join(f"{name}: {'none' if found is None else f'{found:.4f}'}" for name, found in tried.items())
         note(f"AUC within problems by layer  {told}")
-        note(f"the head reads layer {best.layer}: AUC {aucs_text(best.within_problem_auc, best.auc)}")
+        chosen = f"layer {best.layer}" + (f", {best.aggregation} of its step scores" if len(aggregations) > 1 else "")
+        note(f"the head reads {chosen}: AUC {aucs_text(best.within_problem_auc, best.auc)}")
     return best, tried
 
 

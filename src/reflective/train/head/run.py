@@ -19,6 +19,7 @@ from reflective.engines.base import Engine, Sampling
 from reflective.engines.torch import TorchEngine
 from reflective.errors import InputError
 from reflective.files import folder_lock
+from reflective.judge.aggregate import DEFAULT_AGGREGATION
 from reflective.judge.calibrate import fit_calibration
 from reflective.judge.config import SPRM_FOLDER, JudgeConfig
 from reflective.judge.detection import WHOLE, detect_format, template_switches
@@ -35,7 +36,7 @@ from reflective.models.metadata import eos_ids_of
 from reflective.records.manifest import RECORDS
 from reflective.search import Settings
 from reflective.shards import Place
-from reflective.train.head.config import HeadConfig
+from reflective.train.head.config import AUTO, HeadConfig
 from reflective.train.head.data import read_data
 from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_exponent
 from reflective.train.head.layers import candidate_layers, fit_layers
@@ -181,7 +182,8 @@ def fit_judge(
     """
     sprm = _with_head(engine.judge.config, config)
     fit, by_layer = fit_layers(config, engine.feature_layers, load, sprm, note)
-    sprm, head, held_out = replace(sprm, layer=fit.layer), fit.head, fit.validation
+    sprm = replace(sprm, layer=fit.layer, aggregation=fit.aggregation)
+    head, held_out = fit.head, fit.validation
     tried: dict[float, float] = {}
     if head.uses_logprobs:
         head.probability_exponent, tried = fit_exponent(head, held_out, sprm.aggregation)
@@ -264,7 +266,7 @@ def _with_head(sprm: JudgeConfig, config: HeadConfig) -> JudgeConfig:
     """The place in the model with the head that is asked for."""
     return replace(
         sprm,
-        aggregation=config.aggregation,
+        aggregation=DEFAULT_AGGREGATION if config.aggregation == AUTO else config.aggregation,
         dropout=config.dropout,
         logprob_features=config.logprob_features,
         probability_exponent=0.0,  # fitted behind the head
