@@ -94,6 +94,7 @@ CONFINED = {
     "llguidance": ("serve",),
     "latex2mathml": ("serve",),
     "markdown_it": ("serve",),
+    "simpy": ("serve/plan",),
     "rich": ("cli",),
     "argparse": ("cli",),
     "reasoning_gym": ("tasks",),

@@ -9,18 +9,8 @@ from pathlib import Path
 import pytest
 
 from reflective.errors import InputError
-from reflective.train.plan import (
-    KNOWN,
-    OVERHEAD_BYTES,
-    Shape,
-    Work,
-    advised,
-    fits,
-    memory,
-    plan,
-    shape_of,
-    step_seconds,
-)
+from reflective.models.shape import KNOWN, Shape, shape_of
+from reflective.train.plan import OVERHEAD_BYTES, Work, advised, fits, memory, plan, step_seconds
 from tiny import tiny_model
 
 

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "eval regrade": ("reflective.cli.eval_regrade", "grade the answers of a run again"),
     "eval import": ("reflective.cli.eval_import", "turn generations and scores of others into a run"),
     "eval export": ("reflective.cli.eval_export", "write a run in the formats of others"),
+    "plan serve": ("reflective.cli.plan_serve", "estimate what serving takes: replicas, delay, cost"),
     "report": ("reflective.cli.report", "show runs: a page, Markdown, plots, figures"),
 }
 
