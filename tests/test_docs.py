@@ -34,7 +34,7 @@ PARSE_ONLY = "<!-- test: parse -->"
 REAL_MODEL = "<!-- test: real model -->"
 READERS_MODEL = Path("path/to/model")  # as the pages name it
 LANGUAGES = ("bash", "console", "python")
-NEEDS_MODEL = ("solve", "chat", "score", "info", "train", "eval", "report", "plan serve")
+NEEDS_MODEL = ("solve", "chat", "score", "info", "train", "eval", "report", "plan")
 OTHER_PROGRAMS = ("make", "accelerate", "python", "pip", "git", "cat", "echo", "printf", "vllm")
 
 # nothing but white space may stand between the marker and its block

@@ -94,9 +94,7 @@ def _rates(args: argparse.Namespace) -> Rates:
     from reflective.serve.plan.rates import MOST_ROWS, assumed_rates, read_rates
 
     if args.measure:
-        from reflective.nano import EXAMPLES
-
-        return measured_rates(load_model(args).engine, list(EXAMPLES.values()), most_rows=args.max_rows)
+        return measured_rates(load_model(args).engine, most_rows=args.max_rows)
     if args.rates is not None:
         rates = read_rates(Path(args.rates))
         return rates if args.max_rows is None else replace(rates, max_rows=args.max_rows)

@@ -10,13 +10,16 @@ from typing import Final
 from reflective.engines.base import Engine, Finished, Request, Sampling
 from reflective.engines.driver import Driver
 from reflective.errors import EngineError
+from reflective.nano import EXAMPLES
 from reflective.serve.plan.rates import Rates
 
 SHORT, LONG = 8, 48  # tokens of the two timings whose difference is that of the steps alone
 REPEATS: Final = 3  # of each timing; the median counts
 
 
-def measured_rates(engine: Engine, prompts: Sequence[str], *, most_rows: int | None = None) -> Rates:
+def measured_rates(
+    engine: Engine, prompts: Sequence[str] = tuple(EXAMPLES.values()), *, most_rows: int | None = None
+) -> Rates:
     """The rates of an embedded engine, on prompts like those that are to be served.
 
     Rows that end early are left out of the count of written tokens, so use prompts whose trajectories are long.
