@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tiny import tiny_folder
+
 
 @pytest.fixture
 def folder(tiny_checkpoint_folder):
@@ -20,6 +22,33 @@ def test_score_reads_standard_input(run, folder, monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "stdin", stdin)
         code, out, _ = run("score", "-", "--model", folder)
     assert code == 0 and len(json.loads(out)["step_scores"]) == 1
+
+
+def test_score_names_the_line_that_a_template_refuses_and_goes_on_with_the_others(run, tmp_path):
+    model = tiny_folder(tmp_path / "model")
+    template = model / "chat_template.jinja"
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    template.write_text(refusal + template.read_text())
+    user = {"role": "user", "content": "2 + 2?"}
+    lines = [
+        {"messages": [user], "response": "4.\n\n</think>4"},
+        {"messages": [{"role": "system", "content": "Be brief."}, user], "response": "4.\n\n</think>4"},
+        {"messages": [user], "response": "5.\n\n</think>5"},
+    ]
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, err = run("score", str(file), "--model", str(model))
+    assert code == 1 and [json.loads(line)["line"] for line in out.splitlines()] == [1, 3]
+    told = [line for line in err.splitlines() if line.startswith(f"{file}:2:")]
+    assert len(told) == 1 and "refuses these messages (roles system, user): System role not supported" in told[0]
+    code, out, err = run("solve", "2 + 2?", "--system", "Be brief.", "--model", str(model))
+    assert code == 2 and out == "" and "System role not supported" in err
+
+
+def test_a_terminal_is_told_that_a_model_is_being_loaded(run, folder, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    _, _, err = run("score", "/dev/null", "--model", folder)
+    assert f"loading {folder} …" in err and err.index("\r") > err.index("loading")
 
 
 def test_info_tells_parameters_layer_and_step_tokens(run, folder):

@@ -215,6 +215,19 @@ def _collector_resting() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def _loading(model: str) -> Iterator[None]:
+    """A line in a terminal while a model is loaded, which takes seconds; gone again when it is there."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(f"loading {model} …", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine_options: Any) -> Any:
     """The `Reflective` that the arguments ask for; a remark of its engine goes to stderr.
 
@@ -224,7 +237,7 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
 
     warnings.simplefilter("ignore")
     announce_conversion(args.model)
-    with _collector_resting():
+    with _collector_resting(), _loading(args.model):
         from reflective.api import Reflective
 
         model = Reflective.from_pretrained(

@@ -74,7 +74,7 @@ def _formula(source: str, written: str, *, shown: bool) -> str:
     try:
         from latex2mathml.converter import convert_to_element
     except ImportError as error:
-        raise DependencyError("formulas need latex2mathml. Install it: pip install 'reflective[serve]'.") from error
+        raise DependencyError("formulas need latex2mathml. In the checkout: pip install '.[serve]'.") from error
     try:
         made = _markup(convert_to_element(inner, display="block" if shown else "inline"))
     except Exception:  # of the library's own kinds, and IndexError and others where a formula breaks off

@@ -197,5 +197,5 @@ def gym_module(path: str) -> Any:
         return importlib.import_module(f"reasoning_gym.{path}")
     except ImportError as error:
         raise DependencyError(
-            'The problem families need the package reasoning-gym. Install it with: pip install "reflective[tasks]"'
+            'The problem families need the package reasoning-gym. Install it in the checkout: pip install ".[tasks]"'
         ) from error

@@ -213,6 +213,12 @@ def test_runs_are_compared_over_common_problems(folder, other, tmp_path):
     assert tests["chosen"].sentence(a.name, b.name) in page([a, b]) or "&#" in page([a, b])
 
 
+def test_a_run_in_which_nothing_finished_says_why_above_its_figures(tmp_path):
+    (run,) = read_runs([solve(tmp_path / "cut", problems=2, settings=Settings(max_tokens=2))])
+    assert run.notes[0].startswith("no response was finished within max_tokens (2)")
+    assert page([run]).index(run.notes[0]) < page([run]).index('<div class="tile">')
+
+
 def test_an_unfinished_run_says_so_and_an_empty_one_is_refused(folder, tmp_path):
     import shutil
 

@@ -98,7 +98,7 @@ class Pool:
         try:
             import aiohttp  # noqa: F401
         except ImportError as error:
-            raise DependencyError("endpoints need aiohttp. Install it with: pip install 'reflective[http]'.") from error
+            raise DependencyError("endpoints need aiohttp. In the checkout: pip install '.[http]'.") from error
         context = certificates()
         self.endpoints = [Endpoint(url) for url in urls]
         self.arrived: queue.SimpleQueue[Arrived] = queue.SimpleQueue()

@@ -196,7 +196,7 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
         from vllm.v1.engine.llm_engine import LLMEngine
     except ImportError as error:
         raise DependencyError(
-            f"the engine vllm needs vLLM ({error}). Install it with: pip install 'reflective[vllm]', "
+            f"the engine vllm needs vLLM ({error}). Install it in the checkout: pip install '.[vllm]', "
             "or use the engine torch."
         ) from error
     check_names(options, [f.name for f in fields(EngineArgs)], "engine argument of vLLM")

@@ -47,6 +47,9 @@ def read_runs(folders: Sequence[Path], *, seed: int = 0) -> list[Run]:
         expected = len(range(i - 1, manifest.problems, n))
         if table.problems < expected:
             notes.append(f"{table.problems:,} of {expected:,} problems are there; the run is unfinished")
+        if not table.finished.any():
+            allowed = manifest.settings.get("max_tokens") or "the default"
+            notes.append(f"no response was finished within max_tokens ({allowed}), so there is no answer; allow more")
         if not table.complete:
             notes.append("only chosen answers were written, so strategies can't be compared; see eval --answers")
         if (table.scores["score"] < 0).any():

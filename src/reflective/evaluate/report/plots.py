@@ -33,7 +33,7 @@ def write_plots(figures: Sequence[Figure], folder: Path) -> dict[str, str]:
         import matplotlib
     except ImportError as error:
         raise DependencyError(
-            'plots need matplotlib. Install it with: pip install "reflective[eval]", or leave --plots out.'
+            'plots need matplotlib. Install it in the checkout: pip install ".[eval]", or leave --plots out.'
         ) from error
     matplotlib.use("Agg")
     with disk_errors(folder, InputError):

@@ -61,7 +61,7 @@ def fetch(source: HubSource) -> list[Path]:
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError as error:
         raise DependencyError(
-            'Data sets from the hub need huggingface_hub. Install it with: pip install "reflective[eval]"'
+            'Data sets from the hub need huggingface_hub. Install it in the checkout: pip install ".[eval]"'
         ) from error
     instead = "Or name a local copy: with --file, in training with [data] source, in Python with file=."
     # the client's `**/` wants a folder, that of `Path.glob` does not

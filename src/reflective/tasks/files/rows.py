@@ -164,7 +164,7 @@ def _parquet(path: Path) -> list[Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise DependencyError(
-            f"'{path}' is a parquet file, which needs pyarrow. Install it with: pip install \"reflective[eval]\""
+            f"'{path}' is a parquet file, which needs pyarrow. Install it in the checkout: pip install \".[eval]\""
         ) from error
     try:
         rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()

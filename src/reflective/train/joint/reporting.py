@@ -140,7 +140,7 @@ def write_picture(folder: Path, note: Note, panels: Sequence[tuple[str, Sequence
     try:
         import matplotlib
     except ImportError:
-        note('no picture of the curves: matplotlib is not installed. For one: pip install "reflective[train]"')
+        note('no picture of the curves: matplotlib is not installed. For one, in the checkout: pip install ".[train]"')
         return None
     from matplotlib.figure import Figure
 

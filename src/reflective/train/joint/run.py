@@ -236,7 +236,7 @@ def _available_trackers(config: JointConfig, note: Note) -> JointConfig:
             raise InputError(f"[log] report_to: {name!r} is unknown or not installed. There are: {', '.join(there)}.")
     if "tensorboard" not in config.log.report_to or find_spec("tensorboard") is not None:
         return config
-    note('no curves for TensorBoard: it is not installed. For them: pip install "reflective[train]"')
+    note('no curves for TensorBoard: it is not installed. For them, in the checkout: pip install ".[train]"')
     rest = tuple(name for name in config.log.report_to if name != "tensorboard")
     return replace(config, log=replace(config.log, report_to=rest))
 

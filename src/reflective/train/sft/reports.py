@@ -47,7 +47,7 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            note('no curves: TensorBoard is not installed. For curves: pip install "reflective[train]"')
+            note('no curves: TensorBoard is not installed. For curves, in the checkout: pip install ".[train]"')
         else:
             self._writer = SummaryWriter(str(folder))
 

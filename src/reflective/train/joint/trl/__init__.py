@@ -13,10 +13,10 @@ def check_version() -> None:
         import trl
     except ImportError as error:
         raise DependencyError(
-            f'joint training needs TRL. Install it with: pip install "reflective[train]" ({error})'
+            f'joint training needs TRL. Install it in the checkout: pip install ".[train]" ({error})'
         ) from error
     if not trl.__version__.startswith(VERSION):
         raise DependencyError(
             f"joint training needs trl {VERSION}*, and {trl.__version__} is installed. "
-            'Install it with: pip install "reflective[train]"'
+            'Install it in the checkout: pip install ".[train]"'
         )

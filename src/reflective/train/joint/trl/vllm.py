@@ -46,7 +46,7 @@ def check_vllm(config: JointConfig, device: torch.device) -> None:
         return
     if find_spec("vllm") is None:
         raise DependencyError(
-            f"[rollouts] engine {settings.engine!r} needs vLLM. Install it with: pip install 'reflective[vllm]', "
+            f"[rollouts] engine {settings.engine!r} needs vLLM. Install it in the checkout: pip install '.[vllm]', "
             "or leave the engine out."
         )
     if settings.engine == "vllm_server" and device.type != "cuda":
