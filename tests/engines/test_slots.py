@@ -21,7 +21,9 @@ def test_ids_beyond_the_models_logits_are_no_slots():
     assert max(choose_slots({"a": 100}, 8).ids) == 7
 
 
-@pytest.mark.parametrize("name", ["<|reserved_special_token_{}|>", "<unused{}>", "<|extra_{}|>", "[control_{}]"])
+@pytest.mark.parametrize(
+    "name", ["<|reserved_special_token_{}|>", "<unused{}>", "<|extra_{}|>", "[control_{}]", "[PAD{}]"]
+)
 def test_reserved_tokens_stand_in_where_every_id_is_taken(name):
     vocabulary = {"a": 0, "b": 1} | {name.format(i): 2 + i for i in range(4)}
     assert choose_slots(vocabulary, 6).ids == (5, 4, 3)

@@ -32,9 +32,10 @@ LOGPROB_SLACK: Final = 1e-3  # a log-probability may exceed 0 by rounding
 
 Mode = Literal["raw_logprobs", "raw_logits"]
 
-# tokens that model makers keep in reserve: in the vocabulary, but in no text
+# tokens that model makers keep in reserve, and rows without a token that GGUF names [PAD151665]: in no text
 RESERVED: Final = re.compile(
-    r"[<\[]\W*(unused|reserved|reserved_special_token|extra|control|dummy|placeholder)\W?_?\d+\W*[>\]]", re.IGNORECASE
+    r"[<\[]\W*(unused|reserved|reserved_special_token|extra|control|dummy|placeholder|pad)\W?_?\d+\W*[>\]]",
+    re.IGNORECASE,
 )
 
 
