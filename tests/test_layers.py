@@ -92,6 +92,8 @@ CONFINED = {
     "pydantic_core": ("serve",),
     "prometheus_client": ("serve",),
     "llguidance": ("serve",),
+    "opentelemetry": ("serve/tracing.py",),
+    "psycopg": ("serve/feedback.py",),
     "latex2mathml": ("serve",),
     "markdown_it": ("serve",),
     "simpy": ("serve/plan",),

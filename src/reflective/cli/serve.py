@@ -46,6 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-rows", type=int, metavar="N", help="trajectories that are written at once (default: the engine's)"
     )
+    group.add_argument(
+        "--feedback",
+        metavar="PLACE",
+        help="keep answers, and take verdicts on them, in this SQLite file or at this postgresql:// URL (default: off)",
+    )
+    group.add_argument(
+        "--retention-days", type=float, default=30.0, metavar="N", help="how long answers are kept (default: 30)"
+    )
     add_model_arguments(parser)
 
 
@@ -67,10 +75,14 @@ def run(args: argparse.Namespace) -> int:
         hosts=tuple(args.allow_host),
         queue=args.queue,
         time_limit_s=args.time_limit,
+        feedback=args.feedback,
+        retention_days=args.retention_days,
         reasoning_fields=REASONING.get(args.reasoning_field, (args.reasoning_field,)),
     )
     keys = read_keys(args.keys)
     check_binding(settings, keys, insist=args.without_keys)
+    if args.feedback is not None:
+        say(f"note: questions and answers are kept for {args.retention_days:g} days, for /v1/feedback")
     options = {} if args.max_rows is None else {"max_rows": args.max_rows}
     model = load_model(args, **options)
     serve(model, settings, keys, lambda: say(f"serving {model.engine.name} at http://{args.host}:{args.port}"))

@@ -19,6 +19,7 @@ from reflective.api import Reflective
 from reflective.serve import chat, page, responses, scoring
 from reflective.serve.doors import OWN_NAMES, Doors, Gone
 from reflective.serve.faults import Fault, invalid
+from reflective.serve.feedback import Feedback
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
 from reflective.serve.prompts import read
@@ -26,6 +27,7 @@ from reflective.serve.responses import ResponsesRequest
 from reflective.serve.schemas import ChatRequest
 from reflective.serve.scoring import ScoreRequest
 from reflective.serve.service import ServeSettings, Service, stopping
+from reflective.serve.tracing import Tracing
 
 T = TypeVar("T")
 
@@ -55,13 +57,15 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
 def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Sequence[Key] = ()) -> FastAPI:
     """The application that serves a model."""
     settings = settings or ServeSettings()
-    metrics = Metrics()
+    metrics, tracing = Metrics(), Tracing.find()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = service = Service(model, settings, metrics)
         yield
         await asyncio.to_thread(service.close)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(title="reflective", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     hosts = frozenset(settings.hosts) | (OWN_NAMES if settings.host in OWN_NAMES or settings.hosts else frozenset())
@@ -72,6 +76,7 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
         max_body=settings.max_body,
         body_s=settings.body_s,
         metrics=metrics,
+        tracing=tracing,
     )
     _add_faults(app)
     _add_routes(app)
@@ -108,7 +113,7 @@ def _add_routes(app: FastAPI) -> None:
             usage = body.stream_options is not None and body.stream_options.include_usage
             return EventStream(chat.stream(service, envelope, question, client, log, key, usage=usage))
         outcome = await while_there(request, chat.outcome_of(service, question, client))
-        service.answered(envelope.id, question, outcome, log, key)
+        service.answered(envelope.id, question, outcome, log, key, client)
         return answer(chat.completion(service, envelope, outcome))
 
     @app.post("/v1/responses")
@@ -126,7 +131,7 @@ def _add_routes(app: FastAPI) -> None:
         if body.stream:
             return EventStream(responses.stream(builder, question, client, log, key))
         outcome = await while_there(request, chat.outcome_of(service, question, client))
-        service.answered(builder.id, question, outcome, log, key)
+        service.answered(builder.id, question, outcome, log, key, client)
         builder.fill(service.shown(outcome.answers[0]))
         return answer(builder.body(builder.finished(outcome), outcome))
 
@@ -146,6 +151,26 @@ def _add_routes(app: FastAPI) -> None:
             if key is not None:
                 key.tokens.take(found[-1]["tokens"])
         return answer({"object": "list", "model": service.name, "data": found} if body.items else found[0])
+
+    @app.post("/v1/feedback")
+    async def say(body: Feedback, request: Request) -> Response:
+        """Say what an earlier answer was worth."""
+        service, _, client, _ = _visit(request)
+        await service.feedback.add(body, client)
+        return answer({"object": "feedback", "id": body.id, "score": body.value}, 201)
+
+    @app.get("/v1/feedback/{id}")
+    async def said(id: str, request: Request) -> Response:
+        """An answer that was kept, and what was said of it."""
+        service, _, client, _ = _visit(request)
+        return answer(await service.feedback.read(id, client))
+
+    @app.delete("/v1/feedback/{id}")
+    async def forget(id: str, request: Request) -> Response:
+        """Forget an answer, and what was said of it."""
+        service, _, client, _ = _visit(request)
+        await service.feedback.delete(id, client)
+        return answer({"object": "feedback", "id": id, "deleted": True})
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:

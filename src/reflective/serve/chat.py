@@ -116,7 +116,7 @@ async def stream(
                         for delta in _deltas(service, item):
                             yield envelope.chunk(delta, index=item.index)
                     case Outcome():
-                        service.answered(envelope.id, question, item, log, key)
+                        service.answered(envelope.id, question, item, log, key, client)
                         for i, answer in enumerate(item.answers):
                             more = {"reflective": item.summary} if i == 0 else {}
                             yield envelope.chunk({}, answer.finish_reason, i, **more)

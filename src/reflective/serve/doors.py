@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from reflective.serve.faults import Fault, fault_of
 from reflective.serve.keys import Key, find_key
 from reflective.serve.metrics import Metrics
+from reflective.serve.tracing import Tracing
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -59,9 +60,11 @@ class Doors:
         max_body: int,
         body_s: float,
         metrics: Metrics,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app, self._keys, self._hosts, self._metrics = app, keys, hosts, metrics
         self._max_body, self._body_s = max_body, body_s
+        self._tracing = tracing
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """One request."""
@@ -72,6 +75,7 @@ class Doors:
                 await self._app(scope, receive, send)
             return
         visit = Visit(scope, send)
+        span = self._tracing.begin(scope["method"], visit.header(b"traceparent")) if self._tracing else None
         try:
             self._check(visit)
             receive = await self._body(visit, receive)
@@ -86,7 +90,9 @@ class Doors:
                 await visit.refuse(fault)
         finally:
             self._metrics.requests.labels(visit.route, str(visit.status or 499)).inc()
-            visit.tell()
+            access.info("request", extra={"fields": visit.line})
+            if self._tracing is not None:
+                self._tracing.end(span, visit.line)
 
     def _check(self, visit: Visit) -> None:
         if self._hosts and visit.host not in self._hosts:
@@ -188,16 +194,15 @@ class Visit:
         await self.send({"type": "http.response.start", "status": fault.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
-    def tell(self) -> None:
-        """The log line; of what was asked, it holds nothing."""
-        if access.isEnabledFor(logging.INFO):
-            line = {
-                "id": self.id,
-                "method": self.scope["method"],
-                "route": self.route,
-                "status": self.status or 499,
-                "ms": round(1000 * (time.perf_counter() - self.began), 1),
-                "client": self.client,
-                **self.scope["state"].get("log", {}),
-            }
-            access.info("request", extra={"fields": line})
+    @property
+    def line(self) -> dict[str, Any]:
+        """What the log says; of what was asked, nothing."""
+        return {
+            "id": self.id,
+            "method": self.scope["method"],
+            "route": self.route,
+            "status": self.status or 499,
+            "ms": round(1000 * (time.perf_counter() - self.began), 1),
+            "client": self.client,
+            **self.scope["state"].get("log", {}),
+        }

@@ -325,7 +325,7 @@ async def stream(
                                 yield event
                         for event in builder.close(text):
                             yield event
-                        service.answered(builder.id, question, item, log, key)
+                        service.answered(builder.id, question, item, log, key, client)
                         status = builder.finished(item)
                         yield builder.event(status, response=builder.body(status, item))
     except Exception as error:

@@ -16,6 +16,7 @@ from reflective.engines.driver import Driver
 from reflective.search import SearchEvent
 from reflective.serve.admission import Admission, Place
 from reflective.serve.faults import Fault, fault_of
+from reflective.serve.feedback import FeedbackStore
 from reflective.serve.forms import Forms
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
@@ -39,8 +40,9 @@ class ServeSettings:
 
     `effort` is that of requests that name none, `max_effort` the highest that one may ask for. `queue` requests may
     wait for room, one may take `time_limit_s` in the engine, its body `body_s` to come in. `reasoning_fields` are the
-    names under which the reasoning is given. `answer_prompt` asks models whose whole response is the reasoning for an
-    answer in a given form. `grace_s` is how long requests may run on when the server is to end.
+    names under which the reasoning is given. `feedback` is the database that keeps answers for `retention_days`, so
+    that verdicts on them can be taken; None keeps nothing. `answer_prompt` asks models whose whole response is the
+    reasoning for an answer in a given form. `grace_s` is how long requests may run on when the server is to end.
     """
 
     host: str = "127.0.0.1"
@@ -76,6 +78,7 @@ class Service:
         self._driver.start()
         self._loop = asyncio.get_running_loop()
         self._bell = Bell(self._loop)
+        self._store = FeedbackStore(settings.feedback, settings.retention_days) if settings.feedback else None
         self.forms = Forms(model.engine)
         self._sessions: set[Session] = set()
         metrics.waiting.set_function(lambda: self.admission.waiting)
@@ -142,13 +145,18 @@ class Service:
             self._sessions.discard(session)
 
     def answered(
-        self, id: str, question: Question, outcome: Outcome, log: dict[str, Any], key: Key | None = None
+        self, id: str, question: Question, outcome: Outcome, log: dict[str, Any], key: Key | None, client: str
     ) -> None:
         """An answer goes out: what the log line says of it, and what it costs its key."""
         usage = outcome.usage
         log |= {"response": id, "k": question.k, "prompt": usage["prompt_tokens"], "tokens": usage["completion_tokens"]}
         if key is not None:
             key.tokens.take(usage["total_tokens"])
+        if self._store is not None:
+            best = outcome.answers[0]
+            self._store.keep(
+                id, client, self.name, question.messages, best.content, best.reasoning or "", outcome.summary
+            )
 
     def failed(self, error: Exception, log: dict[str, Any]) -> Fault:
         """What the client of a stream is told of an error; the log has all of it."""
@@ -159,9 +167,13 @@ class Service:
         self.metrics.cut.labels(fault.code or fault.kind).inc()
         return fault
 
-    async def call(self, work: Callable[[Any], Any]) -> Any:
-        """Have the engine between two steps, in a thread that may wait for it."""
-        return await asyncio.to_thread(self._driver.call, work)
+    @property
+    def feedback(self) -> FeedbackStore:
+        """Where verdicts go. Raises `Fault` where none are taken."""
+        if self._store is None:
+            what = "This server keeps no answers, so it takes no feedback (reflective serve --feedback FILE)."
+            raise Fault(404, what, code="feedback_off")
+        return self._store
 
     # ---- what is told
 
@@ -213,6 +225,8 @@ class Service:
         """Give back the engine."""
         self.stopping = True
         self._driver.close()
+        if self._store is not None:
+            self._store.close()
 
 
 def stopping() -> Fault:

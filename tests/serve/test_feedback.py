@@ -1,0 +1,118 @@
+"""Feedback: kept beside what was answered, for its time, deleted by id; and off where nobody switched it on."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import openai
+import pytest
+
+from reflective import InputError, Reflective
+from reflective.serve.feedback import Feedback, FeedbackStore
+from reflective.serve.service import ServeSettings
+from serve.conftest import MESSAGES, serving
+
+ASKED = {"model": "nano", "messages": MESSAGES, "reasoning_effort": "none", "max_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("feedback") / "feedback.sqlite"
+
+
+@pytest.fixture(scope="module")
+def client(place):
+    settings = ServeSettings(feedback=str(place), retention_days=1)
+    with Reflective.from_pretrained("nano") as model, serving(model, settings) as running:
+        yield openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+
+
+def test_a_verdict_is_stored_beside_the_answer_and_both_can_be_deleted(client):
+    id = client.chat.completions.create(**ASKED).id
+    for body in ({"verdict": "right", "comment": "yes"}, {"score": 0.25}):
+        client.post("/feedback", body={"id": id, **body}, cast_to=object)
+    got = client.get(f"/feedback/{id}", cast_to=object)
+    assert got["messages"] == MESSAGES
+    assert [(said["score"], said["comment"]) for said in got["feedback"]] == [(1.0, "yes"), (0.25, None)]
+    client.delete(f"/feedback/{id}", cast_to=object)
+    for call in (client.get, client.delete):
+        with pytest.raises(openai.NotFoundError):
+            call(f"/feedback/{id}", cast_to=object)
+
+
+def test_a_streamed_answer_and_a_response_are_kept_too(client):
+    ids = [[chunk.id for chunk in client.chat.completions.create(**ASKED, stream=True)][-1]]
+    ids.append(client.responses.create(model="nano", input="x", max_output_tokens=8, reasoning={"effort": "none"}).id)
+    for id in ids:
+        assert client.get(f"/feedback/{id}", cast_to=object)["feedback"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "score"),
+    [
+        ({"id": "a", "verdict": "wrong"}, 0.0),
+        ({"traceId": "a", "name": "user", "value": 0.5, "comment": "so so"}, 0.5),
+        ({"traceId": "a", "name": "user", "value": True, "dataType": "BOOLEAN"}, 1.0),
+        ({"type": "rating", "data": {"rating": -1, "reason": "off"}, "meta": {"message_id": "a"}}, 0.0),
+        ({"type": "rating", "data": {"rating": "1"}, "meta": {"message_id": "a", "chat_id": "b"}}, 1.0),
+    ],
+)
+def test_the_shapes_of_others_are_taken(body, score):
+    read = Feedback.model_validate(body)
+    assert (read.id, read.value) == ("a", score)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({}, [], "x", None, {"id": "a"}, {"id": "", "score": 1}, {"id": "a", "score": 2}),
+        *({"id": "a", "verdict": "maybe"}, {"traceId": "a", "value": "good"}),
+        {"type": "rating", "data": {"rating": [1]}, "meta": 5},
+    ],
+)
+def test_what_is_no_verdict_is_refused(client, body):
+    with pytest.raises(openai.BadRequestError):
+        client.post("/feedback", body=body, cast_to=object)
+
+
+def test_an_answer_that_nobody_gave_is_not_found(client):
+    with pytest.raises(openai.NotFoundError):
+        client.post("/feedback", body={"id": "chatcmpl-0'; DROP TABLE answers", "verdict": "right"}, cast_to=object)
+
+
+def test_what_is_too_old_is_gone(client, place):
+    id = client.chat.completions.create(**ASKED).id
+    client.post("/feedback", body={"id": id, "verdict": "right"}, cast_to=object)
+    with sqlite3.connect(place) as base:
+        base.execute("UPDATE answers SET at = ? WHERE id = ?", (time.time() - 86_401, id))
+    with pytest.raises(openai.NotFoundError):
+        client.get(f"/feedback/{id}", cast_to=object)
+    with sqlite3.connect(place) as base:
+        assert base.execute("SELECT count(*) FROM feedback WHERE answer = ?", (id,)).fetchone() == (0,)
+
+
+def test_another_keys_answer_is_nobodys_business(tmp_path):
+    import asyncio
+
+    store = FeedbackStore(str(tmp_path / "store.sqlite"), 1)
+    store.keep("a", "key:alice", "nano", [], "x", "", {})
+
+    async def run():
+        await store.read("a", "key:alice")
+        with pytest.raises(Exception, match="no answer"):
+            await store.delete("a", "key:bob")
+
+    asyncio.run(run())
+    store.close()
+
+
+def test_it_is_off_unless_it_is_switched_on(nano_server, tmp_path):
+    client = openai.OpenAI(base_url=f"{nano_server.url}/v1", api_key="none", max_retries=0)
+    with pytest.raises(openai.NotFoundError, match="keeps no answers"):
+        client.post("/feedback", body={"id": "a", "verdict": "right"}, cast_to=object)
+    for place in (tmp_path / "no" / "folder.sqlite", tmp_path):
+        with pytest.raises(InputError):
+            FeedbackStore(str(place), 1)
+    with pytest.raises(InputError):
+        FeedbackStore(str(tmp_path / "x"), 0)
