@@ -13,6 +13,7 @@ import pytest
 from reflective import EngineError, InputError, Problem, Scripted, ScriptedEngine
 from reflective.engines.base import Finished, Request, StepScored, Text
 from reflective.engines.driver import Driver, Interrupts
+from reflective.engines.ledger import row_share
 from reflective.search import BestOfN, Majority, Settings, Solved, solve, solve_many, stream
 from reflective.search.base import Choice, Strategy
 
@@ -460,3 +461,22 @@ def test_nobody_asks_an_engine_for_what_is_not_in_the_contract():
                 if target.split(".")[-1] in ("engine", "driver"):
                     asked.append(f"{path.name}: {ast.unparse(node)}")
     assert asked == []
+
+
+def test_beside_others_a_client_holds_no_more_than_its_share_of_the_rows():
+    assert [row_share(64, owners) for owners in (0, 1, 2, 8)] == [64, 64, 32, 16]
+    assert row_share(2, 1000) == 1
+    engine = ScriptedEngine([Scripted("word " * 50)], max_rows=8)
+    driver = Driver.of(engine)
+    with driver.client() as small, driver.client() as large:
+        small.submit(Request(engine.encode_prompt("small"), max_tokens=20))
+        for index in range(16):
+            large.submit(Request(engine.encode_prompt("large"), max_tokens=20, index=index))
+        small.advance()
+        of_large = 4  # half of eight, and one more that waits for a row
+        assert len(engine._running) + len(engine._waiting) == 1 + of_large + 1
+        while small.in_flight:
+            small.advance()
+        for _ in range(2):  # now alone
+            large.advance()
+        assert len(engine._running) == 8

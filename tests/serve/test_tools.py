@@ -47,6 +47,9 @@ def test_what_is_no_call_of_an_offered_function_stays_text():
     for text in ("<tool_call>{", ROME, '<tool_call>{"name": 5}</tool_call>', "<tool_call>" + "[" * 100_000):
         assert split_calls(text, ["news"]) == (text.strip(), [])
     assert split_calls(PARIS.removesuffix("</tool_call>"), ["weather"])[1][0].name == "weather"
+    bare = '{"name": "weather", "arguments": {"city": "Paris"}}'
+    assert split_calls(f"```json\n{bare}\n```", ["weather"]) == split_calls(bare, ["weather"])
+    assert split_calls(bare, ["weather"])[1][0].name == "weather" and not split_calls(bare, ["news"])[1]
     assert canonical([Call("f", '{"a":1,"b":2}')]) == canonical([Call("f", '{"b": 2, "a": 1}')])
 
 

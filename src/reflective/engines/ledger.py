@@ -2,7 +2,8 @@
 
 Each `Owner` has a queue of requests. As rows become free they go to the engine, one from each waiting owner in turn;
 beyond the rows, one more for each waiting owner, so that the engine sees that a prompt is still needed, and keeps it.
-The engine lets requests with the same prompt enter together.
+The engine lets requests with the same prompt enter together. While several owners have something under way, none holds
+more than its share of the rows (`row_share`), though rows may be free: every further row slows all the others down.
 
 All but `add` runs on the thread that owns the engine. What other threads may touch is guarded by `lock`, which is never
 held while the engine works or a handler runs.
@@ -11,6 +12,7 @@ held while the engine works or a handler runs.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -58,6 +60,11 @@ class Entry:
     children: int = 0  # continuations and forks of it that wait here
 
 
+def row_share(rows: int, owners: int) -> int:
+    """The most rows of an owner beside others: all for one, half for two, a quarter for eight."""
+    return max(1, int(rows / (1 + math.log2(max(owners, 1)))))
+
+
 class Ledger:
     """The books of one engine; see the module's docstring."""
 
@@ -66,6 +73,7 @@ class Ledger:
         self._ids = itertools.count()
         self._turns: deque[Owner] = deque()  # the owners whose requests wait, in the order of their turns
         self._written: dict[int, Entry] = {}  # by the engine's id: what it writes, and what it holds of what has ended
+        self._active: set[Owner] = set()  # the owners that have something in flight
         self._rows = 0  # trajectories that the engine writes or lets wait
         self._unsent: list[tuple[Entry, Event]] = []  # events that the engine does not know of
         self.orphans: set[int] = set()
@@ -96,6 +104,7 @@ class Ledger:
             entry = Entry(next(self._ids), request, owner, handler, parent)
             owner.entries[entry.id] = entry
             owner.in_flight += 1
+            self._active.add(owner)
             owner.waiting.append(entry)
             if len(owner.waiting) == 1:
                 self._turns.append(owner)
@@ -110,7 +119,11 @@ class Ledger:
             with self._lock:
                 if not self._turns or self._rows >= engine.max_rows + len(self._turns):
                     return
-                owner = self._turns.popleft()
+                share = row_share(engine.max_rows, len(self._active))
+                owner = next((o for o in self._turns if o.in_flight - len(o.waiting) <= share), None)
+                if owner is None:
+                    return
+                self._turns.remove(owner)
                 entry = owner.waiting.popleft()
                 if owner.waiting:
                     self._turns.append(owner)
@@ -137,6 +150,7 @@ class Ledger:
             entries = list(owner.entries.values())
             owner.entries.clear()
             owner.in_flight = 0
+            self._active.discard(owner)
             if owner.waiting:
                 owner.waiting.clear()
                 self._turns.remove(owner)
@@ -226,6 +240,8 @@ class Ledger:
             with self._lock:
                 entry.ended = True
                 owner.in_flight -= 1
+                if not owner.in_flight:
+                    self._active.discard(owner)
                 self._rows -= entry.engine_id is not None
         try:
             with owner.lock:

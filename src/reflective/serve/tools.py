@@ -1,6 +1,7 @@
 """Functions that a model may call: what is offered, and the calls in what it writes.
 
-Calls are read in the form that most chat templates ask for: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+Calls are read in the form that most chat templates ask for: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`; an
+answer that is nothing but such an object is a call, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from reflective.serve.faults import Fault
 from reflective.serve.schemas import ChatRequest
 
 OPENING = "<tool_call>"
+BARE = ("{", "```")  # how a call without its marks may begin
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
 
 
@@ -69,8 +71,18 @@ def split_calls(text: str, names: Sequence[str]) -> tuple[str, list[Call]]:
         calls.append(call)
         return ""
 
-    rest = _CALL.sub(take, text)
-    return rest.strip(), calls
+    rest = _CALL.sub(take, text).strip()
+    if not calls and rest.startswith(BARE):  # small models leave the marks out
+        call = _read(_fenced(rest))
+        if call is not None and call.name in names:
+            return "", [call]
+    return rest, calls
+
+
+def _fenced(text: str) -> str:
+    """What is in a code fence, where all is in one."""
+    inner = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
+    return inner[1] if inner else text
 
 
 def _read(text: str) -> Call | None:

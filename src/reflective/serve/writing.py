@@ -21,7 +21,7 @@ from reflective.serve.answers import Answer, answers_of, usage_of, voter
 from reflective.serve.events import EventWriter, solved
 from reflective.serve.prompts import Question
 from reflective.serve.service import Service
-from reflective.serve.tools import OPENING, Call
+from reflective.serve.tools import BARE, OPENING, Call
 from reflective.types import Problem, Solution, Usage
 
 KEEP_ALIVE_S = 10.0
@@ -204,6 +204,8 @@ class Shown:
         for end in self._ends:
             text = text.removesuffix(end)
         if self._tools:
+            if text.startswith(BARE):
+                return ""
             text = text.partition(OPENING)[0]
             held = next((n for n in range(len(OPENING), 0, -1) if text.endswith(OPENING[:n])), 0)
             text = text[: len(text) - held]
