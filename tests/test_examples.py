@@ -1,7 +1,11 @@
-"""Every example question that docs, help and docstrings put to nano is one that nano answers rightly."""
+"""Every example question that docs, help and docstrings put to a model is one that the model answers rightly.
+
+Those beside --model are for an instruct model: they are asked where REFLECTIVE_REAL_MODEL names the folder of one.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -26,6 +30,14 @@ ANSWERS = {
     MULTIPLICATION.format("12 * 17"): "204",
     MULTIPLICATION.format("3 * 14"): "42",
 }
+REAL_MODEL = os.environ.get("REFLECTIVE_REAL_MODEL", "")
+INSTRUCT_ANSWERS = {
+    "A crate holds 12 bottles. How many are in 7 crates? Reason step by step.": "84",
+    "A train covers 180 km in 2 hours. How far does it go in 5 hours?": "450",
+    "Natalia sold 48 clips in April and half as many in May. How many did she sell altogether?": "72",
+    "What is 12 * 17?": "204",
+    "What is 2 + 3?": "5",
+}
 QUESTION = re.compile(
     r"""(?:reflective\ solve\ |\bmodel\.solve\(|\)\.solve\()(["'])(?P<asked>[^"'\n]+)\1(?P<rest>(?:[^\n\\]|\\\n?)*)
       | echo\ "(?P<piped>[^"\n]+)"\ \|\ reflective\ solve""",
@@ -33,13 +45,14 @@ QUESTION = re.compile(
 )
 
 
-def questions() -> dict[str, list[str]]:
-    """The questions to nano, with the places where they stand. Other models' are marked by --model or by dots."""
+def questions(*, nano: bool = True) -> dict[str, list[str]]:
+    """The questions to nano, or to others, with the places where they stand. Others are marked by --model or dots."""
     found: dict[str, list[str]] = {}
     for place in PLACES:
         for match in QUESTION.finditer(place.read_text(encoding="utf-8")):
             question = match["asked"] or match["piped"]
-            if "--model" not in (match["rest"] or "") and question not in ("…", "..."):
+            other = "--model" in (match["rest"] or "") or "localhost" in (match["rest"] or "")
+            if other is not nano and question not in ("…", "..."):
                 found.setdefault(question, []).append(place.name)
     return found
 
@@ -60,6 +73,22 @@ def test_nano_answers_every_example_rightly(nano: Reflective, question: str, eff
     assert question in ANSWERS, f"{questions()[question]}: put this question and its answer into the table"
     solution = nano.solve(question, effort=effort)
     assert grade(Problem(question, ANSWERS[question]), solution.answer).right, solution.answer
+
+
+def test_every_question_to_an_instruct_model_has_a_known_answer() -> None:
+    assert set(questions(nano=False)) - set(ANSWERS) <= set(INSTRUCT_ANSWERS)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not REAL_MODEL, reason="REFLECTIVE_REAL_MODEL names no folder of a pretrained model")
+def test_an_instruct_model_answers_every_example_rightly() -> None:
+    wrong = {}
+    with Reflective.from_pretrained(REAL_MODEL) as model:
+        for question, gold in INSTRUCT_ANSWERS.items():
+            solution = model.solve(question, max_tokens=512)
+            if not grade(Problem(question, gold), solution.answer).right:
+                wrong[question] = solution.answer
+    assert not wrong
 
 
 # of the problems on the page: the gold answers, or for an expression what has to come of it

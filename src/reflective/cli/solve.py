@@ -33,10 +33,10 @@ a tab and the answer, or a JSON object."""
 EXAMPLES = """\
 examples:
   reflective solve "Find the Least Common Multiple (LCM) of these numbers: 14, 20" --effort high
-  reflective solve "A train covers 180 km in 2 hours. How far does it go in 5?" --model path/to/model --json
+  reflective solve "A train covers 180 km in 2 hours. How far does it go in 5 hours?" --model path/to/model --json
   echo "Solve the following multiplication: 12 * 17. Give only the result as your final answer." | reflective solve -
   reflective solve "Find the Least Common Multiple (LCM) of these numbers: 14, 20" --engine http://localhost:8000/v1
-  reflective solve "A train covers 180 km in 2 hours. How far does it go in 5?" --model path/to/model --like gsm8k
+  reflective solve "A train covers 180 km in 2 hours. How far does it go in 5 hours?" --model path/to/model --like gsm8k
   reflective solve --file questions.csv --fields question=q --like gsm8k --json
 """
 
