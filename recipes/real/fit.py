@@ -35,6 +35,7 @@ from reflective.records import Record
 from reflective.search import BestOfN
 from reflective.shards import Place, Steps, load_features
 from reflective.train.head.config import HeadConfig
+from reflective.train.head.layers import candidate_places
 from reflective.train.head.run import fit_judge, sampling_engine
 from reflective.train.progress import print_note
 from reflective.train.rollouts import Rollouts, load_records, load_rollouts
@@ -85,6 +86,10 @@ def _chosen(judge: Judge, record: Record) -> Record:
     )
 
 
+def _place(judge: Judge) -> Place:
+    return Place(judge.config.layer, judge.config.feature_position)
+
+
 def read(folder: Path) -> Judge:
     """A judge that was saved."""
     config, path = read_config(folder / CONFIG_FILE), folder / HEAD_FILE
@@ -94,8 +99,8 @@ def read(folder: Path) -> Judge:
 def of_parts(config: HeadConfig, engine: TorchEngine, samples: Path) -> Judge:
     """A judge from the parts `train` and `validation`."""
 
-    def load(layer: int) -> tuple[Rollouts, Rollouts]:
-        return load_rollouts(samples / "train", Place(layer)), load_rollouts(samples / "validation", Place(layer))
+    def load(place: Place) -> tuple[Rollouts, Rollouts]:
+        return load_rollouts(samples / "train", place), load_rollouts(samples / "validation", place)
 
     judge, _ = fit_judge(config, engine, load, print_note)
     assert judge.head is not None
@@ -105,7 +110,8 @@ def of_parts(config: HeadConfig, engine: TorchEngine, samples: Path) -> Judge:
 def cross_fitted(config: HeadConfig, engine: TorchEngine, samples: Path, folds: int) -> list[Record]:
     """The test records, each scored by a judge from other ones."""
     records = load_records(samples / "test")
-    steps = {layer: load_features(samples / "test", Place(layer)) for layer in engine.feature_layers}
+    places = candidate_places(config, engine.feature_layers)
+    steps = {place: load_features(samples / "test", place) for place in places}
     found: list[Record] = []
     for fold in range(folds):
         print_note(f"fold {fold + 1} of {folds}")
@@ -115,12 +121,12 @@ def cross_fitted(config: HeadConfig, engine: TorchEngine, samples: Path, folds: 
         train, validation, held_out = parts
 
         def load(
-            layer: int, train: Sequence[Record] = train, validation: Sequence[Record] = validation
+            place: Place, train: Sequence[Record] = train, validation: Sequence[Record] = validation
         ) -> tuple[Rollouts, Rollouts]:
-            return Rollouts.of(train, steps[layer]), Rollouts.of(validation, steps[layer])
+            return Rollouts.of(train, steps[place]), Rollouts.of(validation, steps[place])
 
         judge, _ = fit_judge(config, engine, load, print_note)
-        found += scored(judge, held_out, steps[judge.config.layer])
+        found += scored(judge, held_out, steps[_place(judge)])
     return found
 
 
@@ -152,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             judge = read(Path(args.heads) / kind)
         if (samples / "test").is_dir():
-            steps = load_features(samples / "test", Place(judge.config.layer))
+            steps = load_features(samples / "test", _place(judge))
             write_compact(target / f"{kind}.jsonl.gz", scored(judge, load_records(samples / "test"), steps))
     print_note(f"records: {target}")
 

@@ -71,6 +71,7 @@ def settings(
         validation_problems=max(plan.validation, 1),
         max_tokens=plan.max_tokens,
         layer="auto",
+        position="auto",
         aggregation="auto",
         filter="none",  # the SPR loss's filter has lost on frozen models (LOG.md)
         keep_means=True,

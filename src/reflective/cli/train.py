@@ -142,6 +142,12 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
         "several layers and takes the best on the validation problems",
     )
     head.add_argument(
+        "--position",
+        choices=("before", "mean", "auto"),
+        help="read the state before a step's last token (default), the mean over its tokens (not for vLLM), or the "
+        "better of both",
+    )
+    head.add_argument(
         "--marks",
         nargs="+",
         metavar="MARK",

@@ -64,6 +64,12 @@ class Running:
         return len(self.prompt_ids) + self.emit_from
 
     @property
+    def unended_draws(self) -> range:
+        """Where the tokens of the step under way were drawn, in prompt and tokens together."""
+        begin, last = len(self.prompt_ids), self.step_positions[-1] if self.step_positions else -1
+        return range(begin + last, begin + len(self.token_ids) - 1)
+
+    @property
     def reserve(self) -> int:
         """Positions that the sequence may need at most."""
         return len(self.prompt_ids) + self.limit

@@ -21,7 +21,7 @@ SPRM_FOLDER: Final = "sprm"
 CONFIG_FILE: Final = "config.json"
 HEAD_FILE: Final = "head.safetensors"
 
-FeaturePosition = Literal["before", "at"]
+FeaturePosition = Literal["before", "at", "mean"]
 BETWEEN, WHOLE = "between marks", "whole response"
 _LISTS_OF_IDS: Final = re.compile(r"\[[\s\d,]*\]")
 
@@ -32,7 +32,8 @@ class JudgeConfig:
 
     `kind` names the head (`judge.heads`). `layer` is an index into Hugging Face's `hidden_states`, of which a model
     with L layers has L + 1: −2 is what enters the last decoder layer. `feature_position` is "before" the step token,
-    the position that it was drawn from (reference), or "at" it. `probability_exponent` is the v of `heads.paper`.
+    the position that it was drawn from (reference), "at" it, or the "mean" over the positions that drew the step's
+    tokens. `probability_exponent` is the v of `heads.paper`.
     `sampling` holds the settings that the head's trajectories were drawn with, and `template_kwargs` what the chat
     template was given. `fingerprint` tells the model that the head belongs to (`models.fingerprint`). `provenance` says
     in free form where the head comes from.
@@ -64,7 +65,7 @@ class JudgeConfig:
             ("hidden_size", _is_int(self.hidden_size) and self.hidden_size > 0, "a whole number above 0"),
             ("format", isinstance(self.format, Format), "a format"),
             ("layer", _is_int(self.layer), "a whole number"),
-            ("feature_position", self.feature_position in get_args(FeaturePosition), "'before' or 'at'"),
+            ("feature_position", self.feature_position in get_args(FeaturePosition), "'before', 'at' or 'mean'"),
             ("aggregation", self.aggregation in tuple(AGGREGATIONS), f"one of {', '.join(AGGREGATIONS)}"),
             ("kind", isinstance(self.kind, str) and bool(self.kind), "the name of a kind of head"),
             ("dropout", _is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 up to below 1"),

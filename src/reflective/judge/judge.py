@@ -62,15 +62,16 @@ class Judge:
         """This judge, or `CheckpointError` where it can't score while the model `name` writes."""
         if self.head is None:
             return self
-        if self.config.feature_position != "before":
+        if self.config.feature_position == "at":
             raise CheckpointError(
                 f"the head of {name!r} reads {self.config.feature_position!r} the step token; generation scores a step "
                 "from the position before it. Train the head with feature_position 'before'."
             )
-        if self.head.keeps_state and not knows_trajectories:
+        reads_more = self.head.keeps_state or self.config.feature_position == "mean"
+        if reads_more and not knows_trajectories:
             raise CheckpointError(
-                f"the head of {name!r} keeps a state for each trajectory, and vLLM computes it where trajectories are "
-                "not known. Use the engine torch, or serve without scores: VLLM_PLUGINS=''."
+                f"the head of {name!r} reads more of a trajectory than its last position, and vLLM computes it where "
+                "trajectories are not known. Use the engine torch, or serve without scores: VLLM_PLUGINS=''."
             )
         return self
 

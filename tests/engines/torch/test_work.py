@@ -1,5 +1,7 @@
 """What the engine does not do: read a prompt twice, pass over a text again to score it, copy its memory each step."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,9 +19,11 @@ from engines.torch.runs import (
     write,
 )
 from reflective.engines.base import Request, Sampling, StepScored
+from reflective.engines.torch import TorchEngine
 from reflective.engines.torch.backbones import hf
 from reflective.engines.torch.kv_manager import LENGTH_QUANTUM
 from reflective.errors import InputError
+from reflective.judge.judge import Judge
 
 (PROMPT,) = prompts(9)
 
@@ -228,6 +232,34 @@ def test_features_of_several_layers_and_their_means_are_those_of_one_whole_pass(
         )
         assert features.shape == expected.shape == (len(positions), 8 * 64)
         assert torch.allclose(features, expected, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("way", [{}, {"compiled": False}, {"fuse": False}], ids=["compiled", "fused", "hf"])
+def test_a_head_may_read_the_mean_over_a_step_and_says_the_same_however_it_comes_there(way):
+    def engine(**more):
+        made = make_engine(**way, **more)
+        judge = Judge(replace(made.judge.config, feature_position="mean"), made.head)
+        return TorchEngine(made.model, made.tokenizer, judge, **way, **more)
+
+    means = engine(catch_features=True, catch_means=True)
+    ids = [means.submit(request) for request in sampled(3, max_tokens=16)]
+    done = finished(run(means))
+    assert sum(len(done[id].steps) for id in ids) > 3
+    forked = engine()
+    for id in ids:
+        trajectory = done[id]
+        caught = means.take_features(id)[1][:, 64:]
+        logits = [step.logit for step in trajectory.steps]
+        assert logits == pytest.approx(means.head.mlp(caught).tolist(), abs=1e-4)
+        read = forked.score(PROMPT, trajectory.token_ids)
+        assert [step.logit for step in read] == pytest.approx(logits, abs=2e-3)
+        parent = forked.submit(Request(PROMPT, seed=trajectory.seed, max_tokens=7, until="eos"))
+        begun = finished(run(forked))[parent]
+        assert begun.token_ids == trajectory.token_ids[:7]
+        child = forked.submit(Request(PROMPT, seed=trajectory.seed, max_tokens=9, until="eos", parent=parent))
+        rest = finished(run(forked))[child]
+        assert rest.token_ids == trajectory.token_ids
+        assert [step.logit for step in rest.steps] == pytest.approx(logits, abs=2e-3)
 
 
 def test_means_are_caught_of_whole_trajectories_alone():

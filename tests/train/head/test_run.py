@@ -213,8 +213,8 @@ def test_the_layer_that_ranks_the_validation_trajectories_best_is_taken(tmp_path
     sprm = JudgeConfig(4, whole_response((5,), end_ids=[0]))
     notes: list[str] = []
     config = settings(tmp_path, layer="auto", epochs=40, patience=40, lr=0.1)
-    best, tried = fit_layers(config, list(by_layer), lambda layer: (by_layer[layer],) * 2, sprm, notes.append)
-    assert best.layer == 2 and tried == {"-2": 0.5, "2": 1.0, "3": 0.5} and best.within_problem_auc == 1.0
+    best, tried = fit_layers(config, list(by_layer), lambda place: (by_layer[place.layer],) * 2, sprm, notes.append)
+    assert best.place.layer == 2 and tried == {"-2": 0.5, "2": 1.0, "3": 0.5} and best.within_problem_auc == 1.0
     assert "AUC within problems by layer  -2: 0.5000  2: 1.0000  3: 0.5000" in notes
     assert "the head reads layer 2: AUC within problems 1.0000, over all 1.0000" in notes
 

@@ -120,7 +120,8 @@ class TorchEngine(TokenEngine):
         self._kv_manager = KVManager(self._backbone, self.context_length)
         self._constrained = False  # whether a response was ever held to a form
         self._keep_confidences = keep_confidences
-        self._features = StepFeatures(kept=catch_features, means=catch_means)
+        self._reads_means = self.head is not None and judge.config.feature_position == "mean"
+        self._features = StepFeatures(kept=catch_features, means=catch_means, read=self._reads_means)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
@@ -168,6 +169,9 @@ class TorchEngine(TokenEngine):
             raise InputError("the means over steps are caught of trajectories that begin at a prompt alone.")
         if request.parent is not None and (parent := self._held(request.parent)) is not None:
             self._features.inherit(sequence, parent)
+        if self._reads_means and (drawn := sequence.unended_draws):
+            ids = (*sequence.prompt_ids, *sequence.token_ids[:-1])
+            self._features.begin(sequence, features_at(self._backbone, ids, drawn).float().sum(0).cpu())
         self._scheduler.submit(sequence)
         return sequence.id
 
@@ -239,7 +243,7 @@ class TorchEngine(TokenEngine):
         positions = step_positions(self.judge.format, response_ids, prompt_ids)
         if not positions:
             return ()
-        logits = step_logits(self._backbone, self.head, prompt_ids, response_ids, positions)
+        logits = step_logits(self._backbone, self.head, prompt_ids, response_ids, positions, means=self._reads_means)
         return self._steps(response_ids, positions, logits)
 
     def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
@@ -410,22 +414,25 @@ class TorchEngine(TokenEngine):
 
     def _score(self, scored: list[int], running: list[Running], features: Tensor) -> None:
         """s for the rows whose step has just ended, from the hidden state that drew the step token."""
-        self._features.keep(scored, running, features)
+        ended = [running[i] for i in scored]
+        means = self._features.keep(scored, running, features)
         if self.head is None:
             return
-        for i, logit in zip(scored, self._head_logits(scored, running, features), strict=True):
-            self._take_score(running[i], logit)
+        if self._reads_means:
+            features, scored = torch.stack(means).to(features.device), list(range(len(ended)))
+        for sequence, logit in zip(ended, self._head_logits(scored, ended, features), strict=True):
+            self._take_score(sequence, logit)
 
-    def _head_logits(self, scored: list[int], running: list[Running], features: Tensor) -> list[float]:
-        """The head's logits for all rows that ended a step, at once."""
+    def _head_logits(self, rows: list[int], ended: list[Running], features: Tensor) -> list[float]:
+        """The head's logits of the trajectories that ended a step, from these rows of the features, at once."""
         assert self.head is not None
         if not self.head.keeps_state:
-            return self._backbone.score(self.head, features, scored)
+            return self._backbone.score(self.head, features, rows)
         features = features[:, : self.head.hidden_size]
-        before = [running[i].head_states[-1] if running[i].head_states else None for i in scored]
-        logits, states = self.head.step_logits(features[scored], before)
-        for i, state in zip(scored, states, strict=True):
-            running[i].head_states.append(state)
+        before = [sequence.head_states[-1] if sequence.head_states else None for sequence in ended]
+        logits, states = self.head.step_logits(features[rows], before)
+        for sequence, state in zip(ended, states, strict=True):
+            sequence.head_states.append(state)
         found: list[float] = logits.tolist()
         return found
 

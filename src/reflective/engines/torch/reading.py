@@ -26,15 +26,31 @@ def features_at(backbone: Backbone, ids: Sequence[int], positions: Sequence[int]
 
 @torch.inference_mode()
 def step_logits(
-    backbone: Backbone, head: StepHead, prompt_ids: Sequence[int], response_ids: Sequence[int], steps: Sequence[int]
+    backbone: Backbone,
+    head: StepHead,
+    prompt_ids: Sequence[int],
+    response_ids: Sequence[int],
+    steps: Sequence[int],
+    *,
+    means: bool = False,
 ) -> list[float]:
-    """The head's logits of the steps that end at these positions of a response."""
+    """The head's logits of the steps that end at these positions of a response.
+
+    With `means` it reads the mean over what drew a step's tokens, not the last of them.
+    """
     begin, wanted = len(prompt_ids), head.logprob_terms is not None
     # the last step token is read for its log-probability alone
     ids = (*prompt_ids, *response_ids)[: begin + steps[-1] + wanted]
     try:
         kv = KVMemory(backbone.shape, 1, len(ids))
-        features, logprobs = backbone.read(ids, kv, [begin + p - 1 for p in steps], logprobs=wanted)
+        spans = [range(begin + p - 1, begin + p) for p in steps]
+        if means:
+            starts = [0, *(p + 1 for p in steps)]
+            spans = [range(max(begin + a - 1, 0), begin + p) for a, p in zip(starts, steps)]
+        features, logprobs = backbone.read(ids, kv, [i for span in spans for i in span], logprobs=wanted)
+        if means:
+            parts = features.float().split([len(span) for span in spans])
+            features = torch.stack([part.mean(0) for part in parts])
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise EngineError(f"out of memory while reading {len(ids):,} tokens. Use a smaller model.") from error

@@ -15,10 +15,11 @@ from reflective.engines.sequence import Running
 
 
 class StepFeatures:
-    """Kept by trajectory; nothing is kept unless `kept`, and no means unless `means`."""
+    """Kept by trajectory; nothing is kept unless `kept`, and no means unless `means`. The head may `read` means."""
 
-    def __init__(self, *, kept: bool, means: bool) -> None:
+    def __init__(self, *, kept: bool, means: bool, read: bool = False) -> None:
         self.kept, self.means = kept, kept and means
+        self._summed = self.means or read
         self._rows: dict[int, list[Tensor]] = {}  # of each step, by trajectory
         self._sums: dict[int, Tensor] = {}  # over the step under way, by trajectory
 
@@ -29,20 +30,26 @@ class StepFeatures:
             taken = len(parent.step_positions) - len(caught)
             self._rows[sequence.id] = caught[: max(len(sequence.step_positions) - taken, 0)]
 
+    def begin(self, sequence: Running, drawn: Tensor) -> None:
+        """A continuation or fork begins in a step, of which this sum (F) over its draws is there."""
+        self._sums[sequence.id] = drawn
+
     def add_draws(self, running: Sequence[Running], features: Tensor) -> None:
         """Add what gave each row's draw, (B, F), to the mean of its step under way."""
-        if self.means:
+        if self._summed:
             for sequence, row in zip(running, features):
                 known = self._sums.get(sequence.id)
                 self._sums[sequence.id] = row.cpu().float().clone() if known is None else known.add_(row)
 
-    def keep(self, scored: Sequence[int], running: Sequence[Running], features: Tensor) -> None:
-        """Keep the features of the rows whose step has just ended."""
+    def keep(self, scored: Sequence[int], running: Sequence[Running], features: Tensor) -> list[Tensor]:
+        """Keep the features of the rows whose step has just ended; their means (F) each, where they are computed."""
+        means = [self._mean(running[i]) for i in scored] if self._summed else []
         if self.kept:
-            for i, row in zip(scored, features[scored].cpu(), strict=True):  # (F)
+            for place, (i, row) in enumerate(zip(scored, features[scored].cpu(), strict=True)):  # (F)
                 if self.means:
-                    row = torch.cat([row, self._mean(running[i]).to(row.dtype)])  # (2F)
+                    row = torch.cat([row, means[place].to(row.dtype)])  # (2F)
                 self._rows.setdefault(running[i].id, []).append(row)
+        return means
 
     def take(self, id: int) -> list[Tensor]:
         """The features of a trajectory's steps, handed out once."""

@@ -23,7 +23,8 @@ class HeadConfig:
     the benchmark named by `like`, goes around every question of it, and `system` is a system message before it.
     `layer` is the hidden state that the head reads; "auto" keeps those of several layers, fits a head on each, and
     takes the one that ranks the validation trajectories best (`layers.py`); with `aggregation` "auto" that also decides
-    how step scores become a trajectory's.
+    how step scores become a trajectory's. `position` is where the state is read: "before" a step's last token
+    (reference), the "mean" over the positions that drew its tokens, or the better of both.
     """
 
     model: str
@@ -46,6 +47,7 @@ class HeadConfig:
     max_tokens: int = 1024
     max_rows: int = 128
     layer: int | Literal["auto"] = -2
+    position: Literal["before", "mean", "auto"] = "before"
     marks: tuple[str, ...] = ()  # around the reasoning, or ("whole",); (): those of the head, or what is found
     step_rule: RuleName | None = None  # None: the steps of the head that is there, or what fits the model
     look: bool = True  # at a few problems first, to stop before hours of sampling that would teach nothing
@@ -78,6 +80,8 @@ class HeadConfig:
             raise InputError(f"marks are an opening and a closing one, or {WHOLE!r}; got {' '.join(self.marks)!r}.")
         if isinstance(self.layer, str) and self.layer != AUTO:
             raise InputError(f"layer is {self.layer!r}; it must be a whole number or {AUTO!r}.")
+        if self.position not in ("before", "mean", AUTO):
+            raise InputError(f"position is {self.position!r}; it must be 'before', 'mean' or {AUTO!r}.")
         if self.temperature <= 0:
             raise InputError("temperature must be above 0: equal trajectories teach nothing about selecting.")
         counts = "problems validation_problems trajectories validation_trajectories max_tokens max_rows"

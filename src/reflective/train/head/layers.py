@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from reflective.judge.aggregate import DEFAULT_AGGREGATION
 from reflective.judge.config import JudgeConfig
 from reflective.judge.heads.paper import SPRMHead
+from reflective.shards import Place
 from reflective.train.head.config import AUTO, HeadConfig
 from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_head
 from reflective.train.progress import Note
@@ -29,7 +30,7 @@ TRIED: Final = (DEFAULT_AGGREGATION, "last")  # aggregations
 class LayerFit:
     """A head for one layer and aggregation, the epoch it is from, and how it ranks the validation trajectories."""
 
-    layer: int
+    place: Place
     aggregation: str
     head: SPRMHead
     epoch: int
@@ -47,39 +48,54 @@ def candidate_layers(config: HeadConfig, model_config: Any) -> tuple[int, ...]:
     return (PAPER, *dict.fromkeys(layer for layer in further if 0 < layer < layers - 1))
 
 
+def candidate_places(config: HeadConfig, layers: Sequence[int]) -> list[Place]:
+    """Where a head may read, those before the step token first."""
+    positions: tuple[Literal["before", "mean"], ...] = ("before", "mean")
+    return [Place(layer, p) for p in positions if config.position in (p, AUTO) for layer in layers]
+
+
 def fit_layers(
     config: HeadConfig,
     layers: Sequence[int],
-    load: Callable[[int], tuple[Rollouts, Rollouts]],
+    load: Callable[[Place], tuple[Rollouts, Rollouts]],
     sprm: JudgeConfig,
     note: Note,
 ) -> tuple[LayerFit, dict[str, float | None]]:
     """The best head of all layers and aggregations, and the AUC within validation problems of each.
 
-    `load` gives the rollouts of both parts with the features of a layer. Where no problem is mixed, the AUC over all
+    `load` gives the rollouts of both parts with the features of a place. Where no problem is mixed, the AUC over all
     trajectories decides; of equal layers the first.
     """
     best: LayerFit | None = None
     tried: dict[str, float | None] = {}
     aggregations = TRIED if config.aggregation == AUTO else (config.aggregation,)
-    several = len(layers) * len(aggregations) > 1
-    for layer in layers:
-        train, validation = load(layer)
+    places = candidate_places(config, layers)
+    several = len(places) * len(aggregations) > 1
+    for place in places:
+        train, validation = load(place)
         for aggregation in aggregations:
-            name = str(layer) if len(aggregations) == 1 else f"{layer} {aggregation}"
+            name = str(place.layer) if config.position == "before" else str(place)
+            if len(aggregations) > 1:
+                name += f" {aggregation}"
             if several:
                 note(f"layer {name}")
-            head, epoch = fit_head(config, train, validation, replace(sprm, layer=layer, aggregation=aggregation), note)
+            head, epoch = fit_head(
+                config, train, validation, replace(sprm, layer=place.layer, aggregation=aggregation), note
+            )
             within, overall = aucs(candidates_of(head, validation, aggregation))
             tried[name] = within
-            fit = LayerFit(layer, aggregation, head, epoch, within, overall, validation)
+            fit = LayerFit(place, aggregation, head, epoch, within, overall, validation)
             if best is None or _measure(fit) > _measure(best):
                 best = fit
     assert best is not None
     if several:
         told = "  ".join(f"{name}: {'none' if found is None else f'{found:.4f}'}" for name, found in tried.items())
         note(f"AUC within problems by layer  {told}")
-        chosen = f"layer {best.layer}" + (f", {best.aggregation} of its step scores" if len(aggregations) > 1 else "")
+        chosen = f"layer {best.place.layer}"
+        if config.position != "before":
+            chosen += f", {best.place.position}"
+        if len(aggregations) > 1:
+            chosen += f", {best.aggregation} of its step scores"
         note(f"the head reads {chosen}: AUC {aucs_text(best.within_problem_auc, best.auc)}")
     return best, tried
 

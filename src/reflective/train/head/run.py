@@ -85,8 +85,8 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
             note(f"stopped; start the same command again to go on from {work}.")
             return HeadResult(work, 0, None, None, {}, interrupted=True)
 
-        def load(layer: int) -> tuple[Rollouts, Rollouts]:
-            return load_rollouts(work / "train", Place(layer)), load_rollouts(work / "validation", Place(layer))
+        def load(place: Place) -> tuple[Rollouts, Rollouts]:
+            return load_rollouts(work / "train", place), load_rollouts(work / "validation", place)
 
         judge, result = fit_judge(config, engine, load, note)
         _save(config, judge, checkpoint, folder)
@@ -107,7 +107,7 @@ def sampling_engine(config: HeadConfig) -> tuple[TorchEngine, Checkpoint]:
         max_rows=config.max_rows,
         catch_features=True,
         layers=further,
-        catch_means=config.keep_means,
+        catch_means=config.keep_means or config.position != "before",
     )
     return engine, checkpoint
 
@@ -173,16 +173,16 @@ def _sample_elsewhere(
 
 
 def fit_judge(
-    config: HeadConfig, engine: TorchEngine, load: Callable[[int], tuple[Rollouts, Rollouts]], note: Note = print_note
+    config: HeadConfig, engine: TorchEngine, load: Callable[[Place], tuple[Rollouts, Rollouts]], note: Note = print_note
 ) -> tuple[Judge, HeadResult]:
     """The judge from what was sampled, with its layer, exponent and calibration; the result names no folder yet.
 
-    `load` gives what to fit on and what to validate on, with the features of a layer. Settings that decide only the
+    `load` gives what to fit on and what to validate on, with the features of a place. Settings that decide only the
     fit may differ from those that the engine was made with.
     """
     sprm = _with_head(engine.judge.config, config)
     fit, by_layer = fit_layers(config, engine.feature_layers, load, sprm, note)
-    sprm = replace(sprm, layer=fit.layer, aggregation=fit.aggregation)
+    sprm = replace(sprm, layer=fit.place.layer, feature_position=fit.place.position, aggregation=fit.aggregation)
     head, held_out = fit.head, fit.validation
     tried: dict[float, float] = {}
     if head.uses_logprobs:
@@ -198,7 +198,7 @@ def fit_judge(
     final = replace(
         sprm,
         calibration=fit_calibration(calibration_samples(candidates)),
-        fingerprint=engine.fingerprint(fit.layer),
+        fingerprint=engine.fingerprint(fit.place.layer),
         provenance={
             **config.provenance,
             "trained_with": _settings(config),

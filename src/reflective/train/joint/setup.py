@@ -78,6 +78,8 @@ def check_choice(config: JointConfig, judge: JudgeConfig) -> None:
             "the head reads log-probabilities at temperature 1, without filters, which these rollouts don't bring. Use "
             '[rollouts] engine = "torch", or vLLM at temperature 1, or a fresh head without logprob_features.'
         )
+    if judge.feature_position == "mean":
+        raise InputError("a head that reads means over steps can't be trained jointly: make a fresh one.")
     if engine == "torch" and judge.feature_position != "before":
         raise InputError(
             "the head reads at the step token, and the embedded engine scores from before it. Use another engine."
