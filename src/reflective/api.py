@@ -44,14 +44,14 @@ class Options(TypedDict, total=False):
     """What may be set about a search, by keyword.
 
     `effort` is "low" (2 trajectories), "medium" (8), "high" (32) or a number. `strategy` is best_of_n, majority,
-    weighted, logprob, single, a `Strategy`, or "auto": best_of_n where the model has a head, and else majority, or
-    logprob where the trajectories state no final answers. `seed` makes everything repeatable. `temperature` (0 is
-    greedy), `top_p`, `top_k`, `min_p` and `repetition_penalty` say how tokens are drawn; what is not given is as the
-    head was trained with, or else as the model's generation_config says, or else temperature 1 without filters.
-    `max_tokens` bounds the reasoning, `answer_tokens` the answer after it. `answers="all"` writes the answer of every
-    trajectory, not only of the selected one. `system` is a system message. `stop`, a text or several, ends the answer
-    where it is written, and a token of `stop_token_ids` the response; neither is part of the answer. `strategy_options`
-    are those of the named strategy, the arguments of its class.
+    weighted, logprob, single, beam, dvts, particles, mcts, a `Strategy`, or "auto": best_of_n where the model has a
+    head, and else majority, or logprob where the trajectories state no final answers. `seed` makes everything
+    repeatable. `temperature` (0 is greedy), `top_p`, `top_k`, `min_p` and `repetition_penalty` say how tokens are
+    drawn; what is not given is as the head was trained with, or else as the model's generation_config says, or else
+    temperature 1 without filters. `max_tokens` bounds the reasoning, `answer_tokens` the answer after it.
+    `answers="all"` writes the answer of every trajectory, not only of the selected one. `system` is a system message.
+    `stop`, a text or several, ends the answer where it is written, and a token of `stop_token_ids` the response;
+    neither is part of the answer. `strategy_options` are those of the named strategy, the arguments of its class.
     """
 
     effort: str | int

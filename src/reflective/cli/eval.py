@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run folder; an unfinished run goes on")
     parser.add_argument("--effort", default="high", metavar="E", help="low (2), medium (8), high (32) or a number")
     parser.add_argument(
-        "--strategy", default="auto", metavar="S", help="auto, best_of_n, majority, weighted, logprob or single"
+        "--strategy", default="auto", metavar="S", help="auto, best_of_n, majority, weighted, logprob, single, ..."
     )
     add_strategy_options(parser)
     parser.add_argument(

@@ -54,7 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="S",
         help="best_of_n (the best score), majority (the most frequent answer), weighted (votes weighted by score), "
-        "logprob (the most probable one), single (one sample); default: best_of_n with a head, else majority",
+        "logprob (the most probable one), single (one sample), beam, dvts, particles, mcts (search over steps); "
+        "default: best_of_n with a head, else majority",
     )
     add_strategy_options(parser)
     parser.add_argument(

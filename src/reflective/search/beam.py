@@ -15,41 +15,16 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from reflective.search.base import Steering
-from reflective.search.step_search import (
-    STEP_TOKENS,
-    STEPS,
-    Rank,
-    Select,
-    StepSearch,
-    at_least_one,
-    at_most_effort,
-    evenly,
-)
+from reflective.search.step_search import WideSearch, evenly
 from reflective.types import Trajectory
 
 ROWS_A_BEAM = 4
 
 
-class Beam(StepSearch):
+class Beam(WideSearch):
     """Beam search; see the module's docstring. `width` is how many beams stay after each step (None: k/4)."""
 
     name: ClassVar[str] = "beam"
-
-    def __init__(
-        self,
-        width: int | None = None,
-        select: Select = "score",
-        rank: Rank = "score",
-        steps: int = STEPS,
-        step_tokens: int = STEP_TOKENS,
-    ) -> None:
-        super().__init__(select, rank, steps, step_tokens)
-        self.width = width
-        if width is not None:
-            at_least_one(self, "width")
-
-    def budget(self, k: int) -> int:
-        return at_most_effort(self, self.width, k)
 
     def rows(self, run: Steering, paused: Sequence[Trajectory]) -> Mapping[int, int]:
         width = self.width or max(run.k // ROWS_A_BEAM, 1)

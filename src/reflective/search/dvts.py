@@ -16,41 +16,16 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from reflective.search.base import Steering
-from reflective.search.step_search import (
-    STEP_TOKENS,
-    STEPS,
-    Rank,
-    Select,
-    StepSearch,
-    at_least_one,
-    at_most_effort,
-    evenly,
-)
+from reflective.search.step_search import WideSearch, evenly
 from reflective.types import Trajectory
 
 ROWS_A_SUBTREE = 4
 
 
-class DVTS(StepSearch):
+class DVTS(WideSearch):
     """Diverse verifier tree search; see the module's docstring. `width` rows a subtree (None: 4)."""
 
     name: ClassVar[str] = "dvts"
-
-    def __init__(
-        self,
-        width: int | None = None,
-        select: Select = "score",
-        rank: Rank = "score",
-        steps: int = STEPS,
-        step_tokens: int = STEP_TOKENS,
-    ) -> None:
-        super().__init__(select, rank, steps, step_tokens)
-        self.width = width
-        if width is not None:
-            at_least_one(self, "width")
-
-    def budget(self, k: int) -> int:
-        return at_most_effort(self, self.width, k)
 
     def rows(self, run: Steering, paused: Sequence[Trajectory]) -> Mapping[int, int]:
         width = self.width or ROWS_A_SUBTREE

@@ -99,6 +99,30 @@ class StepSearch(Selecting):
         return sorted(once.values(), key=lambda t: (-self.worth(t), t.index))
 
 
+class WideSearch(StepSearch):
+    """A step search with a `width`, which is a number of rows or takes one at least: no more than effort allows."""
+
+    def __init__(
+        self,
+        width: int | None = None,
+        select: Select = "score",
+        rank: Rank = "score",
+        steps: int = STEPS,
+        step_tokens: int = STEP_TOKENS,
+    ) -> None:
+        super().__init__(select, rank, steps, step_tokens)
+        self.width = width
+        if width is not None:
+            at_least_one(self, "width")
+
+    def budget(self, k: int) -> int:
+        if self.width is not None and self.width > k:
+            raise InputError(
+                f"the option width of {self.name} is {self.width}, but effort {k} writes {k} rows at a time."
+            )
+        return k
+
+
 def evenly(kept: Sequence[Trajectory], rows: int) -> dict[int, int]:
     """Rows for each of the kept trajectories, as equal as can be, more for the first ones."""
     kept = kept[:rows]
@@ -112,10 +136,3 @@ def at_least_one(strategy: Strategy, *names: str) -> None:
             raise InputError(
                 f"the option {name} of {strategy.name} is {getattr(strategy, name)}; it must be 1 or more."
             )
-
-
-def at_most_effort(strategy: Strategy, width: int | None, k: int) -> int:
-    """The effort, where so many rows fit into it."""
-    if width is not None and width > k:
-        raise InputError(f"the option width of {strategy.name} is {width}, but effort {k} writes {k} rows at a time.")
-    return k

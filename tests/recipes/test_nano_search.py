@@ -1,0 +1,45 @@
+"""The recipe that compares searches over steps on nano: a row for each way to choose, and no work done twice."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "search.py"
+
+
+def test_every_search_has_its_rows_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
+    spec = importlib.util.spec_from_file_location("nano_search", RECIPE)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    arguments = [
+        "--problems",
+        "2",
+        "--levels",
+        "1",
+        "--effort",
+        "2",
+        "--output",
+        str(tmp_path),
+        "--only",
+        "beam",
+        "MCTS",
+    ]
+    monkeypatch.setattr("sys.argv", [str(RECIPE), *arguments])
+    assert recipe.main() == 0
+    first = capsys.readouterr().out
+    rows = json.loads(first.splitlines()[-1])["rows"]
+    samples = {"best of n", "weighted vote", "majority vote", "single sample"}
+    assert set(rows) == samples | {
+        f"{way}, {choice}" for way in ("beam", "MCTS") for choice in ("best", "weighted vote")
+    }
+    assert rows["best of n"]["difference"]["difference"] == 0.0
+    assert all(0.0 <= row["accuracy"]["value"] <= 1.0 and row["tokens"]["value"] > 0 for row in rows.values())
+    written = {path: path.read_bytes() for path in tmp_path.rglob("records.jsonl")}
+    assert len(written) == 3
+    assert recipe.main() == 0
+    assert capsys.readouterr().out == first
+    assert {path: path.read_bytes() for path in written} == written
