@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,51 +93,36 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
 
 
 def _accuracy(run: Run) -> Figure:
-    return Figure(
-        "accuracy",
-        run.name,
-        "Right answers against k",
+    caption = (
         "What each strategy is worth with k trajectories, over all subsets of those sampled; bands are 95 % intervals "
-        "over problems. The oracle knows which is right.",
-        "line",
-        "k, trajectories a problem",
-        "right",
-        _curves(run.summary.curves),
-        log_x=True,
+        "over problems. The oracle knows which is right."
     )
+    return _against_k("accuracy", run, "Right answers against k", caption, "right", run.summary.curves)
 
 
 def _selection(run: Run) -> Figure:
+    title = "Right, given that a right one is there"
+    caption = "The same, among subsets that hold a right answer: what selection alone achieves."
+    return _against_k("selection", run, title, caption, "right, where one is there", run.summary.selection)
+
+
+def _against_k(id: str, run: Run, title: str, caption: str, y_label: str, curves: Mapping[str, Curve]) -> Figure:
     return Figure(
-        "selection",
-        run.name,
-        "Right, given that a right one is there",
-        "The same, among subsets that hold a right answer: what selection alone achieves.",
-        "line",
-        "k, trajectories a problem",
-        "right, where one is there",
-        _curves(run.summary.selection),
-        log_x=True,
+        id, run.name, title, caption, "line", "k, trajectories a problem", y_label, _curves(curves), log_x=True
     )
 
 
 def _scaling(run: Run) -> Figure:
     tokens = run.summary.figures["tokens_per_trajectory"].value
     series = _curves(run.summary.curves, tokens) if tokens > 0 else ()  # unknown, or no scale of a logarithm
+    caption = "The same accuracy against what it costs: k times the mean length of a trajectory."
+    x_label = "written tokens a problem"
     return Figure(
-        "scaling",
-        run.name,
-        "Right answers against tokens",
-        "The same accuracy against what it costs: k times the mean length of a trajectory.",
-        "line",
-        "written tokens a problem",
-        "right",
-        series,
-        log_x=True,
+        "scaling", run.name, "Right answers against tokens", caption, "line", x_label, "right", series, log_x=True
     )
 
 
-def _curves(curves: dict[str, Curve] | Any, scale: float = 1.0) -> tuple[Series, ...]:
+def _curves(curves: Mapping[str, Curve], scale: float = 1.0) -> tuple[Series, ...]:
     return tuple(
         Series(
             name,
