@@ -2,13 +2,12 @@
 
    The model is the common one (pre-norm RMSNorm, rotary grouped-query attention, SwiGLU) in float32. Framework
    operators on a few rows cost more to start than to run; here the threads start once a step. No Python, no framework:
-   `__init__.py` hands in pointers, and the OpenMP runtime that PyTorch has loaded already gives the threads.
+   `__init__.py` hands in pointers; pool.h says where the threads come from.
 
    A column's result depends on nothing else in the batch: every sum runs in an order that neither the other columns
    nor the number of threads change. */
 
 #include <math.h>
-#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -19,6 +18,7 @@
 #define MAX_HEAD_SIZE 256
 #define HEADS_AT_ONCE 4    /* columns whose attention one thread computes before it looks for more */
 
+#include "pool.h"
 #include "pack.h"
 #include "team.h"
 
@@ -87,6 +87,23 @@ typedef struct {
     int32_t hidden, inner;
 } Head;
 
+typedef struct {
+    const Model *model;
+    const Memory *kv;
+    const Columns *in;
+    Work *work;
+    const Draw *draw;
+    Team team;
+} Pass;
+
+typedef struct {
+    const Head *head;
+    const float *features;
+    const int64_t *rows;
+    int count;
+    float *parts;
+} Scoring;
+
 static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks);
 
 #ifdef __clang__
@@ -115,6 +132,16 @@ typedef void StripProduct(const Matrix *, int, int, int, const Prepared *, int, 
 #undef TARGET
 #undef WIDE
 #define HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#elif defined(__aarch64__) && defined(__GNUC__)
+#include "arm.h"
+#define TILES(f) avx2_##f /* the first level beyond plain C: dot products of signed bytes */
+#define TARGET ARM_DOT
+#define WIDE 3
+#include "tiles.h"
+#undef TILES
+#undef TARGET
+#undef WIDE
+#define HAS_AVX2 has_dot()
 #else
 #define avx2_strip plain_strip
 #define HAS_AVX2 0
@@ -136,12 +163,27 @@ typedef void StripProduct(const Matrix *, int, int, int, const Prepared *, int, 
 #undef TILES
 #undef TARGET
 #undef WIDE
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define TILES(f) vnni_##f /* the second level: dot products of unsigned and signed bytes */
+#define TARGET ARM_I8MM
+#define WIDE 4
+#include "tiles.h"
+#undef TILES
+#undef TARGET
+#undef WIDE
+#define HAS_VNNI (has_dot() && has_i8mm())
 #else
 #define vnni_strip plain_strip
 #define HAS_VNNI 0
 #endif
 
-enum { PLAIN, AVX2, VNNI };
+#if defined(__aarch64__)
+#define EIGHT_BITS AVX2
+#else
+#define EIGHT_BITS VNNI
+#endif
+
+enum { PLAIN, AVX2, VNNI }; /* on ARM: plain C, dotprod, i8mm */
 static int level = -1; /* of the instructions that are used */
 
 static int best_level(void) { return HAS_VNNI ? VNNI : HAS_AVX2 ? AVX2 : PLAIN; }
@@ -149,7 +191,7 @@ static int best_level(void) { return HAS_VNNI ? VNNI : HAS_AVX2 ? AVX2 : PLAIN; 
 /* The widest product that knows the matrix's layout. */
 static StripProduct *strip_product(const Matrix *w)
 {
-    if (w->kind == INT8 && level != VNNI) return plain_strip; /* pairs would not fit into 16 bits */
+    if (w->kind == INT8 && level < EIGHT_BITS) return plain_strip; /* AVX2: pairs would not fit into 16 bits */
     return level == VNNI ? vnni_strip : level == AVX2 ? avx2_strip : plain_strip;
 }
 
@@ -238,11 +280,11 @@ static void set_level(void)
     if (level < 0) reflective_set_level(-1);
 }
 
-/* What int8 is on this processor: 8 bits, or 7 where it has no VNNI. */
+/* What int8 is on this processor: 8 bits, or 7 where it has no products of bytes that are summed in 32 bits. */
 int reflective_int8_kind(void)
 {
     set_level();
-    return level == VNNI ? INT8 : INT7;
+    return level >= EIGHT_BITS ? INT8 : INT7;
 }
 
 /* Bytes of a packed matrix's data, and numbers of its scales, for so many rows (whole strips) and columns. */

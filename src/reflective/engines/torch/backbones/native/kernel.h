@@ -425,109 +425,119 @@ static void NAME(multiply_gated)(const Matrix *w, const float *x, float *y, int 
 }
 
 /* The whole pass: every thread runs it, and they meet where one reads what another wrote. */
-static void NAME(forward)(const Model *m, const Memory *kv, const Columns *in, Work *work, const Draw *draw)
+static void NAME(share)(void *context, int thread, int threads)
 {
+    Pass *pass = context;
+    const Model *m = pass->model;
+    const Memory *kv = pass->kv;
+    const Columns *in = pass->in;
+    const Draw *draw = pass->draw;
+    Work *work = pass->work;
+    Team *team = &pass->team;
     const int H = m->hidden, I = m->inner, G = m->groups, F = m->features;
     const int C = in->count, P = (C + PANEL - 1) / PANEL, V = m->vocabulary, from = in->logits_from;
     const int chunks = (V + CHUNK - 1) / CHUNK;
-    Team team = {0};
-#pragma omp parallel num_threads(work->threads)
-    {
-        const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        team.threads = threads; /* every thread writes the same */
-        int32_t turn = 0;
-        float *normed = work->normed + (size_t)thread * work->normed_size;
-        float *scores = work->scores + (size_t)thread * kv->length;
+    team->threads = threads; /* every thread writes the same */
+    int32_t turn = 0;
+    float *normed = work->normed + (size_t)thread * work->normed_size;
+    float *scores = work->scores + (size_t)thread * kv->length;
 #define FIRST(n) ((int)((int64_t)(n) * thread / threads))
 #define LAST(n) ((int)((int64_t)(n) * (thread + 1) / threads))
-        for (int i = FIRST(H); i < LAST(H); i++)
-            for (int c = 0; c < P * PANEL; c++)
-                work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] =
-                    c < C ? entry(&m->embedding, in->tokens[c], i) : 0.0f;
-        meet(&team, &turn);
-        for (int l = 0; l < m->layers; l++) {
-            const Layer *w = &m->layer[l];
-            for (int f = 0; f < F; f++) /* features (C, F, H) */
-                if (l == m->feature_layers[f])
-                    for (int i = FIRST(H); i < LAST(H); i++)
-                        for (int c = 0; c < C; c++)
-                            work->features[((size_t)c * F + f) * H + i] =
-                                work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
-            NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
-            NAME(multiply)(&w->qkv, normed, w->qkv_bias, 0, work->qkv, C, work, &team, &turn, thread);
-            meet(&team, &turn);
-            if (in->shared_rows) { /* columns of one row see each other's keys */
-                for (int i = FIRST(C * G); i < LAST(C * G); i++) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
-                meet(&team, &turn);
-            }
-            /* columns side by side, so that what they have in common is read once */
-            for (int first; (first = take(&team, turn) * HEADS_AT_ONCE) < C * G;)
-                for (int i = first; i < first + HEADS_AT_ONCE && i < C * G; i++) {
-                    if (!in->shared_rows) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
-                    if (kv->half)
-                        NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 1);
-                    else
-                        NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 0);
-                }
-            meet(&team, &turn);
-            NAME(multiply)(&w->out, work->attended, 0, 1, work->x, C, work, &team, &turn, thread);
-            meet(&team, &turn);
-            NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
-            NAME(multiply_gated)(&w->gate_up, normed, work->inner, I, C, work, &team, &turn, thread);
-            meet(&team, &turn);
-            NAME(multiply)(&w->down, work->inner, 0, 1, work->x, C, work, &team, &turn, thread);
-            meet(&team, &turn);
+    for (int i = FIRST(H); i < LAST(H); i++)
+        for (int c = 0; c < P * PANEL; c++)
+            work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] =
+                c < C ? entry(&m->embedding, in->tokens[c], i) : 0.0f;
+    meet(team, &turn);
+    for (int l = 0; l < m->layers; l++) {
+        const Layer *w = &m->layer[l];
+        for (int f = 0; f < F; f++) /* features (C, F, H) */
+            if (l == m->feature_layers[f])
+                for (int i = FIRST(H); i < LAST(H); i++)
+                    for (int c = 0; c < C; c++)
+                        work->features[((size_t)c * F + f) * H + i] =
+                            work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
+        NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
+        NAME(multiply)(&w->qkv, normed, w->qkv_bias, 0, work->qkv, C, work, team, &turn, thread);
+        meet(team, &turn);
+        if (in->shared_rows) { /* columns of one row see each other's keys */
+            for (int i = FIRST(C * G); i < LAST(C * G); i++) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
+            meet(team, &turn);
         }
-        if (from < P) {
-            const int last = P - from;
-            NAME(norm)(work->x + (size_t)from * H * PANEL, m->final_norm, m->eps, normed, H, last);
-            for (int f = 0; f < F; f++)
-                if (m->feature_layers[f] == m->layers && thread == 0)
-                    for (int c = from * PANEL; c < C; c++)
-                        for (int i = 0; i < H; i++)
-                            work->features[((size_t)c * F + f) * H + i] =
-                                normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
-            NAME(multiply)(&m->lm_head, normed, 0, 0, work->logits, C - from * PANEL, work, &team, &turn, thread);
-            meet(&team, &turn);
-        }
-        if (draw) {
-            for (int i = FIRST(P * chunks); i < LAST(P * chunks); i++) {
-                const int begin = i % chunks * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
-                NAME(chunk_max)(work->logits + ((size_t)(i / chunks) * V + begin) * PANEL, count,
-                                work->peaks + (size_t)i * PANEL);
+        /* columns side by side, so that what they have in common is read once */
+        for (int first; (first = take(team, turn) * HEADS_AT_ONCE) < C * G;)
+            for (int i = first; i < first + HEADS_AT_ONCE && i < C * G; i++) {
+                if (!in->shared_rows) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
+                if (kv->half)
+                    NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 1);
+                else
+                    NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 0);
             }
-            meet(&team, &turn);
-            for (int p = 0; p < P; p++) {
-                float peak[PANEL];
-                for (int c = 0; c < PANEL; c++) peak[c] = -INFINITY;
-                for (int i = 0; i < chunks; i++)
-                    for (int c = 0; c < PANEL; c++) {
-                        const float other = work->peaks[((size_t)p * chunks + i) * PANEL + c];
-                        peak[c] = other > peak[c] ? other : peak[c];
-                    }
-                for (int i = FIRST(chunks); i < LAST(chunks); i++) {
-                    const int begin = i * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
-                    const size_t at = ((size_t)p * chunks + i) * PANEL;
-                    NAME(chunk_sums)(work->logits + ((size_t)p * V + begin) * PANEL, count, peak,
-                                     draw->inverse_temperature + p * PANEL, draw->tempered, work->weights + at,
-                                     work->plain + at);
-                }
-            }
-            meet(&team, &turn);
-            for (int c = FIRST(C); c < LAST(C); c++) draw_token(m, work, draw, c, chunks);
-        }
-        meet(&team, &turn); /* or the runtime's own barrier would spin */
+        meet(team, &turn);
+        NAME(multiply)(&w->out, work->attended, 0, 1, work->x, C, work, team, &turn, thread);
+        meet(team, &turn);
+        NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
+        NAME(multiply_gated)(&w->gate_up, normed, work->inner, I, C, work, team, &turn, thread);
+        meet(team, &turn);
+        NAME(multiply)(&w->down, work->inner, 0, 1, work->x, C, work, team, &turn, thread);
+        meet(team, &turn);
     }
+    if (from < P) {
+        const int last = P - from;
+        NAME(norm)(work->x + (size_t)from * H * PANEL, m->final_norm, m->eps, normed, H, last);
+        for (int f = 0; f < F; f++)
+            if (m->feature_layers[f] == m->layers && thread == 0)
+                for (int c = from * PANEL; c < C; c++)
+                    for (int i = 0; i < H; i++)
+                        work->features[((size_t)c * F + f) * H + i] =
+                            normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
+        NAME(multiply)(&m->lm_head, normed, 0, 0, work->logits, C - from * PANEL, work, team, &turn, thread);
+        meet(team, &turn);
+    }
+    if (draw) {
+        for (int i = FIRST(P * chunks); i < LAST(P * chunks); i++) {
+            const int begin = i % chunks * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
+            NAME(chunk_max)(work->logits + ((size_t)(i / chunks) * V + begin) * PANEL, count,
+                            work->peaks + (size_t)i * PANEL);
+        }
+        meet(team, &turn);
+        for (int p = 0; p < P; p++) {
+            float peak[PANEL];
+            for (int c = 0; c < PANEL; c++) peak[c] = -INFINITY;
+            for (int i = 0; i < chunks; i++)
+                for (int c = 0; c < PANEL; c++) {
+                    const float other = work->peaks[((size_t)p * chunks + i) * PANEL + c];
+                    peak[c] = other > peak[c] ? other : peak[c];
+                }
+            for (int i = FIRST(chunks); i < LAST(chunks); i++) {
+                const int begin = i * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
+                const size_t at = ((size_t)p * chunks + i) * PANEL;
+                NAME(chunk_sums)(work->logits + ((size_t)p * V + begin) * PANEL, count, peak,
+                                 draw->inverse_temperature + p * PANEL, draw->tempered, work->weights + at,
+                                 work->plain + at);
+            }
+        }
+        meet(team, &turn);
+        for (int c = FIRST(C); c < LAST(C); c++) draw_token(m, work, draw, c, chunks);
+    }
+    meet(team, &turn); /* or the runtime's own barrier would spin */
 }
 
-/* s = W2 · relu(W1 · h + b1) + b2 for n rows of the features (design, section 1; dropout is for training). A row of W1
-   is read once for all of them; what W2 sums lies in `parts` (n, inner) first, so that threads change no order. */
-static void NAME(head)(const Head *head, const float *features, const int64_t *rows, int n, float *parts, double *logits,
-                       int threads)
+static void NAME(forward)(const Model *model, const Memory *kv, const Columns *in, Work *work, const Draw *draw)
 {
-    const int hidden = head->hidden, inner = head->inner;
-#pragma omp parallel for num_threads(threads)
-    for (int k = 0; k < inner; k++) {
+    Pass pass = {.model = model, .kv = kv, .in = in, .work = work, .draw = draw};
+    together(NAME(share), &pass, work->threads);
+}
+
+/* What W2 sums, for a thread's rows of W1; see `head`. */
+static void NAME(head_share)(void *context, int thread, int threads)
+{
+    const Scoring *scoring = context;
+    const Head *head = scoring->head;
+    const int hidden = head->hidden, inner = head->inner, n = scoring->count;
+    const float *features = scoring->features;
+    const int64_t *rows = scoring->rows;
+    float *parts = scoring->parts;
+    for (int k = FIRST(inner); k < LAST(inner); k++) {
         const float *w = head->w1 + (size_t)k * hidden;
         for (int i = 0; i < n; i++) {
             const float *h = features + rows[i] * hidden;
@@ -541,6 +551,16 @@ static void NAME(head)(const Head *head, const float *features, const int64_t *r
             parts[(size_t)i * inner + k] = sum > 0.0f ? head->w2[k] * sum : 0.0f * sum; /* a NaN stays one */
         }
     }
+}
+
+/* s = W2 · relu(W1 · h + b1) + b2 for n rows of the features (design, section 1; dropout is for training). A row of W1
+   is read once for all of them; what W2 sums lies in `parts` (n, inner) first, so that threads change no order. */
+static void NAME(head)(const Head *head, const float *features, const int64_t *rows, int n, float *parts, double *logits,
+                       int threads)
+{
+    const int inner = head->inner;
+    Scoring scoring = {head, features, rows, n, parts};
+    together(NAME(head_share), &scoring, threads);
     for (int i = 0; i < n; i++) {
         logits[i] = head->b2;
         for (int k = 0; k < inner; k++) logits[i] += parts[(size_t)i * inner + k];

@@ -6,9 +6,11 @@
    int4         strips of blocks of 32 columns; a block is (4, 16 rows, 4) bytes of two codes 0..15 and 16 scales:
                 w = scale · (code - 8); the low half of byte (i, row, j) is column 8i + j, the high half column 8i + 4 + j
 
-   int8 needs VNNI. Without it, products of two bytes are added in pairs of 16 bits, where codes of 7 bits are as large as
+   int8 needs VNNI (ARM: dotprod). Without it, products of two bytes are added in pairs of 16 bits, where codes of 7 bits are as large as
    can be: int7, in the place of int8. Scales are bfloat16 (the upper half of a float32): 8 bits of precision are enough
    for a factor that the codes are chosen for. Rows and columns beyond the matrix are 0. */
+
+#include <stdatomic.h>
 
 #define STRIP 16
 
@@ -146,18 +148,35 @@ static __attribute__((target("avx2"))) int avx2_pack(Matrix *w, const void *sour
 #define avx2_pack plain_pack
 #endif
 
+typedef struct {
+    Matrix *w;
+    const void *source;
+    int half, first, rows, avx2;
+    _Atomic int next, broken;
+} Packing;
+
+/* Strips, four at a time, until there are no more. */
+static void pack_share(void *context, int thread, int threads)
+{
+    (void)thread, (void)threads;
+    Packing *p = context;
+    const int strips = (p->rows + STRIP - 1) / STRIP;
+    for (int begin; (begin = atomic_fetch_add(&p->next, 4)) < strips;)
+        for (int strip = begin; strip < strips && strip < begin + 4; strip++) {
+            const int here = p->rows - strip * STRIP < STRIP ? p->rows - strip * STRIP : STRIP;
+            const char *from = (const char *)p->source + (size_t)strip * STRIP * p->w->columns * (p->half ? 2 : 4);
+            if ((p->avx2 ? avx2_pack : plain_pack)(p->w, from, p->half, (size_t)(p->first / STRIP) + strip, here))
+                atomic_store(&p->broken, 1);
+        }
+}
+
 /* Pack `rows` rows of `source` (row after row, K columns; float32, or 16 bits of bfloat16 where `half`) from row `first`
    of the matrix on, a whole number of strips from its beginning. Returns 0, or 1 where a number is NaN or infinite. */
 static int pack_rows(Matrix *w, const void *source, int half, int first, int rows, int threads, int avx2)
 {
-    int broken = 0;
-#pragma omp parallel for num_threads(threads) reduction(| : broken) schedule(dynamic, 4)
-    for (int strip = 0; strip < (rows + STRIP - 1) / STRIP; strip++) {
-        const int here = rows - strip * STRIP < STRIP ? rows - strip * STRIP : STRIP;
-        const char *from = (const char *)source + (size_t)strip * STRIP * w->columns * (half ? 2 : 4);
-        broken |= (avx2 ? avx2_pack : plain_pack)(w, from, half, (size_t)(first / STRIP) + strip, here);
-    }
-    return broken;
+    Packing packing = {.w = w, .source = source, .half = half, .first = first, .rows = rows, .avx2 = avx2};
+    together(pack_share, &packing, threads);
+    return packing.broken;
 }
 
 /* Columns as a packed product reads them: one after the other, each padded to whole blocks. */

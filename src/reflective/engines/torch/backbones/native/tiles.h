@@ -2,7 +2,7 @@
 
      TILES(f)   the name of f for this instruction set
      TARGET     the attribute that allows its instructions
-     WIDE       1: AVX2, 2: AVX512 with VNNI, 0: portable C
+     WIDE       1: AVX2, 2: AVX512 with VNNI, 3: ARM with dotprod, 4: ARM with i8mm, 0: portable C
 
    out (n, 16) = the sum over `blocks` blocks from `first` on, block after block; within one, products of codes are
    summed exactly, as integers. Neither the number of columns nor the threads change an order. */
@@ -226,6 +226,84 @@ static inline __attribute__((always_inline)) TARGET void TILES(halves)(
         _mm256_storeu_ps(out + c * STRIP, total[c][0]);
         _mm256_storeu_ps(out + c * STRIP + 8, total[c][1]);
     }
+}
+
+#elif WIDE == 3 || WIDE == 4
+
+/* acc + Σ of four products of bytes in each lane. Codes are unsigned; where products are of signed bytes alone, those of
+   int8 lose 128 first, which is their offset, and those of the other kinds are below 128. */
+static inline __attribute__((always_inline)) TARGET int32x4_t TILES(dot4)(int32x4_t acc, uint8x16_t a, int8x16_t b)
+{
+#if WIDE == 3
+    return vdotq_s32(acc, vreinterpretq_s8_u8(a), b);
+#else
+    return vusdotq_s32(acc, a, b);
+#endif
+}
+
+static inline __attribute__((always_inline)) TARGET void TILES(codes)(
+    const int n, const Matrix *w, int strip, int first, int blocks, const Prepared *x, int c0, float *out)
+{
+    const int all = blocks_of(w), size = block_of(w->kind), four = w->kind == INT4;
+    const int shifted = WIDE == 3 && w->kind == INT8; /* whether the offset is taken from the codes themselves */
+    const uint8x16_t sign = vdupq_n_u8(shifted ? 128 : 0), low = vdupq_n_u8(15);
+    float32x4_t total[4][4];
+    for (int c = 0; c < n; c++)
+        for (int r = 0; r < 4; r++) total[c][r] = vdupq_n_f32(0.0f);
+    for (int b = first; b < first + blocks; b++) {
+        const size_t at = (size_t)strip * all + b;
+        const uint8_t *codes = (const uint8_t *)w->data + at * block_bytes(w->kind);
+        int32x4_t acc[4][4];
+        for (int c = 0; c < n; c++)
+            for (int r = 0; r < 4; r++)
+                acc[c][r] = vdupq_n_s32(shifted ? 0 : x->offset[(size_t)(c0 + c) * all + b]);
+        for (int i = 0; i < (four ? 4 : 16); i++)
+            for (int r = 0; r < 4; r++) {
+                const uint8x16_t each = vld1q_u8(codes + i * 64 + r * 16);
+                for (int c = 0; c < n; c++) {
+                    const int32_t *quads = (const int32_t *)(COLUMN(int8_t, c, b));
+                    if (four) {
+                        const int8x16_t left = vreinterpretq_s8_s32(vld1q_dup_s32(quads + i * 2));
+                        const int8x16_t right = vreinterpretq_s8_s32(vld1q_dup_s32(quads + i * 2 + 1));
+                        acc[c][r] = TILES(dot4)(acc[c][r], vandq_u8(each, low), left);
+                        acc[c][r] = TILES(dot4)(acc[c][r], vshrq_n_u8(each, 4), right);
+                    } else
+                        acc[c][r] = TILES(dot4)(acc[c][r], veorq_u8(each, sign),
+                                                vreinterpretq_s8_s32(vld1q_dup_s32(quads + i)));
+                }
+            }
+        for (int r = 0; r < 4; r++) {
+            const uint32x4_t bits = vshll_n_u16(vld1_u16(w->scale + at * STRIP + r * 4), 16);
+            for (int c = 0; c < n; c++) {
+                const float32x4_t scale = vmulq_n_f32(vreinterpretq_f32_u32(bits), x->scale[(size_t)(c0 + c) * all + b]);
+                total[c][r] = vfmaq_f32(total[c][r], vcvtq_f32_s32(acc[c][r]), scale);
+            }
+        }
+    }
+    for (int c = 0; c < n; c++)
+        for (int r = 0; r < 4; r++) vst1q_f32(out + c * STRIP + r * 4, total[c][r]);
+}
+
+static inline __attribute__((always_inline)) TARGET void TILES(halves)(
+    const int n, const Matrix *w, int strip, int first, int blocks, const Prepared *x, int c0, float *out)
+{
+    const int all = blocks_of(w), size = 2;
+    float32x4_t total[4][4];
+    for (int c = 0; c < n; c++)
+        for (int r = 0; r < 4; r++) total[c][r] = vdupq_n_f32(0.0f);
+    const uint32_t *pairs = (const uint32_t *)w->data + (size_t)strip * all * STRIP;
+    for (int b = first; b < first + blocks; b++)
+        for (int r = 0; r < 4; r++) {
+            const uint32x4_t both = vld1q_u32(pairs + (size_t)b * STRIP + r * 4);
+            const float32x4_t even = vreinterpretq_f32_u32(vshlq_n_u32(both, 16));
+            const float32x4_t odd = vreinterpretq_f32_u32(vandq_u32(both, vdupq_n_u32(0xffff0000)));
+            for (int c = 0; c < n; c++) {
+                total[c][r] = vfmaq_n_f32(total[c][r], even, COLUMN(float, c, b)[0]);
+                total[c][r] = vfmaq_n_f32(total[c][r], odd, COLUMN(float, c, b)[1]);
+            }
+        }
+    for (int c = 0; c < n; c++)
+        for (int r = 0; r < 4; r++) vst1q_f32(out + c * STRIP + r * 4, total[c][r]);
 }
 
 #else
