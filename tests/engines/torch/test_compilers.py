@@ -1,4 +1,4 @@
-"""The compiled step with other compilers and on other processors: no OpenMP, ARM under emulation, a compiler that fails."""
+"""The compiled step by other compilers and on other processors: without OpenMP, on ARM (emulated), not at all."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_a_compiler_without_openmp_builds_it_and_one_that_fails_leaves_it_out(tm
         compiler, out = tmp_path / name, tmp_path / f"{name}-out"
         compiler.write_text(f"#!/bin/sh\n{script}\n")
         compiler.chmod(0o755)
-        command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(out), "--build-temp", f"{out}-temp"]
+        places = ["--build-lib", str(out), "--build-temp", f"{out}-temp"]
+        command = [sys.executable, "setup.py", "-q", "build_ext", *places]
         environment = {"CC": str(compiler), "LDSHARED": f"{compiler} -shared", "PATH": "/usr/bin:/bin", "CFLAGS": "-O0"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         return done, list(out.rglob("_decode*.so"))
