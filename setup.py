@@ -1,4 +1,4 @@
-"""Builds the compiled decoding step also without OpenMP, which Apple's compiler lacks; the rest is in pyproject.toml."""
+"""Builds the compiled decoding step also without OpenMP, which Apple's compiler lacks; else see pyproject.toml."""
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
