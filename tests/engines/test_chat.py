@@ -250,6 +250,8 @@ def test_vllm_is_no_such_server():
     vllm = {"data": [{"id": "m", "owned_by": "vllm", "max_model_len": 4096}]}
     assert server_of(json.dumps(vllm)) is None and server_of("no list") is None
     assert server_of('{"data": [{"id": "m"}]}') is None
+    ours = {"id": "nano", "owned_by": "reflective", "max_model_len": 1024}
+    assert server_of(json.dumps({"data": [ours]})) == "another reflective"
     assert server_of('{"data": [{"id": "m", "owned_by": "sglang", "max_model_len": 9}]}') == "SGLang"
 
 

@@ -21,6 +21,7 @@ SERVERS: Final[Mapping[str, str]] = {  # by what their lists of models say of th
     "library": "Ollama",
     "organization_owner": "LM Studio",
     "sglang": "SGLang",
+    "reflective": "another reflective",
 }
 REASONING: Final = ("reasoning_content", "reasoning")  # fields of a delta, as servers name them
 LARGEST_SEED: Final = 2**31

@@ -8,6 +8,7 @@ An endpoint that answers 429 or 503, or not at all, is left alone for a while th
 from __future__ import annotations
 
 import asyncio
+import atexit
 import queue
 import random
 import ssl
@@ -112,6 +113,7 @@ class Pool:
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self._session: ClientSession = self._run(_session(headers, context, silence_s))
+        atexit.register(self.close)  # a command that ends would leave connections open, which aiohttp complains about
 
     # ---- from the caller's thread
 
@@ -143,6 +145,7 @@ class Pool:
 
     def close(self) -> None:
         """Close every connection and end the thread."""
+        atexit.unregister(self.close)
         if self._loop.is_closed():
             return
         self._run(self._close())
