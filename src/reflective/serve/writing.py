@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from reflective.search import Answering, Finished, SearchEvent, Single, Started, StepScored, Text
+from reflective.search import Answering, Finished, Forked, SearchEvent, Single, Started, StepScored, Text
 from reflective.serve.answers import Answer, answers_of, usage_of, voter
 from reflective.serve.events import EventWriter, solved
 from reflective.serve.prompts import Question
@@ -26,8 +26,7 @@ from reflective.types import Problem, Solution, Usage
 
 KEEP_ALIVE_S = 10.0
 PROGRESS_S = 0.5  # between two reports of progress
-EVENTS: frozenset[type[Any]] = frozenset((Started, StepScored, Answering, Finished, Text))
-DELTAS: frozenset[type[Any]] = frozenset((Answering, Finished, Text))
+EVENTS: frozenset[type[Any]] = frozenset((Started, StepScored, Answering, Forked, Finished, Text))
 NOTHING: frozenset[type[Any]] = frozenset()
 
 
