@@ -112,7 +112,7 @@ def test_ctrl_c_while_loading_is_one_line(engine, run, monkeypatch):
         (["solve", "x", "--temperature", "-0.5"], "temperature is -0.5"),
         (["solve", "x", "--temperature", "nan"], "temperature is nan"),
         (["solve", "x", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
-        (["solve", "x", "--strategy", "beam"], "unknown strategy 'beam'"),
+        (["solve", "x", "--strategy", "oracle"], "unknown strategy 'oracle'"),
         (["solve", "x", "--max-tokens", "0"], "max_tokens is 0"),
         (["solve", "word " * 20_000], "at most 4,096"),
         (["solve"], "required: problem"),

@@ -10,6 +10,7 @@ import numpy
 import pytest
 import torch
 
+from reflective import files
 from reflective.errors import CheckpointError, DependencyError, ReflectiveError
 from reflective.models import describe, load_checkpoint, resolve_source
 from reflective.models import gguf as gguf_module
@@ -76,7 +77,7 @@ def write_gguf(path: Path, architecture: str = "qwen2", *, without: str = "nothi
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(gguf_module.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 

@@ -39,11 +39,15 @@ class TokenSequence:
     def ids(self) -> list[int]:
         return self.prompt + self.tokens
 
+    def index(self, step: int, position: Position) -> int:
+        """Where in `ids` the state for a step is read, for a position that is a single one."""
+        return len(self.prompt) + step - (position == "before")
+
     def read(self, hidden: Tensor, position: Position) -> Tensor:
         """The states of the steps (n, H), from those of all of `ids` (T, H)."""
         first = len(self.prompt)
         if position != "mean":
-            return hidden[[first + step - (position == "before") for step in self.steps]]
+            return hidden[[self.index(step, position) for step in self.steps]]
         starts = [0, *(step + 1 for step in self.steps)]
         # the first token of a step is drawn one position before it
         means = [hidden[first + a - 1 : first + b].float().mean(0) for a, b in zip(starts, self.steps)]

@@ -244,7 +244,7 @@ def test_a_head_that_reads_log_probabilities_gets_the_models_own_or_none(
 
 def test_vllm_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(with_vllm, "find_spec", lambda _: None)
-    with pytest.raises(DependencyError, match=r"reflective\[vllm\]"):
+    with pytest.raises(DependencyError, match=r"pip install .*\[vllm\]"):
         prepare(configured(tmp_path, "vllm_colocate"), note=lambda _: None)
 
 
