@@ -69,6 +69,17 @@ class Rollouts:
             found.setdefault(problem, []).append(i)
         return list(found.values())
 
+    def last_steps(self) -> Rollouts:
+        """The same with the last step of each trajectory alone."""
+        spans = list(zip(self.starts, self.starts[1:]))
+        ends = [stop - 1 for start, stop in spans if stop > start]
+        return replace(
+            self,
+            features=self.features[ends],
+            logprob_features=self.logprob_features[ends],
+            starts=[0, *accumulate(int(stop > start) for start, stop in spans)],
+        )
+
     @classmethod
     def of(cls, records: Sequence[Record], steps: Mapping[str, Steps]) -> Rollouts:
         """Records and, by their keys, the steps of their trajectories."""

@@ -219,6 +219,34 @@ def test_the_layer_that_ranks_the_validation_trajectories_best_is_taken(tmp_path
     assert "the head reads layer 2: AUC within problems 1.0000, over all 1.0000" in notes
 
 
+def test_the_last_steps_of_trajectories_leave_one_without_steps_without_any() -> None:
+    made = replace(
+        rollouts([-1.0] * 3, [1, 0, 1]),
+        features=torch.arange(20.0).view(5, 4),
+        logprob_features=torch.arange(10.0).view(5, 2),
+        starts=[0, 2, 2, 5],
+    )
+    found = made.last_steps()
+    assert found.starts == [0, 1, 1, 2] and found.outcomes == made.outcomes
+    assert torch.equal(found.features, made.features[[1, 4]])
+    assert torch.equal(found.logprob_features, made.logprob_features[[1, 4]])
+
+
+def test_where_the_last_step_decides_a_head_is_fitted_on_last_steps_alone(tmp_path: Path) -> None:
+    steps = torch.randn(8, 2, 4, generator=torch.Generator().manual_seed(0))
+
+    def fitted(first: float) -> torch.Tensor:
+        made = torch.stack([steps[:, 0] * first, steps[:, 1]], 1).flatten(0, 1)  # (16, 4)
+        part = replace(rollouts([-1.0] * 8, [0, 1, 1, 0] * 2), features=made, starts=list(range(0, 17, 2)))
+        part = replace(part, logprob_features=torch.zeros(16, 2))
+        config = settings(tmp_path, aggregation="last", epochs=3)
+        sprm = JudgeConfig(4, whole_response((5,), end_ids=[0]))
+        best, _ = fit_layers(config, [-2], lambda _: (part, part), sprm, lambda _: None)
+        return best.head.hidden.weight
+
+    assert torch.equal(fitted(1.0), fitted(-9.0)), "what stands before the last step changes nothing"
+
+
 def test_the_aggregation_that_ranks_best_is_taken_where_it_may_be_chosen(tmp_path: Path) -> None:
     outcomes = [0, 1, 1, 0] * 2
     sign = torch.tensor([1.0 if right else -1.0 for right in outcomes])

@@ -63,6 +63,8 @@ def fit_layers(
 ) -> tuple[LayerFit, dict[str, float | None]]:
     """The best head of all layers and aggregations, and the AUC within validation problems of each.
 
+    Where the last step alone decides, heads are fitted on last steps alone.
+
     `load` gives the rollouts of both parts with the features of a place. Where no problem is mixed, the AUC over all
     trajectories decides; of equal layers the first.
     """
@@ -79,9 +81,11 @@ def fit_layers(
                 name += f" {aggregation}"
             if several:
                 note(f"layer {name}")
-            head, epoch = fit_head(
-                config, train, validation, replace(sprm, layer=place.layer, aggregation=aggregation), note
-            )
+            asked = replace(sprm, layer=place.layer, aggregation=aggregation)
+            parts = (train, validation)
+            if aggregation == "last":  # the outcome says little of earlier steps, and they are the many
+                parts = (train.last_steps(), validation.last_steps())
+            head, epoch = fit_head(config, *parts, asked, note)
             within, overall = aucs(candidates_of(head, validation, aggregation))
             tried[name] = within
             fit = LayerFit(place, aggregation, head, epoch, within, overall, validation)
