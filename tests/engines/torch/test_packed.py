@@ -28,7 +28,7 @@ from reflective.engines.torch.backbones.native import NativeBackbone, backbone, 
 from reflective.engines.torch.backbones.native.binding import MatrixPointer, Prepared
 from reflective.engines.torch.backbones.native.packing import pack, unpacked
 from reflective.engines.torch.kv import KVMemory
-from reflective.errors import CheckpointError, InputError
+from reflective.errors import CheckpointError, EngineError, InputError
 from reflective.models import load, load_checkpoint
 from reflective.models.stored import StoredWeights
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
@@ -385,6 +385,22 @@ def test_a_model_that_can_not_be_packed_runs_in_what_auto_gives_and_says_so(tmp_
     assert isinstance(engine._backbone, HFBackbone)
     assert family in engine.remark and "not in int8" in engine.remark and "\n" not in engine.remark
     assert write(engine, [Request(PROMPTS[0], max_tokens=5)])[0].tokens == 5
+
+
+def test_memory_that_ends_while_quantising_is_one_line(tmp_path, monkeypatch):
+    checkpoint = load_checkpoint(tiny_folder(tmp_path / "m", "qwen3"), dtype="int8", device="cpu", packed=True)
+    real, asked = packing._pages, []
+
+    def pages(size):
+        asked.append(size)
+        if len(asked) > 3:
+            raise MemoryError
+        return real(size)
+
+    monkeypatch.setattr(packing, "_pages", pages)
+    with pytest.raises(EngineError, match=r"no memory for model\.layers\.0\.mlp\.down_proj.* in int8 .*int4") as error:
+        TorchEngine.from_checkpoint(checkpoint)
+    assert "\n" not in str(error.value)
 
 
 def test_without_a_compiler_it_runs_in_what_auto_gives_and_says_so(tmp_path, monkeypatch):
