@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src" / "reflective"
 
 _GROUND = {"types", "errors", "files", "settings"}
 _ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
-_SEARCH = {*_GROUND, "records", "judge", "verify", "engines", "selection", "grading", "search"}
+_SEARCH = {*_GROUND, "confidence", "records", "judge", "verify", "engines", "selection", "grading", "search"}
 _EVALUATE = {*_SEARCH, "render", "grading", "shards", "tasks", "models", "evaluate"}
 _API = {*_EVALUATE, "api"}
 

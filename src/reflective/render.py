@@ -74,7 +74,12 @@ def cost(solution: Solution) -> str:
 
 def state(trajectory: Trajectory) -> str:
     """How a trajectory ended, in a word or two."""
-    return STATES[trajectory.finish_reason]
+    return "let go" if trajectory.let_go else STATES[trajectory.finish_reason]
+
+
+def let_go(trajectory: Trajectory) -> str:
+    """Why the strategy let it go, in brackets; nothing where it did not."""
+    return f"  ({trajectory.let_go})" if trajectory.let_go else ""
 
 
 def origin(trajectory: Trajectory) -> str:
@@ -95,7 +100,8 @@ def solution_text(solution: Solution) -> str:
     for t in (t for t in solution.trajectories if t.parent is None or t.finish_reason != "cancelled"):
         mark = "▶" if t.index == solution.selected else " "
         scores = strip([step.score for step in t.steps])
-        row = f"{mark} {t.index:>3}  {number(t.score):>5}  {t.tokens:>5} tokens  {state(t):<13}  {scores}  {origin(t)}"
+        figures = f"{number(t.score):>5}  {t.tokens:>5} tokens  {state(t):<13}"
+        row = f"{mark} {t.index:>3}  {figures}  {scores}  {origin(t)}{let_go(t)}"
         lines.append(row.rstrip())
     if dropped:
         lines.append(f"  and {len(dropped)} forks that were stopped")
@@ -130,7 +136,7 @@ def _trajectory_html(trajectory: Trajectory, selected: bool) -> str:
     return (
         f'<details{" open" if selected else ""} style="border-left:3px solid {border};padding-left:8px;margin-top:4px">'
         f'<summary style="cursor:pointer">#{trajectory.index} <b>{number(trajectory.score)}</b> '
-        f"{strip_html} {trajectory.tokens:,} tokens, {html.escape(told)}</summary>"
+        f"{strip_html} {trajectory.tokens:,} tokens, {html.escape(told + let_go(trajectory))}</summary>"
         f"{body}{answer if trajectory.answer_text else ''}</details>"
     )
 

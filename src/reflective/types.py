@@ -74,6 +74,7 @@ class Trajectory:
     keeps them. So are `token_certainties` (self-certainty) and `token_confidences` (DeepConf), which need the whole
     distribution; they are empty where it was not looked at (see `reflective.confidence`).
     `parent` is the trajectory that a fork began from, with whose first `at` tokens it begins.
+    `let_go` says why the strategy stopped it or set it aside; "" where it did not.
     """
 
     index: int
@@ -90,6 +91,7 @@ class Trajectory:
     token_confidences: tuple[float, ...] = ()
     parent: int | None = None
     at: int = 0
+    let_go: str = ""
 
     @property
     def tokens(self) -> int:
@@ -202,6 +204,7 @@ class Solution:
                     "finish_reason": t.finish_reason,
                     "parent": t.parent,
                     "at": t.at,
+                    **({"let_go": t.let_go} if t.let_go else {}),
                 }
                 for t in self.trajectories
             ],

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "eval import": ("reflective.cli.eval_import", "turn generations and scores of others into a run"),
     "eval export": ("reflective.cli.eval_export", "write a run in the formats of others"),
     "plan serve": ("reflective.cli.plan_serve", "estimate what serving takes: replicas, delay, cost"),
+    "calibrate": ("reflective.cli.calibrate", "fit when --effort auto stops, under a stated risk"),
     "report": ("reflective.cli.report", "show runs: a page, Markdown, plots, figures"),
 }
 

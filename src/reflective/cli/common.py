@@ -68,6 +68,12 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--answer-tokens", type=int, default=512, metavar="N", help="of the answer behind the reasoning (default: 512)"
     )
+    group.add_argument(
+        "--max-total-tokens", type=int, metavar="N", help="of all trajectories of a problem together, answers included"
+    )
+    group.add_argument(
+        "--deadline", type=float, metavar="SECONDS", help="of a problem: answer with the best that is there by then"
+    )
     group.add_argument("--system", metavar="TEXT", help="a system message")
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="ends the answer where it is written; may be given repeatedly"
@@ -82,7 +88,14 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_strategy_options(parser: argparse.ArgumentParser) -> None:
-    """--strategy-option."""
+    """--strategy-option and --risk."""
+    parser.add_argument(
+        "--risk",
+        type=float,
+        metavar="R",
+        help="of --effort auto: the share of right answers that it may lose against high (default: 0.01, or the "
+        "smallest that was certified)",
+    )
     parser.add_argument(
         "--strategy-option",
         action="append",
@@ -175,6 +188,9 @@ def solving_options(args: argparse.Namespace) -> Options:
     """What `Reflective.solve` is asked for: the budget, the strategy and the sampling."""
     return {
         "effort": args.effort,
+        "risk": args.risk,
+        "max_total_tokens": args.max_total_tokens,
+        "deadline": args.deadline,
         "strategy": args.strategy,
         "strategy_options": _named_values(args.strategy_option),
         "answers": args.answers,

@@ -46,7 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("benchmark", metavar="BENCHMARK", help="a benchmark, a family, mixture, or a file of problems")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run folder; an unfinished run goes on")
-    parser.add_argument("--effort", default="high", metavar="E", help="low (2), medium (8), high (32) or a number")
+    parser.add_argument(
+        "--effort", default="high", metavar="E", help="low (2), medium (8), high (32), a number or auto"
+    )
     parser.add_argument(
         "--strategy", default="auto", metavar="S", help="auto, best_of_n, majority, weighted, logprob, single, ..."
     )

@@ -125,10 +125,18 @@ def _head_rows(head: dict[str, Any], parameters: int) -> Iterator[tuple[str, str
     if head["sampling"]:
         yield "head was trained at", _pairs(head["sampling"])
     yield "head calibration", ", ".join(sorted((head["calibration"] or {}).get("plain", {}))) or "none"
+    yield "head schedule", _schedule(head["schedule"])
     yield "head fingerprint", _fingerprint(head["fingerprint"])
     for name, value in head["provenance"].items():
         if isinstance(value, str | int | float):
             yield f"head {name.replace('_', ' ')}", _number(value)
+
+
+def _schedule(told: dict[str, Any] | None) -> str:
+    if told is None:
+        return "none: effort auto stops by agreement, at no stated risk (fit one with: reflective calibrate)"
+    limits = ", ".join(f"{limit['risk']:g} at {limit['tokens']:.0%}".replace("%", " %") for limit in told["limits"])
+    return f"risk of effort auto and its tokens, against {told['k']} trajectories: {limits}"
 
 
 def _fingerprint(told: dict[str, Any] | None) -> str:

@@ -17,6 +17,7 @@ examples:
   reflective report runs/countdown --output report.html
   reflective report runs/before runs/after --output comparison.html --plots plots
   reflective report runs/countdown --json
+  reflective report runs/countdown --policies --plots plots
 """
 
 
@@ -28,6 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=float, default=12.0, metavar="MB", help="of problems to read on the page")
     parser.add_argument("--title", default="", metavar="TEXT", help="of the page")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' resamples")
+    parser.add_argument(
+        "--policies",
+        action="store_true",
+        help="accuracy against tokens of every way to stop early, played on the records of one run",
+    )
+    parser.add_argument("--model", metavar="NAME", help="of --policies: whose schedule is played (default: the run's)")
     parser.add_argument("--json", action="store_true", help="print all figures as one JSON object")
 
 
@@ -37,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from reflective.evaluate.report import markdown, page, paired_tests, read_runs, write_plots
     from reflective.evaluate.report.figures import figures
 
+    if args.policies:
+        return _policies(args)
     output = Path(args.output) if args.output else None
     if output is not None and output.suffix not in (".html", ".md"):
         raise InputError(f"--output is {args.output!r}; it must end in .html or .md.")
@@ -59,6 +68,31 @@ def run(args: argparse.Namespace) -> int:
         say(str(output))
     elif not args.json:
         print(markdown(runs, plots))
+    return DONE
+
+
+def _policies(args: argparse.Namespace) -> int:
+    """Every policy on one run: a table, and with --plots a figure."""
+    from reflective.errors import InputError
+    from reflective.evaluate.policies import report_policies
+    from reflective.evaluate.report.plots import write_plots
+    from reflective.evaluate.report.policies import policies_figure, policies_markdown
+
+    if len(args.runs) != 1:
+        raise InputError("--policies plays on one run; name one.")
+    rows, notes = report_policies(Path(args.runs[0]), model=args.model, seed=args.seed)
+    for note in notes:
+        say(f"note: {note}")
+    if args.plots:
+        write_plots([policies_figure(rows)], Path(args.plots))
+        say(args.plots)
+    if args.json:
+        print_json({"policies": [row.to_json() for row in rows]})
+    elif args.output:
+        _write(Path(args.output), policies_markdown(rows))
+        say(args.output)
+    else:
+        print(policies_markdown(rows))
     return DONE
 
 

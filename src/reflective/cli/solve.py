@@ -47,7 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="NAME", help="solve the problems of this file, benchmark or family")
     parser.add_argument("--limit", type=int, metavar="N", help="of --file: the first N problems")
     parser.add_argument(
-        "--effort", default="medium", metavar="E", help="low (2), medium (8), high (32) or a number of trajectories"
+        "--effort",
+        default="medium",
+        metavar="E",
+        help="low (2), medium (8), high (32), a number of trajectories, or auto: as few as the problem needs",
     )
     parser.add_argument(
         "--strategy",

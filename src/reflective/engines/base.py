@@ -64,6 +64,8 @@ class Request:
 
     A text of `stop` ends the answer, and a token of `stop_token_ids` the response, as the model's own end does: the
     finish reason is "eos". Neither is part of the answer; the tokens that make up a stop string stay in `token_ids`.
+
+    With `every` above 0 a `Marked` comes at each multiple of so many response tokens.
     """
 
     prompt_ids: tuple[int, ...]
@@ -77,6 +79,7 @@ class Request:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
+    every: int = 0
 
     @property
     def stops(self) -> bool:
@@ -102,6 +105,20 @@ class StepScored:
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """Trajectory `id` has `tokens` response tokens, a multiple of its request's `every`; `steps` are scored by then.
+
+    It comes after those steps' `StepScored`, and not at a token that ended the trajectory. `confidences` are those of
+    the tokens since the last mark, where the engine keeps them.
+    """
+
+    id: int
+    tokens: int
+    steps: int
+    confidences: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Trajectory `id` is complete. A continuation's trajectory holds its parent's tokens and steps, too."""
 
@@ -109,7 +126,7 @@ class Finished:
     trajectory: Trajectory
 
 
-Event = Text | StepScored | Finished
+Event = Text | StepScored | Marked | Finished
 
 
 def with_id(event: Event, id: int) -> Event:
@@ -118,6 +135,8 @@ def with_id(event: Event, id: int) -> Event:
         return Text(id, event.delta)
     if isinstance(event, StepScored):
         return StepScored(id, event.index, event.score)
+    if isinstance(event, Marked):
+        return Marked(id, event.tokens, event.steps, event.confidences)
     return Finished(id, event.trajectory)
 
 
@@ -174,6 +193,8 @@ class Engine(ABC):
             raise InputError(f"the engine of {self.name!r} can't hold responses to a form.")
         if "" in request.stop:
             raise InputError("a stop string is empty; it would end every answer before it begins.")
+        if request.every < 0:
+            raise InputError(f"every is {request.every}; it must be 0 (no marks) or more.")
         if request.parent is not None:
             return
         if request.at is not None:

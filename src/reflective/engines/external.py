@@ -118,6 +118,8 @@ class ExternalEngine(TokenEngine):
             reason = sequence.finish_after(one.token, self._eos_ids)
             if reason is not None:
                 break
+            if len(sequence.token_ids) == sequence.next_mark:
+                self._mark(sequence)
         reason = reason or end
         if len(sequence.token_ids) - sequence.emitted >= TEXT_INTERVAL and reason is None:
             self._emit_text(sequence)

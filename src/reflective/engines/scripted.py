@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.engines.base import Engine, Event, Finished, Marked, Request, StepScored, Text
 from reflective.engines.stops import before_stop, holds_stop, may_begin_stop
 from reflective.errors import InputError
 from reflective.judge.aggregate import aggregate
@@ -267,7 +267,13 @@ class ScriptedEngine(Engine):
             return self._finish(row, "think_end", events)
         if ends_step and row.request.until == "step":
             return self._finish(row, "step", events)
-        return len(row.ids) >= row.limit and self._finish(row, "length", events)
+        if len(row.ids) >= row.limit:
+            return self._finish(row, "length", events)
+        tokens, every = len(row.ids), row.request.every
+        if every and tokens % every == 0:
+            steps = len(row.positions) if self.scored else 0
+            events.append(Marked(row.id, tokens, steps, tuple(row.confidences[tokens - every : tokens])))
+        return False
 
     def _finish(self, row: _Row, reason: FinishReason, events: list[Event]) -> bool:
         start, stop = self._reasoning_end(row, reason)

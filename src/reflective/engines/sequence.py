@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Running:
     prompt_ids: tuple[int, ...]
     reader: Reader
     limit: int
+    next_mark: float = math.inf  # tokens at which the next mark falls
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     certainties: list[float] = field(default_factory=list)

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from reflective.engines.base import Engine, Event, Finished, Request, StepScored, Text
+from reflective.engines.base import Engine, Event, Finished, Marked, Request, StepScored, Text
 from reflective.engines.sequence import Running
 from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import EngineError, InputError
@@ -83,6 +83,8 @@ class TokenEngine(Engine):
         sequence.limit = min(sequence.limit, written + room)
         if request.constraint is not None:
             sequence.matcher = request.constraint.start()
+        if request.every:
+            sequence.next_mark = (written // request.every + 1) * request.every
         return sequence
 
     def _start(self, request: Request) -> Running:
@@ -135,6 +137,13 @@ class TokenEngine(Engine):
         self._emit_text(sequence)
         sequence.end_step(logit, self.decode)
         self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, sigmoid(logit)))
+
+    def _mark(self, sequence: Running) -> None:
+        """The trajectory has come to its next mark."""
+        tokens, every = len(sequence.token_ids), sequence.request.every
+        sequence.next_mark = tokens + every
+        confidences = tuple(sequence.confidences[tokens - every : tokens])
+        self._events.append(Marked(sequence.id, tokens, len(sequence.step_logits), confidences))
 
     def _emit_text(self, sequence: Running, *, flush: bool = False) -> None:
         delta = sequence.take_text(self.decode, flush=flush)

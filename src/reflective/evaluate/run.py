@@ -110,6 +110,7 @@ class Plan:
             digest=digest_of(problems),
             shard=self.shard,
             versions=versions(),
+            head=engine.judge.digest,
         )
 
 

@@ -190,16 +190,33 @@ def _logit(value: float, what: str) -> float:
 
 
 def _fit(rows: Sequence[tuple[tuple[float, ...], Sample]], ridge: float) -> list[float]:
-    """Logistic regression with a ridge, by Newton's method with step halving (the objective is convex)."""
+    """Logistic regression of one strategy's samples, pulled to a = 1."""
     import numpy as np
 
-    if not ridge > 0:
-        raise InputError(f"ridge is {ridge}; it must be above 0, or one-sided data have no finite fit.")
     x = np.array([features for features, _ in rows])  # (samples, features)
     y = np.array([sample.right for _, sample in rows], dtype=float)
     weight = np.array([sample.weight for _, sample in rows])
     prior = np.zeros(x.shape[1])
     prior[0] = 1.0
+    return fit_logistic(x, y, weight, prior, ridge=ridge)
+
+
+def fit_logistic(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    *,
+    ridge: float = RIDGE,
+) -> list[float]:
+    """Logistic regression with a ridge, by Newton's method with step halving (the objective is convex).
+
+    `x` (samples, features), `y` and `weight` (samples,), `prior` (features,) where the ridge pulls to.
+    """
+    import numpy as np
+
+    if not ridge > 0:
+        raise InputError(f"ridge is {ridge}; it must be above 0, or one-sided data have no finite fit.")
 
     def objective(w: NDArray[np.float64]) -> float:
         z = x @ w

@@ -14,9 +14,11 @@ from reflective.errors import CheckpointError
 from reflective.judge.aggregate import AGGREGATIONS, DEFAULT_AGGREGATION
 from reflective.judge.calibrate import Calibration
 from reflective.judge.format import Closing, Format, Mark, between_marks, whole_response
+from reflective.judge.schedule import Schedule
 from reflective.settings import check_names
 
-FORMAT_VERSION: Final = 4  # 1 has plain calibrations only, 2 no exponent, 3 single marks at the top; all are read
+FORMAT_VERSION: Final = 5  # 1: plain calibrations only, 2: no exponent, 3: single marks, 4: no schedule; all are read
+MARKS_VERSION: Final = 4  # the first with a format of its own
 SPRM_FOLDER: Final = "sprm"
 CONFIG_FILE: Final = "config.json"
 HEAD_FILE: Final = "head.safetensors"
@@ -33,7 +35,7 @@ class JudgeConfig:
     `kind` names the head (`judge.heads`). `layer` is an index into Hugging Face's `hidden_states`, of which a model
     with L layers has L + 1: −2 is what enters the last decoder layer. `feature_position` is "before" the step token,
     the position that it was drawn from (reference), "at" it, or the "mean" over the positions that drew the step's
-    tokens. `probability_exponent` is the v of `heads.paper`.
+    tokens. `probability_exponent` is the v of `heads.paper`. `schedule` says when effort auto stops (`judge.schedule`).
     `sampling` holds the settings that the head's trajectories were drawn with, and `template_kwargs` what the chat
     template was given. `fingerprint` tells the model that the head belongs to (`models.fingerprint`). `provenance` says
     in free form where the head comes from.
@@ -49,6 +51,7 @@ class JudgeConfig:
     logprob_features: bool = False
     probability_exponent: float = 0.0
     calibration: Calibration | None = None
+    schedule: Schedule | None = None
     sampling: Mapping[str, float] = field(default_factory=dict)
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: Mapping[str, Any] | None = None
@@ -72,6 +75,7 @@ class JudgeConfig:
             ("logprob_features", isinstance(self.logprob_features, bool), "true or false"),
             ("probability_exponent", exponent_fits, "a number from 0, and 0 without logprob_features"),
             ("calibration", self.calibration is None or isinstance(self.calibration, Calibration), "a calibration"),
+            ("schedule", self.schedule is None or isinstance(self.schedule, Schedule), "a schedule"),
             ("sampling", isinstance(self.sampling, Mapping), "an object"),
             ("template_kwargs", isinstance(self.template_kwargs, Mapping), "an object"),
             ("fingerprint", self.fingerprint is None or isinstance(self.fingerprint, Mapping), "an object"),
@@ -97,6 +101,7 @@ class JudgeConfig:
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["format"] = format_to_json(self.format)
         data["calibration"] = self.calibration.to_json() if self.calibration else None
+        data["schedule"] = self.schedule.to_json() if self.schedule else None
         for name in ("sampling", "template_kwargs", "provenance"):
             data[name] = dict(data[name])
         return {"format_version": data.pop("format_version"), **data}
@@ -117,15 +122,17 @@ class JudgeConfig:
                 f"format version {version} is newer than this reflective reads ({FORMAT_VERSION}). Upgrade reflective."
             )
         values = dict(data)
-        known = {f.name for f in fields(cls)} | (_OLD_KEYS if version < FORMAT_VERSION else set())
+        known = {f.name for f in fields(cls)} | (_OLD_KEYS if version < MARKS_VERSION else set())
         check_names(values, sorted(known), "key", CheckpointError)
-        needed = ("hidden_size", "format") if version == FORMAT_VERSION else ("hidden_size", *_OLD_FORMAT)
+        needed = ("hidden_size", "format") if version >= MARKS_VERSION else ("hidden_size", *_OLD_FORMAT)
         missing = [name for name in needed if name not in values]
         if missing:
             raise CheckpointError(f"missing {', '.join(missing)}.")
-        values["format"] = format_from_json(values["format"]) if version == FORMAT_VERSION else _old_format(values)
+        values["format"] = format_from_json(values["format"]) if version >= MARKS_VERSION else _old_format(values)
         if values.get("calibration") is not None:
             values["calibration"] = Calibration.from_json(values["calibration"])
+        if values.get("schedule") is not None:
+            values["schedule"] = Schedule.from_json(values["schedule"])
         return cls(**{**values, "format_version": FORMAT_VERSION})
 
 

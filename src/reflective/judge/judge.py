@@ -7,6 +7,7 @@ training and evaluation use the same object. A judge without a head knows the fo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,15 @@ from reflective.judge.logprobs import LogprobTerms
 
 if TYPE_CHECKING:
     from reflective.judge.heads import StepHead
+
+
+def weights_digest_of(head: StepHead) -> str:
+    """The same in every number type and on every device: of the weights in bfloat16."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(head.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().bfloat16().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +50,11 @@ class Judge:
         return self.head is not None
 
     @property
+    def digest(self) -> str:
+        """Of the head's weights, by which schedules and runs name it; "" without a head."""
+        return weights_digest_of(self.head) if self.head is not None else ""
+
+    @property
     def aggregation(self) -> str:
         """How step scores become a trajectory's."""
         return self.config.aggregation
@@ -56,7 +71,7 @@ class Judge:
 
     def without_head(self) -> Judge:
         """The same format, without scores."""
-        return Judge(replace(self.config, calibration=None))
+        return Judge(replace(self.config, calibration=None, schedule=None))
 
     def for_generation(self, name: str, *, knows_trajectories: bool = True) -> Judge:
         """This judge, or `CheckpointError` where it can't score while the model `name` writes."""

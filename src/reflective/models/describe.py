@@ -95,6 +95,7 @@ def _describe_head(found: Metadata, measured: bool) -> dict[str, Any]:
         "sampling": dict(config.sampling),
         "fingerprint": _describe_fingerprint(found, measured),
         "calibration": config.calibration.to_json() if config.calibration else None,
+        "schedule": config.schedule.to_json() if config.schedule else None,
         "provenance": dict(config.provenance),
     }
 

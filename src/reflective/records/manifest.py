@@ -29,7 +29,8 @@ class Manifest:
     """What a run is. `problems` counts those of the whole benchmark, `digest` is a hash over them.
 
     `shard` is (i, n): this folder has every n-th problem, from the i-th on. `benchmark` and `settings` are what was
-    asked for; `history` tells what was done to the records afterwards (merged, graded again).
+    asked for; `history` tells what was done to the records afterwards (merged, graded again). `head` is the digest of
+    the head's weights, where that is known.
     """
 
     benchmark: Mapping[str, Any]
@@ -43,6 +44,7 @@ class Manifest:
     shard: tuple[int, int] = (1, 1)
     versions: Mapping[str, str] = field(default_factory=dict)
     history: tuple[str, ...] = ()
+    head: str = ""
 
     @property
     def name(self) -> str:
@@ -96,7 +98,8 @@ def claim(folder: Path, manifest: Manifest) -> None:
     """Begin a run in a folder, or go on with the same one. Raises `InputError` where the folder holds another."""
     path = folder / MANIFEST
     if path.exists():
-        changed = read_manifest(folder).difference(manifest)
+        there = read_manifest(folder)
+        changed = there.difference(manifest, but=() if there.head else ("head",))
         if changed:
             raise InputError(f"'{folder}' holds a run with other settings: {changed}. Name another --output.")
         return

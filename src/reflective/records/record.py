@@ -62,6 +62,7 @@ class TrajectoryRecord:
     token_ids: tuple[int, ...] = ()
     parent: int | None = None
     at: int = 0
+    let_go: str = ""
 
     @property
     def step_scores(self) -> tuple[float, ...]:
@@ -101,6 +102,7 @@ class TrajectoryRecord:
             token_ids=trajectory.token_ids if ids else (),
             parent=trajectory.parent,
             at=trajectory.at,
+            let_go=trajectory.let_go,
         )
 
 

@@ -10,17 +10,22 @@ from typing import Any
 
 from reflective.engines.driver import Interrupts
 from reflective.errors import InputError
+from reflective.search.adaptive_consistency import AdaptiveConsistency
+from reflective.search.auto_effort import AutoEffort
 from reflective.search.base import Answers, Choice, Steering, Strategy
 from reflective.search.beam import Beam
 from reflective.search.best_of_n import BestOfN
+from reflective.search.deepconf import DeepConf
 from reflective.search.drive import solve, stream
 from reflective.search.dvts import DVTS
+from reflective.search.esc import ESC
 from reflective.search.events import Answering, Finished, Forked, SearchEvent, Solved, Started, StepScored, Text
 from reflective.search.logprob import Logprob
 from reflective.search.majority import QUORUM, Majority
 from reflective.search.many import solve_many
 from reflective.search.mcts import MCTS
 from reflective.search.particles import Particles
+from reflective.search.prune import Prune
 from reflective.search.settings import Settings, resolve_effort, trajectory_seed
 from reflective.search.single import Single
 from reflective.search.weighted import Weighted
@@ -29,19 +34,24 @@ from reflective.settings import check_names, checked_arguments
 __all__ = [
     "AUTO",
     "DVTS",
+    "ESC",
     "MCTS",
     "STRATEGIES",
+    "AdaptiveConsistency",
     "Answering",
     "Answers",
+    "AutoEffort",
     "Beam",
     "BestOfN",
     "Choice",
+    "DeepConf",
     "Finished",
     "Forked",
     "Interrupts",
     "Logprob",
     "Majority",
     "Particles",
+    "Prune",
     "SearchEvent",
     "Settings",
     "Single",
@@ -62,7 +72,12 @@ __all__ = [
 
 AUTO = "auto"  # the best strategy that the model allows
 STRATEGIES: Mapping[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (BestOfN, Majority, Weighted, Logprob, Single, Beam, DVTS, Particles, MCTS)
+    strategy.name: strategy
+    for strategy in (
+        *(BestOfN, Majority, Weighted, Logprob, Single),
+        *(Beam, DVTS, Particles, MCTS),
+        *(Prune, DeepConf, AdaptiveConsistency, ESC),
+    )
 }
 
 

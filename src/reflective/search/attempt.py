@@ -7,15 +7,18 @@ that wants the solution. The client's lock keeps the two apart.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
-from reflective.engines.base import Engine, Event, Finished, Request, StepScored, with_id
+from reflective.engines.base import Engine, Event, Finished, Marked, Request, StepScored, with_id
 from reflective.engines.driver import Client
 from reflective.errors import InputError
 from reflective.search.base import Choice, Strategy
+from reflective.search.budget import Budget
+from reflective.search.clock import RunningScore
 from reflective.search.events import Answering, Forked, SearchEvent, Started
 from reflective.search.settings import Settings, check_problem, trajectory_seed
 from reflective.types import Problem, Solution, Timing, Trajectory, Usage
@@ -83,17 +86,24 @@ class Attempt:
         self._prompt_ids = prompt_ids
         self._find_answer = answer_of
         self._budgets = settings.budgets(client.engine, len(self._prompt_ids))
+        self._budget_of_all = Budget(settings, self.k, self._budgets[1])
+        self._every = min((n for n in (strategy.every, self._budget_of_all.every) if n), default=0)
+        if strategy.every and strategy.every % max(self._every, 1):
+            self._every = 1  # its own marks must fall among them
         self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
         self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked
         self._superseded: list[int] = []  # ids that were held, kept for the forks that wait to begin
         self._ended: dict[int, Trajectory] = {}
         self._forks: dict[int, tuple[int, int]] = {}  # index -> parent and the tokens that both share
+        self._let_go: dict[int, str] = {}  # index -> why the strategy let it go
         self._paid: dict[int, int] = {}  # index -> tokens written
         self._started = time.perf_counter()
         self._first_step_s: float | None = None
         self._thinking_s: float | None = None
         self._total_s: float | None = None
-        self._interrupted = False
+        self._interrupted = self._late = False
+        self._scores: defaultdict[int, RunningScore] = defaultdict(RunningScore)
+        self._between: dict[int, tuple[float, ...]] = {}  # index -> confidences since the strategy's last mark
         self.random = Random(trajectory_seed(settings.seed, -1, self.problem.asked))
         self.state: Any = None
 
@@ -102,12 +112,14 @@ class Attempt:
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
         """Every trajectory that has ended or is paused, by index."""
-        return tuple(self._ended[index] for index in sorted(self._ended))
+        ended = (self._ended[index] for index in sorted(self._ended))
+        return tuple(replace(t, let_go=self._let_go[t.index]) if t.index in self._let_go else t for t in ended)
 
     def think(self, index: int, *, step_tokens: int | None = None) -> None:
-        """Write reasoning number `index`."""
+        """Write reasoning number `index`; nothing is begun that the budget has no room for."""
         self._check_new(index)
-        self._reason(index, step_tokens)
+        if self._admitted():
+            self._reason(index, step_tokens)
 
     def fork(self, index: int, parent: int, at: int, *, step_tokens: int | None = None) -> None:
         """Write reasoning number `index` from the first `at` response tokens of reasoning `parent`."""
@@ -117,6 +129,8 @@ class Attempt:
             id = next((id for id, (i, phase) in self._running.items() if i == parent and phase != "answer"), id)
         if id is None:
             raise InputError(f"trajectory {parent} is no reasoning that is being written or held, so it has no fork.")
+        if not self._admitted():
+            return
         self._reason(index, step_tokens, at, id)
         self._forks[index] = (parent, at)
         self._tell(Forked(index, parent, at))
@@ -125,14 +139,19 @@ class Attempt:
         """Go on with a paused reasoning."""
         if not self._paused(index):
             raise InputError(f"trajectory {index} is not paused, so it can't be resumed.")
-        self._reason(index, step_tokens, self._ended[index].tokens, self._held[index])
+        if self._admitted():
+            self._reason(index, step_tokens, self._ended[index].tokens, self._held[index])
+
+    def _admitted(self) -> bool:
+        return self._budget_of_all.admits(len(self._running), self._every)
 
     def _reason(self, index: int, step_tokens: int | None, at: int | None = None, parent: int | None = None) -> None:
         """Write reasoning, from the first `at` tokens of what the client calls `parent`; a step of it, or all."""
         phase: Phase = "think" if step_tokens is None else "step"
-        left = max(self._budgets[0] - (at or 0), 1)
+        request = self._request(index, phase)
+        left = max(min(self._budgets[0] - (at or 0), request.max_tokens), 1)
         most = left if step_tokens is None else min(step_tokens, left)
-        self._submit(index, phase, replace(self._request(index, phase), parent=parent, at=at, max_tokens=most))
+        self._submit(index, phase, replace(request, parent=parent, at=at, max_tokens=most))
 
     def _paused(self, index: int) -> bool:
         there = index in self._ended and self._ended[index].finish_reason == "step"
@@ -142,11 +161,15 @@ class Attempt:
         """Continue a closed reasoning to its answer."""
         if index not in self._held or self._ended[index].finish_reason != "think_end":
             raise InputError(f"trajectory {index} has no closed thinking that could be continued.")
+        if self._budget_of_all.left() == 0:
+            return
         self._submit(index, "answer", replace(self._request(index, "answer"), parent=self._held[index]))
         self._tell(Answering(index))
 
-    def cancel(self, index: int) -> None:
-        """Stop writing trajectory `index`, or give up a paused one."""
+    def cancel(self, index: int, why: str = "") -> None:
+        """Stop writing `index`, give it up where it is paused, or set it aside where it has ended; `why` is kept."""
+        if why:
+            self._let_go.setdefault(index, why)
         for id, (running, _) in self._running.items():
             if running == index:
                 self._client.cancel(id)
@@ -173,12 +196,18 @@ class Attempt:
             stop=self._settings.stop,
             stop_token_ids=self._settings.stop_token_ids,
             constraint=self._settings.constraint if self._writes_answer(phase) else None,
+            every=self._every,
         )
 
     def _writes_answer(self, phase: Phase) -> bool:
         return phase == "answer" or self._client.engine.judge.format.is_whole
 
     def _budget(self, index: int, phase: Phase) -> int:
+        left, reserve = self._budget_of_all.left(), self._budget_of_all.reserve
+        own = self._own_budget(index, phase)
+        return own if left is None else max(1, min(own, left - (0 if phase == "answer" else reserve)))
+
+    def _own_budget(self, index: int, phase: Phase) -> int:
         total = self._settings.total_tokens
         if phase == "answer" and total is not None:
             return max(total - self._ended[index].tokens, 1)
@@ -223,17 +252,56 @@ class Attempt:
             trajectory = self._keep(event, index, phase)
             if trajectory.finish_reason != "step":
                 self._tell(Finished(index, trajectory))
-            if trajectory.finish_reason == "think_end" and not self._interrupted:
+            if phase != "answer" and trajectory.finish_reason == "think_end" and not self._interrupted:
                 self._strategy.on_thought(self, trajectory)
+            elif trajectory.finish_reason != "step" and not self._interrupted:
+                self._strategy.on_end(self, trajectory)
+        elif isinstance(event, Marked):
+            self._budget_of_all.written[index] = event.tokens - self._forks.get(index, (0, 0))[1]
+            self._mark(replace(event, id=index))
         else:
-            self._tell(with_id(event, index))
+            self._tell(cast(SearchEvent, with_id(event, index)))
             if isinstance(event, StepScored):
                 self._first_step_s = self._first_step_s or self._elapsed()
+                self._scores[index].add(event.score)
                 self._strategy.on_step(self, index, event.index, event.score)
+        self._keep_within()
         self._check_done()
 
+    def _mark(self, mark: Marked) -> None:
+        """Pass on the marks that are the strategy's own."""
+        every = self._strategy.every
+        confidences = self._between.pop(mark.id, ()) + mark.confidences
+        if every and mark.tokens % every == 0:
+            self._strategy.on_mark(self, replace(mark, confidences=confidences))
+        elif every:
+            self._between[mark.id] = confidences
+
+    def tick(self) -> None:
+        """Look at the clock, where no event may come for a while."""
+        if self._settings.deadline is not None and not self.done:
+            with self._client.lock:
+                self._keep_within()
+
+    def _keep_within(self) -> None:
+        """Stop reasoning that the budget has no room for, and all at the deadline."""
+        budget, elapsed = self._budget_of_all, self._elapsed()
+        thinking = [index for index, phase in self._running.values() if phase != "answer"]
+        spare = len(thinking) - budget.allowed()
+        if spare > 0 and not budget.over:
+            worst = sorted(thinking, key=lambda index: (self._scores[index].last, -index))[:spare]
+            for index in worst:
+                self.cancel(index, f"the token budget lets {budget.allowed()} go on")
+        if budget.look(len(self._running), self._every, elapsed):
+            for index in thinking:
+                self.cancel(index, f"{budget.over} left no room")
+        if budget.too_late(elapsed) and not self._late:
+            self._late = True
+            for id in self._running:
+                self._client.cancel(id)
+
     def _check_done(self) -> None:
-        if not self._running and not self._interrupted:
+        if not self._running and not self._interrupted and not self._late:
             while self._superseded:
                 self._client.cancel(self._superseded.pop())
             self._strategy.on_idle(self)
@@ -247,6 +315,7 @@ class Attempt:
         del self._running[event.id]
         parent, at = self._forks.get(index, (None, 0))
         trajectory = replace(event.trajectory, parent=parent, at=at)
+        self._paid[index] = self._budget_of_all.written[index] = trajectory.tokens - at
         if phase == "answer" and not self._strategy.forks:
             self._client.cancel(self._held.pop(index))
         elif phase != "answer" and index in self._held:
@@ -258,7 +327,6 @@ class Attempt:
             return self._ended[index]
         if phase == "step" and trajectory.finish_reason == "length" and trajectory.tokens < self._budgets[0]:
             trajectory = replace(trajectory, finish_reason="step")  # so long that it is judged before it has ended
-        self._paid[index] = trajectory.tokens - at
         if trajectory.answer_text.strip():
             trajectory = replace(trajectory, answer=self._answer_of(trajectory))
         whole = trajectory.finish_reason == "eos" and self._strategy.forks
@@ -312,7 +380,7 @@ class Attempt:
             return 0.0  # no answer can't be right
         if choice.answer is None:
             return None
-        k = sum(t.finish_reason != "cancelled" for t in self.trajectories)
+        k = sum(t.finish_reason != "cancelled" and not t.let_go for t in self.trajectories)
         return self._calibration.confidence(
             self._strategy.name, choice.evidence, max(k, 1), score=best.score, mean_logprob=best.mean_logprob
         )
@@ -323,6 +391,8 @@ class Attempt:
         whole = self._client.engine.judge.format.is_whole
         none, some = _UNFINISHED_RESPONSES if whole else _UNFINISHED_REASONING
         within = f"within {self._budgets[0]:,} tokens"
+        if self._budget_of_all.over and not self._interrupted:
+            yield f"stopped at {self._budget_of_all.over}"
         if self._interrupted:
             yield f"stopped by the user after {self._elapsed():.1f} s"
         if cut and cut == len(ended):

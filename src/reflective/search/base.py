@@ -1,8 +1,8 @@
 """What a strategy is: it spends a budget of trajectories on a problem and says which answer it stands for.
 
-A strategy steers through four moments (`begin`, `on_step`, `on_thought`, `on_idle`) by the verbs of `Steering`, and
-at the end `choose`s from the trajectories. `choose` is a pure function of the trajectories, so that recorded
-trajectories can be judged by any strategy without sampling again.
+A strategy steers through its moments (`begin`, `on_step`, `on_mark`, `on_thought`, `on_end`, `on_idle`) by the verbs of
+`Steering`, and at the end `choose`s from the trajectories. `choose` is a pure function of the trajectories, so that
+recorded trajectories can be judged by any strategy without sampling again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar, Literal, Protocol
 
+from reflective.engines.base import Marked
 from reflective.types import Problem, Trajectory
 
 Answers = Literal["selected", "all"]
@@ -40,6 +41,10 @@ class Steering(Protocol):
     @property
     def k(self) -> int:
         """The budget of trajectories."""
+
+    @property
+    def problem(self) -> Problem:
+        """What is being solved."""
 
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
@@ -71,8 +76,8 @@ class Steering(Protocol):
     def answer(self, index: int) -> None:
         """Continue a closed thinking to its answer."""
 
-    def cancel(self, index: int) -> None:
-        """Stop writing trajectory `index`, or give up a paused one."""
+    def cancel(self, index: int, why: str = "") -> None:
+        """Stop writing `index`, give it up where it is paused, or set it aside where it has ended; `why` is kept."""
 
 
 class Strategy(ABC):
@@ -87,6 +92,8 @@ class Strategy(ABC):
     """Whether the choice rests on step scores, which a model without a head has not."""
     forks: ClassVar[bool] = False
     """Whether it forks whole responses that have ended, which are then held as long as the problem is under way."""
+    every: int = 0
+    """Tokens between two marks of a trajectory, at which `on_mark` is called; 0: there are none."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -109,6 +116,12 @@ class Strategy(ABC):
 
     def on_thought(self, run: Steering, trajectory: Trajectory) -> None:
         """A thinking has been closed; it can be continued to its answer."""
+
+    def on_mark(self, run: Steering, mark: Marked) -> None:
+        """Trajectory `mark.id` has come to a mark."""
+
+    def on_end(self, run: Steering, trajectory: Trajectory) -> None:
+        """A trajectory has ended for good: with its answer, out of tokens, or cancelled."""
 
     def on_idle(self, run: Steering) -> None:
         """Nothing is being written: all has ended or is paused. The problem is done unless this starts something."""

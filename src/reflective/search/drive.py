@@ -46,6 +46,7 @@ def stream(
                 interrupted = True
                 attempt.interrupt()
                 client.drain()
+            attempt.tick()
     yield Solved(attempt.solution())
 
 

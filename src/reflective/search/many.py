@@ -58,6 +58,8 @@ def solve_many(
                     attempts.append((item, attempt))
             if attempts and client.advance():
                 raise KeyboardInterrupt
+            for _, attempt in attempts:
+                attempt.tick()
             for item, attempt in [entry for entry in attempts if entry[1].done]:
                 attempts.remove((item, attempt))
                 attempt.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 
 from reflective.engines.base import Constraint, Engine, Sampling
@@ -23,7 +24,8 @@ class Settings:
     with `total_tokens` both together have so many, and the answer may use what the reasoning has left.
     An answer is held to `constraint`; where the whole response is the reasoning, the response is.
     `system` is a system message that stands before every problem. A text of `stop` ends the answer where it is written,
-    a token of `stop_token_ids` the response; neither is part of the answer.
+    a token of `stop_token_ids` the response; neither is part of the answer. All trajectories of a problem together have
+    `max_total_tokens` and, from the start of the problem, `deadline` seconds (`search.budget`).
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -35,12 +37,16 @@ class Settings:
     stop_token_ids: tuple[int, ...] = ()
     total_tokens: int | None = None
     constraint: Constraint | None = None
+    max_total_tokens: int | None = None
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "answer_tokens", "total_tokens"):
+        for name in ("max_tokens", "answer_tokens", "total_tokens", "max_total_tokens"):
             got = getattr(self, name)
             if got is not None and got < 1:
                 raise InputError(f"{name} is {got}; it must be 1 or more.")
+        if self.deadline is not None and not 0.0 < self.deadline < math.inf:
+            raise InputError(f"deadline is {self.deadline:g}; it must be a number of seconds above 0, still to come.")
         if not all(isinstance(text, str) and text for text in self.stop):
             raise InputError(f"stop is {self.stop!r}; it must be texts that are not empty.")
         if not all(type(token) is int and token >= 0 for token in self.stop_token_ids):

@@ -382,6 +382,7 @@ class TorchEngine(TokenEngine):
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
         due: list[int] = []  # indices of the rows whose text is due
+        marked: list[int] = []  # indices of the rows that have come to a mark
         watched, eos_ids = self._watched, self._eos_ids
         for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
             ids = sequence.token_ids
@@ -397,7 +398,10 @@ class TorchEngine(TokenEngine):
                 scored.append(i)
             if reason := sequence.finish_after(token, eos_ids):
                 ended.append((i, reason))
-            elif len(ids) - sequence.emitted >= TEXT_INTERVAL:
+                continue
+            if len(ids) == sequence.next_mark:
+                marked.append(i)
+            if len(ids) - sequence.emitted >= TEXT_INTERVAL:
                 due.append(i)
         for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
             sequence.certainties.append(certainty)
@@ -408,6 +412,8 @@ class TorchEngine(TokenEngine):
             self._score(scored, running, features)
         for i in due:
             self._emit_text(running[i])
+        for i in marked:
+            self._mark(running[i])
         for i, reason in reversed(ended):  # from the last row up, so that a move never touches a row still to go
             self._leave(first + i)
             self._finish(running[i], reason)

@@ -1,0 +1,75 @@
+"""Sample nano's trajectories for docs/spending.md: problems × 32 with scores, and where asked token confidences.
+
+    python recipes/spending/sample.py --split validation --output runs/spend/validation
+    python recipes/spending/sample.py --split test --confidences --output runs/spend/test
+
+1,000 problems of nano's ten families, in the same proportions in both splits (two families have 72 validation problems
+each). Every policy is then judged on these records without a model; stopped and started again it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+from typing import get_args
+
+from reflective import Problem, Reflective
+from reflective.cli.eval import progress_line
+from reflective.evaluate.run import Plan, Progress, run_benchmark
+from reflective.search import BestOfN, Settings
+from reflective.tasks import TASKS, mixture
+from reflective.tasks.base import Split
+
+MAX_TOKENS = 512  # of a reasoning
+FEWER = {"puzzle24": 72, "prime_factorization": 72}  # all that their validation splits hold
+EACH = 107
+
+
+def problems_of(split: Split, families: list[str], seed: int) -> list[Problem]:
+    """The problems of a split, shuffled: a run that is stopped early is a fair sample of the whole."""
+    drawn: list[Problem] = []
+    for family in families:
+        drawn += mixture(split, FEWER.get(family, EACH), (1, 2), [family], seed)
+    random.Random(seed).shuffle(drawn)
+    return drawn
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=get_args(Split), default="validation")
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--trajectories", type=int, default=32)
+    parser.add_argument("--families", nargs="+", default=list(TASKS))
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--confidences", action="store_true", help="keep what DeepConf reads (slower)")
+    parser.add_argument("--output", required=True)
+    args = parser.parse_args()
+
+    problems = problems_of(args.split, args.families, args.seed)
+    plan = Plan(
+        args.trajectories,
+        BestOfN("all"),
+        Settings(seed=args.seed + 1, max_tokens=MAX_TOKENS),
+        {"name": "nano's families", "levels": [1, 2], "split": args.split, "seed": args.seed},
+        texts=False,
+        tokens=args.confidences,
+        engine_options={"keep_confidences": True} if args.confidences else {},
+    )
+    model = Reflective.from_pretrained(args.model, keep_confidences=args.confidences)
+    try:
+        run_benchmark(model.engine, problems, plan, Path(args.output), calibration=model.calibration, tell=_tell)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _tell(progress: Progress) -> None:
+    if progress.done % 10 == 0 or progress.done == progress.total:
+        print(progress_line(progress), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""Does the stated risk hold? Records are split again and again: fit on one half, look at the other.
+
+    python recipes/spending/splits.py runs/spend/validation runs/spend/test --splits 200
+
+For each split a schedule is learnt and certified on one half of the problems; a split violates a risk where effort auto
+loses more than it on the other half, net, against effort high. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+from reflective.evaluate.policies import problems_of
+from reflective.search.certify import DROPS, LEARNT, learn_then_test
+from reflective.search.courses import play_all
+
+RISKS = (0.01, 0.02, 0.03, 0.05)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--first", type=int, default=2, help="trajectories at once")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    problems = [traces for run in args.runs for traces in problems_of(Path(run))[1]]
+    k = min(map(len, problems))
+    by_drop = {drop: play_all(problems, k, args.first, 1.0, drop, "score", 16) for drop in DROPS}
+    rng = random.Random(args.seed)
+    told: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
+    for _ in range(args.splits):
+        order = list(range(len(problems)))
+        rng.shuffle(order)
+        half = len(order) // 2
+        cut = round(LEARNT * half)
+        weights, limits = learn_then_test(by_drop, order[:cut], order[cut:half], RISKS)
+        for risk in RISKS:
+            fine = [limit for limit in limits if limit.risk <= risk]
+            if not fine:
+                continue
+            limit = min(fine, key=lambda limit: limit.tokens)
+            held = by_drop[limit.drop].take(order[half:])
+            found = held.played(weights, [limit.regret])[0]
+            told[risk].append(((found.losses - found.gains) / (len(order) - half), found.tokens))
+    figures = {
+        str(risk): {
+            "certified": len(rows),
+            "violated": sum(loss > risk for loss, _ in rows) / args.splits,
+            "loss": sum(loss for loss, _ in rows) / max(len(rows), 1),
+            "tokens": sum(tokens for _, tokens in rows) / max(len(rows), 1),
+        }
+        for risk, rows in told.items()
+    }
+    print(json.dumps({"problems": len(problems), "k": k, "splits": args.splits, "seed": args.seed, "risks": figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

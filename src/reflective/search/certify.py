@@ -1,0 +1,160 @@
+"""Fit effort auto's schedule on records and certify it: learn, then test.
+
+The loss of a problem is L = 1 where all k give a right answer and effort auto a wrong one, −1 the other way round, else
+0; the risk is E[L], the share of right answers that is lost against effort high (k trajectories, the best by score).
+
+    learn   on a third of the problems: the weights of the regret, how many to begin with, and a path of settings (a
+            limit of the regret, a score below which to drop) from the safest, all k, to the cheapest: for 0, 1, 2, …
+            right answers lost there, the setting that takes the fewest tokens (Pareto testing, arXiv 2210.07913)
+    test    on the others: the settings of the path, in this order
+
+Theorem: learn then test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052, theorem 1) with fixed
+sequence testing. Each setting is a null hypothesis E[L] ≥ r with a valid p-value; they are tested in an order that the
+tested problems have no part in, and testing ends with the first that is not rejected at δ = 5 %. Then with probability
+1 − δ over the draw of the tested problems, every limit before has a risk below r. Each r is a statement of its own.
+
+The p-value is exact for L in {−1, 0, 1}: the distribution of Σ L depends on the share d of problems with L ≠ 0; the
+p-value is the largest over a 1 − γ confidence set of d, plus γ (Berger and Boos 1994).
+
+Assumptions: the tested problems are independent draws from the problems to come; model, head, sampling and k are the
+same. It breaks where problems come from elsewhere, where the head was chosen by the same problems (its validation
+scores then flatter it), and where the same problems are used to fit again and again until a certificate comes out.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from reflective.errors import InputError
+from reflective.judge.schedule import Leader, Limit, Schedule, check_risk
+from reflective.search.auto_effort import leader_of
+from reflective.search.clocked import EVERY
+from reflective.search.courses import DROP_STEPS, Courses, learn, play_all
+from reflective.search.risk import DELTA, Played, Setting, certified
+from reflective.search.simulate import Trace
+
+LEARNT: Final = 1 / 3  # share of the problems that the rule is learnt on
+RISKS: Final = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
+LIMITS: Final = tuple(round(0.001 * 1.25**i, 6) for i in range(28))  # of the regret, up to 0.41
+STARTS: Final = ((2, 1.0), (4, 1.0))  # first, growth
+DROPS: Final = (0.0, 0.01, 0.03, 0.06, 0.1)  # of the running score
+FEWEST: Final = 30  # problems that a fit needs
+TOO_FEW = (
+    "{:,} problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 610 without a loss"
+)
+SAFEST: Final[Setting] = (-1.0, 0.0)
+
+
+def fit_schedule(
+    problems: Sequence[Sequence[Trace]],
+    k: int,
+    *,
+    risk: float | None = None,
+    head: str = "",
+    sampling: Mapping[str, float] | None = None,
+    every: int = EVERY,
+    seed: int = 0,
+    note: Callable[[str], None] | None = None,
+) -> Schedule:
+    """Learn and test a schedule. `risk` is asked for beside the usual ones.
+
+    Raises `InputError` for too few problems, for trajectories without step scores, and where all scores are equal.
+    """
+    if risk is not None:
+        check_risk(risk)
+    problems = [traces for traces in problems if len(traces) >= k]
+    if len(problems) < FEWEST:
+        raise InputError(TOO_FEW.format(len(problems), k, FEWEST) + ".")
+    _check_scores(problems)
+    order = list(range(len(problems)))
+    random.Random(seed).shuffle(order)
+    cut = max(1, round(LEARNT * len(order)))
+    tell = note or (lambda line: None)
+    first, growth, leader = _beginning([problems[i] for i in order[:cut]], k, every, tell)
+    by_drop = {drop: play_all(problems, k, first, growth, drop, leader, every) for drop in DROPS}
+    tell(f"played {len(problems):,} problems, {first} trajectories at once")
+    risks = sorted({*RISKS, *(() if risk is None else (risk,))})
+    weights, limits = learn_then_test(by_drop, order[:cut], order[cut:], risks)
+    return Schedule(
+        k=k,
+        first=first,
+        growth=growth,
+        every=every,
+        drop_steps=DROP_STEPS,
+        leader=leader,
+        weights=weights,
+        limits=tuple(limits),
+        confidence=1.0 - DELTA,
+        problems=len(order) - cut,
+        head=head,
+        sampling=dict(sampling or {}),
+    )
+
+
+def learn_then_test(
+    by_drop: Mapping[float, Courses], learnt: Sequence[int], tested: Sequence[int], risks: Sequence[float]
+) -> tuple[tuple[float, ...], list[Limit]]:
+    """The weights of the regret and the certified limits. `by_drop`: the problems' courses for each of `DROPS`; those
+    numbered `learnt` are learnt from, those numbered `tested` tested on."""
+    parts = {drop: courses.take(learnt) for drop, courses in by_drop.items()}
+    weights = learn(list(parts.values()))
+    found: dict[Setting, Played] = {}
+    for drop, courses in parts.items():
+        found |= zip(((limit, drop) for limit in LIMITS), courses.played(weights, LIMITS), strict=True)
+    path = [SAFEST, *path_of(found)]
+    results: dict[Setting, Played] = {}
+    for drop, courses in by_drop.items():
+        limits = [limit for limit, other in path if other == drop]
+        if limits:
+            settings = [(limit, drop) for limit in limits]
+            results |= zip(settings, courses.take(tested).played(weights, limits), strict=True)
+    return weights, certified([results[setting] for setting in path], path, len(tested), risks)
+
+
+def _beginning(
+    problems: Sequence[Sequence[Trace]], k: int, every: int, tell: Callable[[str], None]
+) -> tuple[int, float, Leader]:
+    """How many begin at once, the growth, and who leads: the best score as in effort high, or the weighted vote where
+    that is clearly better at k."""
+    gains = losses = 0
+    for traces in problems:
+        ended = [t.whole for t in traces[:k]]
+        best, voted = leader_of(ended, "score"), leader_of(ended, "vote")
+        right = [found is not None and traces[found[0].index].right is True for found in (best, voted)]
+        gains += right[1] and not right[0]
+        losses += right[0] and not right[1]
+    leader: Leader = "vote" if gains - losses > 2.0 * math.sqrt(gains + losses) else "score"
+    tried = []
+    for first, growth in sorted({(min(first, k), growth) for first, growth in STARTS}):
+        courses = play_all(problems, k, first, growth, 0.0, leader, every)
+        fine = [r.tokens for r in courses.played(learn([courses]), (-1.0, *LIMITS)) if r.losses <= r.gains]
+        tried.append((min(fine, default=math.inf), first, growth))
+        tell(f"{first} at once: {tried[-1][0]:.3f} of the tokens lose nothing on the problems to learn from")
+    return (*min(tried)[1:], leader)
+
+
+def path_of(found: Mapping[Setting, Played]) -> list[Setting]:
+    """For 0, 1, 2, … losses the cheapest setting; to the first of them leads its limit from the lowest."""
+    path: list[Setting] = []
+    for losses in sorted({result.losses for result in found.values()}):
+        within = {setting: r.tokens for setting, r in found.items() if r.losses <= losses}
+        cheapest = min(within, key=lambda setting: (within[setting], setting))
+        if not path:
+            path += [(limit, cheapest[1]) for limit in LIMITS if limit < cheapest[0]]
+        if cheapest not in path:
+            path.append(cheapest)
+    return path
+
+
+def _check_scores(problems: Sequence[Sequence[Trace]]) -> None:
+    scores = {t.whole.score for traces in problems for t in traces}
+    if scores <= {None}:
+        raise InputError(
+            "these records have no step scores, so no schedule can be fitted. Without a head, effort auto stops by "
+            "agreement and needs no fit."
+        )
+    if len(scores - {None}) == 1:
+        raise InputError("all scores of these records are equal, so they tell nothing; train the head first.")
