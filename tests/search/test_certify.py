@@ -72,9 +72,14 @@ def test_testing_ends_at_the_first_setting_that_fails():
 
 
 def test_a_path_goes_from_safe_to_cheap():
-    found = {(0.1, 0.0): Played(0, 0, 0.6), (0.2, 0.0): Played(0, 0, 0.5), (0.2, 0.1): Played(2, 0, 0.3)}
-    path = path_of(found)
-    assert path[-2:] == [(0.2, 0.0), (0.2, 0.1)] and all(drop == 0.0 for _, drop in path[:-1])
+    found = {
+        (0.1, 0.0): Played(0, 0, 0.6),
+        (0.2, 0.0): Played(0, 0, 0.5),
+        (0.1, 0.1): Played(0, 0, 0.45),
+        (0.2, 0.1): Played(2, 0, 0.3),
+        (0.3, 0.0): Played(2, 0, 0.4),
+    }
+    assert path_of(found) == [(0.1, 0.0), (0.2, 0.0), (0.1, 0.1), (0.2, 0.1)]
 
 
 def test_the_fit_plays_as_the_strategy_does(sampled):

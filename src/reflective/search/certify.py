@@ -137,13 +137,11 @@ def _beginning(
 
 
 def path_of(found: Mapping[Setting, Played]) -> list[Setting]:
-    """For 0, 1, 2, … losses the cheapest setting; to the first of them leads its limit from the lowest."""
-    path: list[Setting] = []
+    """Limits without dropping from the lowest, as far as they lose nothing; then for 0, 1, 2, … losses the cheapest."""
+    path = sorted(setting for setting, result in found.items() if setting[1] == 0.0 and result.losses == 0)
     for losses in sorted({result.losses for result in found.values()}):
         within = {setting: r.tokens for setting, r in found.items() if r.losses <= losses}
         cheapest = min(within, key=lambda setting: (within[setting], setting))
-        if not path:
-            path += [(limit, cheapest[1]) for limit in LIMITS if limit < cheapest[0]]
         if cheapest not in path:
             path.append(cheapest)
     return path
