@@ -118,7 +118,8 @@ def _head_rows(head: dict[str, Any], parameters: int) -> Iterator[tuple[str, str
     yield "head", f"{head['kind']}, {parameters:,} parameters, in {head['folder']}"
     if head["shipped"]:
         yield "head comes with", f"reflective ({head['shipped']})"
-    yield "head reads", f"the input of layer {head['input_of_layer']}, {head['feature_position']} the step token"
+    where = "mean over each step" if head["feature_position"] == "mean" else f"{head['feature_position']} the step token"
+    yield "head reads", f"the input of layer {head['input_of_layer']}, {where}"
     yield "head aggregates by", head["aggregation"]
     if head["logprob_features"]:
         yield "head adds", f"log-probabilities, with exponent {head['probability_exponent']:g}"
