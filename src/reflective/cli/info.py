@@ -118,7 +118,8 @@ def _head_rows(head: dict[str, Any], parameters: int) -> Iterator[tuple[str, str
     yield "head", f"{head['kind']}, {parameters:,} parameters, in {head['folder']}"
     if head["shipped"]:
         yield "head comes with", f"reflective ({head['shipped']})"
-    where = "mean over each step" if head["feature_position"] == "mean" else f"{head['feature_position']} the step token"
+    position = head["feature_position"]
+    where = "mean over each step" if position == "mean" else f"{position} the step token"
     yield "head reads", f"the input of layer {head['input_of_layer']}, {where}"
     yield "head aggregates by", head["aggregation"]
     if head["logprob_features"]:
