@@ -90,11 +90,12 @@ class Server:
             [sys.executable, "-m", "reflective", "serve", "--port", str(self.port), *arguments],
             stderr=subprocess.DEVNULL,
         )
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             time.sleep(0.1)
+        self.process.kill()
         raise SystemExit("the server did not start")
 
     def __enter__(self) -> Server:
