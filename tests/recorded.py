@@ -66,7 +66,10 @@ def run(k: int, *parts: Sequence[Event]) -> list[Event]:
 
 
 class Recorded:
-    """A server whose answers are set by the test: `events`, `pause` (seconds between them), `keys`, `rows` asked."""
+    """A server whose answers are set by the test: `events`, `pause` (seconds between them), `key`.
+
+    An event whose type is in `held` is sent when its gate is set.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -75,6 +78,7 @@ class Recorded:
     def reset(self) -> None:
         self.events: list[Event] = []
         self.pause = 0.0
+        self.held: dict[str, threading.Event] = {}
         self.key: str | None = None
         self.asked: list[dict[str, Any]] = []
         self.feedback: list[dict[str, Any]] = []
@@ -109,6 +113,8 @@ class Recorded:
         try:
             yield ": keep-alive\n\n"
             for event in self.events:
+                if event["type"] in self.held:
+                    await anyio.to_thread.run_sync(self.held[event["type"]].wait, 30)
                 content = {"content": event["delta"]} if event["type"] == "content" else {}
                 chunk = {"id": "chatcmpl-1", "choices": [{"index": 0, "delta": content}]}
                 yield f"data: {json.dumps(chunk if content else {**chunk, 'reflective': event})}\r\n\r\n"

@@ -112,8 +112,11 @@ class Attempt:
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
         """Every trajectory that has ended or is paused, by index."""
-        ended = (self._ended[index] for index in sorted(self._ended))
-        return tuple(replace(t, let_go=self._let_go[t.index]) if t.index in self._let_go else t for t in ended)
+        return tuple(self._with_reason(self._ended[index]) for index in sorted(self._ended))
+
+    def _with_reason(self, trajectory: Trajectory) -> Trajectory:
+        why = self._let_go.get(trajectory.index)
+        return trajectory if why is None else replace(trajectory, let_go=why)
 
     def think(self, index: int, *, step_tokens: int | None = None) -> None:
         """Write reasoning number `index`; nothing is begun that the budget has no room for."""
@@ -176,7 +179,7 @@ class Attempt:
         if self._paused(index):
             self._superseded.append(self._held.pop(index))
             self._ended[index] = replace(self._ended[index], finish_reason="cancelled")
-            self._tell(Finished(index, self._ended[index]))
+            self._tell(Finished(index, self._with_reason(self._ended[index])))
 
     def _check_new(self, index: int) -> None:
         if index in self._ended or any(index == running for running, _ in self._running.values()):
@@ -251,7 +254,7 @@ class Attempt:
         if isinstance(event, Finished):
             trajectory = self._keep(event, index, phase)
             if trajectory.finish_reason != "step":
-                self._tell(Finished(index, trajectory))
+                self._tell(Finished(index, self._with_reason(trajectory)))
             if phase != "answer" and trajectory.finish_reason == "think_end" and not self._interrupted:
                 self._strategy.on_thought(self, trajectory)
             elif trajectory.finish_reason != "step" and not self._interrupted:

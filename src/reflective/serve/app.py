@@ -23,6 +23,7 @@ from reflective.serve.feedback import Feedback
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
 from reflective.serve.prompts import read
+from reflective.serve.reference import reference
 from reflective.serve.responses import ResponsesRequest
 from reflective.serve.schemas import ChatRequest
 from reflective.serve.scoring import ScoreRequest
@@ -85,7 +86,7 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
 
 
 def _add_page(app: FastAPI) -> None:
-    """The page at /, and what it asks for."""
+    """The page at /, what it asks for, and the reference at /docs."""
 
     def offer() -> dict[str, Any]:
         service: Service = app.state.service
@@ -95,6 +96,10 @@ def _add_page(app: FastAPI) -> None:
             scored=service.engine.scored,
             feedback=service.settings.feedback is not None,
         )
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(reference(app.openapi()), media_type="text/html; charset=utf-8", headers=dict(page.HEADERS))
 
     app.include_router(page.files())
     app.include_router(page.routes(offer))

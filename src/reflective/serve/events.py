@@ -82,7 +82,7 @@ class EventWriter:
 
     def _ended(self, index: int, t: Trajectory) -> schemas.Finished | schemas.Cancelled:
         if t.finish_reason == "cancelled" or t.finish_reason == "step":
-            return {"type": "cancelled", "trajectory": index, "why": "strategy"}
+            return {"type": "cancelled", "trajectory": index, "why": "strategy", "detail": t.let_go}
         if not t.answer_text:
             self._finished += 1
         if t.score is not None:
@@ -133,6 +133,8 @@ def _fate(t: Trajectory, *, steps: bool) -> schemas.Fate:
         "tokens": t.tokens,
         "answer": t.answer,
     }
+    if t.let_go:
+        fate["let_go"] = t.let_go
     if t.parent is not None:
         fate |= {"parent": t.parent, "at": t.at}
     if steps:

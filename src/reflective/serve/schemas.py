@@ -210,11 +210,12 @@ class Forked(TypedDict):
 
 
 class Cancelled(TypedDict):
-    """A trajectory was given up: `why` is "strategy" or "stopped"."""
+    """A trajectory was given up: `why` is "strategy" or "stopped"; `detail` is the strategy's reason, or ""."""
 
     type: Literal["cancelled"]
     trajectory: int
     why: Literal["strategy", "stopped"]
+    detail: str
 
 
 class Answering(TypedDict):
@@ -242,13 +243,17 @@ class Lost(TypedDict):
 
 
 class Fate(TypedDict, total=False):
-    """A trajectory when all is over; `steps` where they were asked for, `parent` and `at` of a fork."""
+    """A trajectory when all is over; `steps` where they were asked for, `parent` and `at` of a fork.
+
+    `let_go` says why the strategy stopped it or set it aside, where it did.
+    """
 
     index: int
     score: float | None
     finish_reason: FinishReason
     tokens: int
     answer: str | None
+    let_go: str
     parent: int | None
     at: int
     steps: list[dict[str, Any]]

@@ -45,7 +45,7 @@ def recorded(_recorded: Recorded) -> Recorded:
     return _recorded
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright keeps an event loop in this thread, in which no other test can run its own
 def chromium() -> Iterator[Any]:
     if BROWSER is None:
         pytest.skip("no Chromium here")

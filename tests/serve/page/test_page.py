@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 
 import pytest
 
@@ -67,9 +68,10 @@ def test_what_a_model_writes_stays_text(page, recorded):
 def test_the_leader_is_marked_while_it_leads_and_one_that_is_let_go_is_seen_to_be(page, recorded):
     gone = {"type": "cancelled", "trajectory": 1, "why": "strategy"}
     recorded.events = run(2, lane(0, [("One.", 0.6)], None), lane(1, [("Two.", 0.9)], None), [gone])
-    recorded.pause = 0.05
+    recorded.held["cancelled"] = threading.Event()
     ask(page, recorded)
     page.locator(".lane.leader", has_text="0.900").wait_for()
+    recorded.held["cancelled"].set()
     page.locator(".lane.cancelled").wait_for()
     assert page.locator(".lane.leader .index").inner_text().split() == ["▶", "0"]  # the one that is left
     assert "let go" in page.locator(".lane.cancelled").inner_text()

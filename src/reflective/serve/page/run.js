@@ -132,7 +132,7 @@ export class Run {
 
   on_cancelled(event, lane, ms) {
     lane.state = "cancelled";
-    lane.why = event.why || "";
+    lane.why = event.detail || event.why || "";
     this.decisions.push([ms, `trajectory ${lane.index} was let go${lane.why ? `: ${lane.why}` : ""}`]);
   }
 
