@@ -83,7 +83,7 @@ def test_it_is_measured_once_for_a_model(large, measured, tmp_path, monkeypatch)
     engine_of(bfloat16_folder(tmp_path / "other", intermediate_size=48))
     assert len(asked) == 2 and len(list(large.iterdir())) == 2
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "get_num_threads", lambda: 3)  # set_num_threads may do nothing once OpenMP has begun
+        patched.setattr(torch, "get_num_threads", lambda: 3)  # behind some tests set_num_threads has no effect
         engine_of(folder)
     assert len(asked) == 3, "the number of threads decides, too"
     for path in large.iterdir():
