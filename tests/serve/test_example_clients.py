@@ -31,7 +31,13 @@ def run(server, command, timeout=300, **environment):
     local = {"REFLECTIVE_URL": server.url, "REFLECTIVE_MODEL": "nano", "NO_PROXY": "127.0.0.1"}
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env={**kept, **local, **environment}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**kept, **local, **environment},
+        cwd=EXAMPLES.parent,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -84,7 +90,7 @@ def test_other_clients(nano_server, tmp_path, name):
     environment = {"LLM": str(programs / "llm"), "LM_EVAL": str(programs / "lm_eval"), "HOME": str(tmp_path)}
     if name == "inspect_task.py":
         environment |= {"REFLECTIVE_BASE_URL": f"{nano_server.url}/v1", "REFLECTIVE_API_KEY": "none"}
-        command = [str(programs / "inspect"), "eval", str(EXAMPLES / name), "--model", "openai-api/reflective/nano"]
+        command = [str(programs / "inspect"), "eval", f"examples/{name}", "--model", "openai-api/reflective/nano"]
         printed = run(nano_server, [*command, "--log-dir", str(tmp_path), "--display", "plain"], **environment)
         assert "accuracy" in printed and "1.0" in printed
         return
