@@ -207,8 +207,8 @@ def first_event(quick: bool) -> tuple[dict[str, Any], list[Check]]:
     with Server() as server:
         asyncio.run(ask(server.port, texts[0]))
         runs = [asyncio.run(ask(server.port, text, stream=True)) for text in texts[: 2 if quick else 10]]
-    told = statistics.median(run["first"] for run in runs)
-    return {"first_progress_event_s": rounded(told)}, [Check("first progress event, ms", 1000 * told, "<=", 150)]
+    median = statistics.median(run["first"] for run in runs)
+    return {"first_progress_event_s": rounded(median)}, [Check("first progress event, ms", 1000 * median, "<=", 150)]
 
 
 def cut(quick: bool) -> tuple[dict[str, Any], list[Check]]:

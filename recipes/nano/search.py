@@ -74,8 +74,8 @@ def main() -> int:
             {"name": "nano's families", "split": args.split, "levels": args.levels, "seed": args.seed},
             texts=False,
         )
-        told = [f"{option}-{value}" for option, value in strategy.options.items()]
-        folder = Path(args.output) / "_".join([name, *told])
+        options = [f"{option}-{value}" for option, value in strategy.options.items()]
+        folder = Path(args.output) / "_".join([name, *options])
         try:
             path = run_benchmark(model.engine, problems, plan, folder)
         except KeyboardInterrupt:

@@ -83,7 +83,7 @@ def _fit(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     return w.detach()
 
 
-def told(name: str, figures: Sequence[Sequence[float | None]], records: Sequence[Record]) -> str:
+def auc_line(name: str, figures: Sequence[Sequence[float | None]], records: Sequence[Record]) -> str:
     """The AUC within problems of a figure of each response, with its interval."""
     areas = [auc(f, _rights(r)) for f, r in zip(figures, records, strict=True)]
     values = np.array([[np.nan if area is None else area] for area in areas])
@@ -96,14 +96,14 @@ def lines(folder: Path) -> Iterator[str]:
     records = mixed(folder)
     yield f"{len(records)} problems with right and wrong responses, of {len(load_records(folder))}"
     votes = [[Counter(t.group for t in r.trajectories)[t.group] for t in r.trajectories] for r in records]
-    yield told("mean log-probability", [[t.mean_logprob for t in r.trajectories] for r in records], records)
-    yield told("shortness", [[-t.tokens for t in r.trajectories] for r in records], records)
-    yield told("how many give the same answer", votes, records)
+    yield auc_line("mean log-probability", [[t.mean_logprob for t in r.trajectories] for r in records], records)
+    yield auc_line("shortness", [[-t.tokens for t in r.trajectories] for r in records], records)
+    yield auc_line("how many give the same answer", votes, records)
     places = next(read_shards(folder)).features
     for place in places:
         for last in (False, True):
             name = f"{place}, {'last step' if last else 'mean over steps'}"
-            yield told(name, probe(responses(folder, records, place, last), records), records)
+            yield auc_line(name, probe(responses(folder, records, place, last), records), records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -60,7 +60,7 @@ def figures(root: Path) -> Findings:
             _by_family(table, values, columns, ks),
         ],
         _against_others(values, columns, ks) + _share_closed(values, bootstrap, ks[-1]),
-        [plot("accuracy", "Right answers against k", lines, "k, trajectories a problem", "right", log_x=True)],
+        [plot("accuracy", "Right answers against k", lines, "k, trajectories per problem", "right", log_x=True)],
         [f"{SHARED}/test"],
         amounts=amounts(test=(table.problems, table.budget)),
     )

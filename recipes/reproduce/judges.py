@@ -113,4 +113,4 @@ def curves(id: str, title: str, judges: Mapping[str, Judge]) -> Figure:
         line(f"judge{i}", name, [1, *j.ks], [cell(j.single), *(cell(at) for at in j.best)], main=few)
         for i, (name, j) in enumerate(judges.items())
     ]
-    return plot(id, title, lines, "k, trajectories a problem", "right", log_x=True)
+    return plot(id, title, lines, "k, trajectories per problem", "right", log_x=True)

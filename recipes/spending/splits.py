@@ -32,7 +32,7 @@ def main() -> int:
     k = min(map(len, problems))
     by_drop = {drop: play_all(problems, k, args.first, 1.0, drop, "score", 16) for drop in DROPS}
     rng = random.Random(args.seed)
-    told: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
+    outcomes: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
     for _ in range(args.splits):
         order = list(range(len(problems)))
         rng.shuffle(order)
@@ -46,7 +46,7 @@ def main() -> int:
             limit = min(fine, key=lambda limit: limit.tokens)
             held = by_drop[limit.drop].take(order[half:])
             found = held.played(weights, [limit.regret])[0]
-            told[risk].append(((found.losses - found.gains) / (len(order) - half), found.tokens))
+            outcomes[risk].append(((found.losses - found.gains) / (len(order) - half), found.tokens))
     figures = {
         str(risk): {
             "certified": len(rows),
@@ -54,7 +54,7 @@ def main() -> int:
             "loss": sum(loss for loss, _ in rows) / max(len(rows), 1),
             "tokens": sum(tokens for _, tokens in rows) / max(len(rows), 1),
         }
-        for risk, rows in told.items()
+        for risk, rows in outcomes.items()
     }
     print(json.dumps({"problems": len(problems), "k": k, "splits": args.splits, "seed": args.seed, "risks": figures}))
     return 0

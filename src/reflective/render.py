@@ -123,7 +123,7 @@ def solution_html(solution: Solution) -> str:
 
 
 def _trajectory_html(trajectory: Trajectory, selected: bool) -> str:
-    told = ", ".join(filter(None, (state(trajectory), origin(trajectory))))
+    facts = ", ".join(filter(None, (state(trajectory), origin(trajectory))))
     border = "#36a05c" if selected else "transparent"
     strip_html = "".join(_cell(step) for step in trajectory.steps)
     steps = "".join(
@@ -136,7 +136,7 @@ def _trajectory_html(trajectory: Trajectory, selected: bool) -> str:
     return (
         f'<details{" open" if selected else ""} style="border-left:3px solid {border};padding-left:8px;margin-top:4px">'
         f'<summary style="cursor:pointer">#{trajectory.index} <b>{number(trajectory.score)}</b> '
-        f"{strip_html} {trajectory.tokens:,} tokens, {html.escape(told + let_go(trajectory))}</summary>"
+        f"{strip_html} {trajectory.tokens:,} tokens, {html.escape(facts + let_go(trajectory))}</summary>"
         f"{body}{answer if trajectory.answer_text else ''}</details>"
     )
 

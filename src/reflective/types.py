@@ -14,7 +14,7 @@ from typing import Any, Literal
 FinishReason = Literal["think_end", "eos", "length", "cancelled", "step"]  # step: paused at the end of one
 VerdictKind = Literal["right", "wrong", "ungradable"]
 
-EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # trajectories a problem (paper, section 4.1)
+EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # trajectories per problem (paper, section 4.1)
 SOLUTION_VERSION = 1  # of the object that `Solution.to_json` writes
 
 

@@ -1,4 +1,4 @@
-"""`reflective eval`: a benchmark run with k trajectories a problem, every one graded and recorded."""
+"""`reflective eval`: a benchmark run with k trajectories per problem, every one graded and recorded."""
 
 from __future__ import annotations
 

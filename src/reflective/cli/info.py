@@ -134,21 +134,21 @@ def _head_rows(head: dict[str, Any], parameters: int) -> Iterator[tuple[str, str
             yield f"head {name.replace('_', ' ')}", _number(value)
 
 
-def _schedule(told: dict[str, Any] | None) -> str:
-    if told is None:
+def _schedule(found: dict[str, Any] | None) -> str:
+    if found is None:
         return "none: effort auto stops by agreement, at no stated risk (fit one with: reflective calibrate)"
-    limits = ", ".join(f"{limit['risk']:g} at {limit['tokens']:.0%}".replace("%", " %") for limit in told["limits"])
-    return f"risk of effort auto and its tokens, against {told['k']} trajectories: {limits}"
+    limits = ", ".join(f"{limit['risk']:g} at {limit['tokens']:.0%}".replace("%", " %") for limit in found["limits"])
+    return f"risk of effort auto and its tokens, against {found['k']} trajectories: {limits}"
 
 
-def _fingerprint(told: dict[str, Any] | None) -> str:
-    if told is None:
+def _fingerprint(found: dict[str, Any] | None) -> str:
+    if found is None:
         return "none: not checked"
-    if told["reason"]:
-        return str(told["reason"])
-    if told["deviation"] is None:
+    if found["reason"]:
+        return str(found["reason"])
+    if found["deviation"] is None:
         return "shapes and vocabulary fit; the weights were not compared"
-    return f"fits: deviation {told['deviation']:.3f} of at most {told['limit']}"
+    return f"fits: deviation {found['deviation']:.3f} of at most {found['limit']}"
 
 
 def _tokens(tokens: list[dict[str, Any]]) -> str:

@@ -61,7 +61,7 @@ Tell = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked of an engine: `effort` trajectories a problem, spent by `strategy`.
+    """What is asked of an engine: `effort` trajectories per problem, spent by `strategy`.
 
     `benchmark` describes where the problems come from, for the manifest. `shard` (i, n) takes every n-th problem from
     the i-th on. `texts=False` leaves the texts out of the records. `tokens` keeps token ids in the records, and beside

@@ -249,17 +249,17 @@ def _add_faults(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refused(request: Request, error: RequestValidationError) -> Response:
-        return _told(invalid(list(error.errors())))
+        return _response(invalid(list(error.errors())))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         what = {404: f"There is nothing at {request.method} {request.url.path:.200}."}
-        return _told(Fault(error.status_code, what.get(error.status_code, str(error.detail))))
+        return _response(Fault(error.status_code, what.get(error.status_code, str(error.detail))))
 
     @app.exception_handler(Fault)
     async def fault(request: Request, error: Fault) -> Response:
-        return _told(error)
+        return _response(error)
 
 
-def _told(fault: Fault) -> Response:
+def _response(fault: Fault) -> Response:
     return answer(fault.body(), fault.status, fault.headers)

@@ -1,4 +1,4 @@
-"""/v1/chat/completions: an outcome as one object, or what is told on the way as chunks.
+"""/v1/chat/completions: the outcome as one object, or events as chunks while it is being computed.
 
 A streaming client gets the role at once, then progress, then the answer's text as it is written. Progress is an empty
 delta with a `reflective` member: clients that know nothing of it add nothing. Where nothing is to be said for a while,

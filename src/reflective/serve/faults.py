@@ -12,7 +12,7 @@ ENGINE = "The engine failed while it wrote, and the request was given up. Try ag
 
 
 class Fault(Exception):
-    """An error that the client is told."""
+    """An error that is returned to the client."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Fault(Exception):
 
 
 def fault_of(error: BaseException) -> Fault:
-    """What the client is told of an error."""
+    """The error object that a client receives."""
     if isinstance(error, Fault):
         return error
     if isinstance(error, ContextError):

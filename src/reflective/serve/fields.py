@@ -62,7 +62,7 @@ CHAT: Mapping[str, Rule] = {
     "reasoning_effort": _honoured("none, minimal 1; low 2; medium 8; high 32; xhigh 64; a number; auto"),
     "max_completion_tokens": _honoured("bounds what one trajectory writes, reasoning and answer"),
     "max_tokens": _honoured("the older name of max_completion_tokens, which counts where both are given"),
-    "seed": _honoured("default: drawn, and told in `reflective.seed`"),
+    "seed": _honoured("default: drawn at random, and returned in `reflective.seed`"),
     "stop": _honoured("up to 16 texts, each ends the answer"),
     "n": _honoured("the n best answers, best first; at least n trajectories are written"),
     "stream_options": _honoured("include_usage"),

@@ -73,11 +73,11 @@ class Server(uvicorn.Server):
     """uvicorn's, which lets requests run on for a while before it ends."""
 
     stop: Callable[[], None] = staticmethod(lambda: None)
-    told: Callable[[], None] = staticmethod(lambda: None)
+    on_listening: Callable[[], None] = staticmethod(lambda: None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.told()
+        self.on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping")
@@ -89,9 +89,12 @@ class Server(uvicorn.Server):
 
 
 def make_server(
-    model: Reflective, settings: ServeSettings, keys: Sequence[Key] = (), told: Callable[[], None] = lambda: None
+    model: Reflective,
+    settings: ServeSettings,
+    keys: Sequence[Key] = (),
+    on_listening: Callable[[], None] = lambda: None,
 ) -> Server:
-    """The server of a model; `told` is called once it listens."""
+    """The server of a model; `on_listening` is called once it listens."""
     app = make_app(model, settings, keys)
     config = uvicorn.Config(
         app,
@@ -109,17 +112,17 @@ def make_server(
     )
     server = Server(config)
     server.stop = lambda: app.state.service.stop()
-    server.told = told
+    server.on_listening = on_listening
     return server
 
 
-def serve(model: Reflective, settings: ServeSettings, keys: Sequence[Key], told: Callable[[], None]) -> None:
+def serve(model: Reflective, settings: ServeSettings, keys: Sequence[Key], on_listening: Callable[[], None]) -> None:
     """Serve until a signal comes, and end the process with it."""
     _write_log()
     with suppress(ValueError, OSError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    make_server(model, settings, keys, told).run()
+    make_server(model, settings, keys, on_listening).run()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # all is answered and closed; to take a million objects apart one by one would cost seconds

@@ -142,17 +142,17 @@ def turn(message: Message, where: str) -> dict[str, Any]:
         content = "".join(part.text or "" for part in content)
     if content is None and role != "assistant":
         raise Fault(400, f"a {message.role} message needs content.", param=f"{where}.content", code="invalid_value")
-    told: dict[str, Any] = {"role": role, "content": content or ""}
+    rendered: dict[str, Any] = {"role": role, "content": content or ""}
     if message.tool_calls:
-        told["tool_calls"] = [
+        rendered["tool_calls"] = [
             {"type": "function", "id": call.id, "function": _called(call.function.name, call.function.arguments)}
             for call in message.tool_calls
         ]
     if message.tool_call_id is not None:
-        told["tool_call_id"] = message.tool_call_id
+        rendered["tool_call_id"] = message.tool_call_id
     if message.name is not None:
-        told["name"] = message.name
-    return told
+        rendered["name"] = message.name
+    return rendered
 
 
 def _called(name: str, arguments: str) -> dict[str, Any]:

@@ -330,5 +330,5 @@ async def stream(
                         yield builder.event(status, response=builder.body(status, item))
     except Exception as error:
         fault = service.failed(error, log)
-        told = {"code": fault.code or fault.kind, "message": str(fault)}
-        yield builder.event("failed", response=builder.body("failed", error=told))
+        failure = {"code": fault.code or fault.kind, "message": str(fault)}
+        yield builder.event("failed", response=builder.body("failed", error=failure))

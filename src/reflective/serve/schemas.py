@@ -201,7 +201,7 @@ class Finished(TypedDict):
 
 
 class Forked(TypedDict):
-    """A trajectory begins with the first `at` tokens of `parent`; steps that both share are not told again."""
+    """A trajectory begins with the first `at` tokens of `parent`; steps that both share are not sent again."""
 
     type: Literal["forked"]
     trajectory: int

@@ -159,7 +159,7 @@ class Service:
             )
 
     def failed(self, error: Exception, log: dict[str, Any]) -> Fault:
-        """What the client of a stream is told of an error; the log has all of it."""
+        """The error that a streaming client receives; the log has the whole of it."""
         fault = fault_of(error)
         log["error"] = fault.code or fault.kind
         if not isinstance(error, Fault) and fault.status >= 500:
@@ -175,7 +175,7 @@ class Service:
             raise Fault(404, what, code="feedback_off")
         return self._store
 
-    # ---- what is told
+    # ---- what clients receive
 
     @property
     def card(self) -> dict[str, Any]:
@@ -230,5 +230,5 @@ class Service:
 
 
 def stopping() -> Fault:
-    """What clients of a server that ends are told."""
+    """The error for requests that a stopping server refuses or ends."""
     return Fault(503, "The server is stopping. Try again.", code="stopping", headers={"Retry-After": "10"})

@@ -79,7 +79,7 @@ async def write(service: Service, question: Question, client: str, *, deltas: bo
         again = constrained and service.format.is_whole
         shown = Shown(service, question, silent=again)
         writer = EventWriter(question.strategy.name, service.engine.judge.aggregation)
-        told = 0.0
+        reported = 0.0
         wanted = EVENTS if deltas else NOTHING
         of_calls = (lambda t: voter(question, t)) if question.tools else None
         with service.session(question, wanted, of_calls) as session:
@@ -91,8 +91,8 @@ async def write(service: Service, question: Question, client: str, *, deltas: bo
                 if events or isinstance(event, Started):
                     if described is not None:
                         yield Told(described)
-                elif isinstance(event, StepScored | Finished) and (now := time.monotonic()) - told > PROGRESS_S:
-                    told = now
+                elif isinstance(event, StepScored | Finished) and (now := time.monotonic()) - reported > PROGRESS_S:
+                    reported = now
                     yield Told(writer.progress())
                 for delta in shown.take(event):
                     yield delta

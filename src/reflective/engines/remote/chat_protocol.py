@@ -100,8 +100,8 @@ def read_delta(line: str) -> Delta | None:
     pieces = [Piece(text, reasoning=True) for text in [_text(delta, *REASONING)] if text]
     if text := _text(delta, "content"):
         pieces.append(Piece(text))
-    told = _with_logprobs(pieces, choice.get("logprobs"))
-    return Delta(told, end) if told or end is not None else None
+    scored = _with_logprobs(pieces, choice.get("logprobs"))
+    return Delta(scored, end) if scored or end is not None else None
 
 
 def _text(delta: Mapping[str, Any], *names: str) -> str:
@@ -121,6 +121,6 @@ def _with_logprobs(pieces: list[Piece], logprobs: Any) -> tuple[Piece, ...]:
     if not values or not all(map(is_number, values)):
         return tuple(pieces)
     first, *others = pieces or [Piece("")]  # the first half of a character
-    told = [Piece(first.text, first.reasoning, float(values[0]))]
-    told += [Piece("", first.reasoning, float(value)) for value in values[1:]]
-    return (*told, *others)
+    scored = [Piece(first.text, first.reasoning, float(values[0]))]
+    scored += [Piece("", first.reasoning, float(value)) for value in values[1:]]
+    return (*scored, *others)

@@ -135,8 +135,8 @@ class TorchEngine(TokenEngine):
         checkpoint, chosen = precision.settled(checkpoint) if checkpoint.undecided else (checkpoint, "")
         options = {"weights": checkpoint.weights, **options}
         engine = cls(checkpoint.model, checkpoint.tokenizer, checkpoint.judge, name=checkpoint.name, **options)
-        told = engine._compare_fingerprint() if checkpoint.unchecked else ""
-        engine.remark = " ".join(filter(None, (checkpoint.remark, chosen, told, engine.remark)))
+        deviation = engine._compare_fingerprint() if checkpoint.unchecked else ""
+        engine.remark = " ".join(filter(None, (checkpoint.remark, chosen, deviation, engine.remark)))
         return engine
 
     def fingerprint(self, layer: int | None = None) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def settled(checkpoint: Checkpoint) -> tuple[Checkpoint, str]:
     if found is None:
         needed = sum(path.stat().st_size for path in weights.folder.glob("*.safetensors"))
         if needed > MEMORY_SHARE * available_memory(torch.device("cpu")):
-            told = f"weights in int8, unmeasured: in {weights.kind} they don't fit into memory. Or give --dtype int4."
-            return _with_kind(checkpoint, "int8"), told
+            remark = f"weights in int8, unmeasured: in {weights.kind} they don't fit into memory. Or give --dtype int4."
+            return _with_kind(checkpoint, "int8"), remark
         LOG.warning("note: measuring once which precision is fastest here for '%s' (--dtype skips it)", checkpoint.name)
         found = measure(checkpoint)
         _keep(place, found)
@@ -91,12 +91,12 @@ def settled(checkpoint: Checkpoint) -> tuple[Checkpoint, str]:
     if kind == weights.kind:
         return replace(checkpoint, undecided=False), ""
     own, reference = found[kind], found[weights.kind]
-    told = (
+    remark = (
         f"weights in {kind}, chosen by measurement: a step takes {own.over(reference):.2f} of the time of "
         f"{weights.kind}, the predictions differ by {own.divergence:.4f} nats a token. To keep the stored numbers: "
         f"--dtype {weights.kind}."
     )
-    return _with_kind(checkpoint, kind), told
+    return _with_kind(checkpoint, kind), remark
 
 
 def choice(found: Mapping[PackedKind, Figures]) -> PackedKind:

@@ -108,7 +108,7 @@ def _selection(run: Run) -> Figure:
 
 def _against_k(id: str, run: Run, title: str, caption: str, y_label: str, curves: Mapping[str, Curve]) -> Figure:
     return Figure(
-        id, run.name, title, caption, "line", "k, trajectories a problem", y_label, _curves(curves), log_x=True
+        id, run.name, title, caption, "line", "k, trajectories per problem", y_label, _curves(curves), log_x=True
     )
 
 
@@ -254,7 +254,7 @@ def _across(runs: Sequence[Run]) -> list[Figure]:
             "Runs against k",
             caption,
             "line",
-            "k, trajectories a problem",
+            "k, trajectories per problem",
             "right",
             tuple(accuracy),
             log_x=True,
