@@ -189,8 +189,8 @@ class Reflective:
         if not scored and (strategy.needs_scores or lost):
             name = "best_of_n" if lost else strategy.name
             raise EngineError(
-                f"the strategy {name!r} selects by step scores, and there are none. {self.engine.remark} "
-                "Without scores: strategy majority, logprob or single."
+                f"the strategy {name!r} selects by step scores, and there are none. Without scores: strategy majority, "
+                f"logprob or single. {self.engine.unscored}"
             )
         return k, strategy, settings
 

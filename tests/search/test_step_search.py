@@ -281,8 +281,8 @@ def test_after_the_last_round_what_is_left_is_written_to_its_end():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_model_without_a_head_is_refused_with_what_helps(name):
     engine = ScriptedEngine(lottery, scored=False)
-    engine.remark = "Train one with: reflective train head"
-    with pytest.raises(EngineError, match=f"'{name}' selects by step scores.*train head.*strategy majority"):
+    engine.unscored = "Train one with: reflective train head"
+    with pytest.raises(EngineError, match=f"'{name}' selects by step scores.*strategy majority.*train head$"):
         Reflective(engine).solve("what", strategy=name)
 
 

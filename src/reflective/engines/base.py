@@ -158,6 +158,8 @@ class Engine(ABC):
     """What makes scores of a trajectory; without a head it knows where steps end, and there are none."""
     remark: str = ""
     """What a user should know before a search, such as why there are no scores; "" where there is nothing to say."""
+    unscored: str = ""
+    """Why there are no scores, and what helps; "" where there are. The same stands in `remark`."""
     reads: bool = False
     """Whether `score` reads a given response; needs a tokenizer."""
     dtype: str = ""

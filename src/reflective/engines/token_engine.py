@@ -37,7 +37,7 @@ class TokenEngine(Engine):
     ) -> None:
         self.name, self.tokenizer, self.judge = name, tokenizer, judge
         self.scored = judge.scores
-        self.remark = "" if judge.scores else no_head(name)
+        self.unscored = self.remark = "" if judge.scores else no_head(name)
         self.context_length = context_length
         self._logprob_terms = judge.logprob_terms
         self.vocabulary, self.end_ids, self._eos_ids = vocabulary, eos_ids, eos_ids

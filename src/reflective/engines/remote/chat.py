@@ -159,7 +159,7 @@ class ChatEngine(ExternalEngine):
             self._pool.close()
             raise
         use = "majority, logprob and single" if self._logprobs else "majority and single"
-        self.remark = f"{server} with {self.name!r} sends no step scores: the strategies are {use}"
+        self.unscored = self.remark = f"{server} with {self.name!r} sends no step scores: the strategies are {use}"
 
     # ---- prompts
 

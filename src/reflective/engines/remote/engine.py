@@ -182,7 +182,7 @@ class OpenAIEngine(ExternalEngine):
         for endpoint in self._pool.endpoints:
             if self.slots is None:
                 self._probe(endpoint, scored=False)
-                self.remark = f"{self.name!r} has no SPRM head: no scores"
+                self.unscored = f"{self.name!r} has no SPRM head: no scores"
                 continue
             prompt, drawn = self._probe(endpoint, scored=True)
             try:
@@ -190,13 +190,14 @@ class OpenAIEngine(ExternalEngine):
             except EngineError as error:
                 if not allow_unscored:
                     raise EngineError(f"{error} Without scores: --strategy majority or single.") from None
-                self.remark = f"no step scores, votes and single samples only: {error}"
+                self.unscored = f"no step scores, votes and single samples only: {error}"
                 continue
             scores_are_right(self.model, prompt, drawn, logits, where=endpoint.where)
             if first is not None:
                 compare(logits, first, where=endpoint.where, other=self._pool.endpoints[0].where)
             first = first or logits
-        self.scored = first is not None and not self.remark
+        self.scored = first is not None and not self.unscored
+        self.remark = self.unscored
 
     def _probe(self, endpoint: Endpoint, *, scored: bool) -> tuple[tuple[int, ...], list[SampledToken]]:
         """Continue the handshake's prompt greedily, and see that the server reads it as we do."""
