@@ -25,7 +25,6 @@ from safetensors.torch import load_file
 from sample import settings
 
 from reflective.engines.torch import TorchEngine
-from reflective.judge.aggregate import aggregate
 from reflective.judge.config import CONFIG_FILE, HEAD_FILE, read_config
 from reflective.judge.heads.paper import SPRMHead
 from reflective.judge.judge import Judge
@@ -37,6 +36,7 @@ from reflective.shards import Place, Steps, load_features
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.layers import candidate_places
 from reflective.train.head.run import fit_judge, sampling_engine
+from reflective.train.head.schedule import with_scores
 from reflective.train.progress import print_note
 from reflective.train.rollouts import Rollouts, load_records, load_rollouts
 
@@ -52,12 +52,9 @@ def scored(judge: Judge, records: Sequence[Record], steps: Mapping[str, Steps]) 
 @torch.no_grad()
 def _scored(judge: Judge, head: SPRMHead, record: Record, steps: Steps) -> Record:
     flat: list[float] = head(steps.features, steps.logprobs if head.uses_logprobs else None).tolist()
-    trajectories, start = [], 0
-    for t, count in zip(record.trajectories, steps.counts, strict=True):
-        logits = tuple(flat[start : start + count])
-        trajectories.append(replace(t, step_logits=logits, score=aggregate(logits, judge.aggregation)))
-        start += count
-    return _chosen(judge, replace(record, trajectories=tuple(trajectories)))
+    rest = iter(flat)
+    logits = [[next(rest) for _ in range(count)] for count in steps.counts]
+    return _chosen(judge, with_scores(record, logits, judge.aggregation))
 
 
 def _chosen(judge: Judge, record: Record) -> Record:

@@ -13,6 +13,7 @@ import torch
 
 from engines.serving import fake_server, serving_folder
 from engines.test_chat import Server
+from reflective import Reflective
 from reflective.engines.torch.backbones.native import library
 from reflective.errors import CheckpointError, InputError
 from reflective.files import folder_lock
@@ -27,10 +28,11 @@ from reflective.train import rollouts as rollouts_module
 from reflective.train.head import layers as layers_module
 from reflective.train.head import run as head_module
 from reflective.train.head.config import HeadConfig
-from reflective.train.head.fit import EXPONENTS, fit_exponent
+from reflective.train.head.fit import EXPONENTS, fit_exponent, step_logits_of
 from reflective.train.head.layers import candidate_layers, fit_layers
 from reflective.train.head.run import _sprm_config, train_head
-from reflective.train.rollouts import Rollouts, load_rollouts
+from reflective.train.head.schedule import with_scores
+from reflective.train.rollouts import Rollouts, load_records, load_rollouts
 from reflective.types import Verdict
 from tiny import tiny_checkpoint, tiny_folder, tiny_model
 
@@ -191,6 +193,46 @@ def test_bad_data_and_a_bad_output_are_told_before_a_model_is_loaded(tmp_path: P
 def test_a_folder_that_another_run_writes_is_refused(tmp_path: Path, place: str) -> None:
     with folder_lock(tmp_path / place), pytest.raises(InputError, match="another process"):
         told(settings(tmp_path, work=str(tmp_path / "work")))
+
+
+# ---- effort auto
+
+
+def test_effort_auto_is_there_at_once_with_the_risks_that_the_validation_problems_certify(
+    tmp_path: Path, by_chance: None
+) -> None:
+    notes: list[str] = []
+    config = settings(tmp_path, [str(i) for i in range(64)], validation_share=0.6, temperature=0.8)
+    result = train_head(config, note=notes.append)
+    model = Reflective.from_checkpoint(load_checkpoint(tmp_path / "out"))
+    schedule = model.engine.judge.config.schedule
+    assert schedule is not None and (schedule.k, schedule.problems) == (4, 25)  # 38 validation problems less a third
+    assert result.risks == {f"{limit.risk:g}": limit.tokens for limit in schedule.limits} != {}
+    assert any("tested on 25 problems, by risk" in note and f"{schedule.smallest_risk:g}: " in note for note in notes)
+    k, strategy, _ = model.plan(effort="auto")
+    assert (k, strategy.name) == (4, "auto_effort") and model.solve("What is 7?", effort="auto").effort == 4
+    assert model.calibration is not None and "auto_effort" in model.engine.judge.config.calibration.strategies
+    with pytest.raises(InputError, match="fitted for temperature 0.8, not 1"):
+        model.plan(effort="auto", temperature=1.0)
+
+
+def test_the_schedule_is_fitted_on_the_scores_that_the_model_will_give(tmp_path: Path, by_chance: None) -> None:
+    told(settings(tmp_path))
+    model = Reflective.from_checkpoint(load_checkpoint(tmp_path / "out"))
+    folder = tmp_path / "out" / "sprm-rollouts" / "validation"
+    (record,) = load_records(folder)
+    logits = step_logits_of(model.engine.judge.head, load_rollouts(folder, Place(-2)))
+    scored = with_scores(record, logits, model.engine.judge.aggregation)
+    assert any(t.step_logits for t in scored.trajectories)
+    for t in scored.trajectories:
+        read = model.score(prompt_ids=record.prompt_ids, response_ids=t.token_ids)
+        assert (t.step_positions, t.score) == (read.step_positions, pytest.approx(read.score, abs=2e-3))
+
+
+def test_too_few_validation_problems_leave_effort_auto_to_agreement_and_say_so(tmp_path: Path, by_chance: None) -> None:
+    said = told(settings(tmp_path))
+    assert "no schedule for effort auto: 1 problems with 4 trajectories are there; a fit needs 30" in said
+    assert load_checkpoint(tmp_path / "out").judge.config.schedule is None
 
 
 # ---- which layer

@@ -20,6 +20,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -151,18 +152,24 @@ def _forward(head: SPRMHead, rollouts: Rollouts, batch: Sequence[int]) -> tuple[
 
 
 @torch.no_grad()
-def candidates_of(head: SPRMHead, rollouts: Rollouts, aggregation: str) -> list[list[Candidate]]:
-    """What a selection sees of each problem's trajectories."""
+def step_logits_of(head: SPRMHead, rollouts: Rollouts) -> list[list[float]]:
+    """The logits of each trajectory's steps."""
     head.eval()
     logits: list[float] = []
     for start in range(0, len(rollouts.features), BATCH):
         extra = rollouts.logprob_features[start : start + BATCH] if head.uses_logprobs else None
         logits += head(rollouts.features[start : start + BATCH], extra).tolist()
+    return [logits[start:stop] for start, stop in pairwise(rollouts.starts)]
+
+
+def candidates_of(head: SPRMHead, rollouts: Rollouts, aggregation: str) -> list[list[Candidate]]:
+    """What a selection sees of each problem's trajectories."""
+    logits = step_logits_of(head, rollouts)
 
     def candidate(i: int) -> Candidate:
         outcome = rollouts.outcomes[i]
         return Candidate(
-            score=aggregate(logits[rollouts.starts[i] : rollouts.starts[i + 1]], aggregation),
+            score=aggregate(logits[i], aggregation),
             right=None if outcome == UNGRADABLE else outcome == 1,
             closed=rollouts.closed[i],
             mean_logprob=rollouts.mean_logprobs[i],

@@ -1,4 +1,4 @@
-"""Train a head alone: sample with the frozen model, grade, fit the head on the features, calibrate, save.
+"""Train a head alone: sample with the frozen model, grade, fit head, calibration and effort auto's schedule, save.
 
 No trainer is needed: the backbone does not change, so its features are read once, in the pass that samples. This is how
 a user adapts a model to a domain of their own: problems with final answers in, a judging head out. `fit.py` fits it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from reflective.train.head.data import read_data
 from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_exponent
 from reflective.train.head.layers import candidate_layers, fit_layers
 from reflective.train.head.look import look
+from reflective.train.head.schedule import with_schedule
 from reflective.train.progress import Note, RunResult, print_note, stop_on_signals
 from reflective.train.rollout_settings import claim_rollouts, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, read_caught, sample_rollouts
@@ -53,7 +54,10 @@ from reflective.types import Problem
 
 @dataclass(frozen=True)
 class HeadResult(RunResult):
-    """How it ended: the folder with the head, and what the validation problems say of it."""
+    """How it ended: the folder with the head, and what the validation problems say of it.
+
+    `risks` are those of effort auto that they certify, each with the share of the tokens that it takes.
+    """
 
     folder: Path
     epoch: int
@@ -61,6 +65,7 @@ class HeadResult(RunResult):
     auc: float | None
     selection: dict[str, dict[str, float]]
     interrupted: bool = False
+    risks: dict[str, float] = field(default_factory=dict)
 
 
 def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
@@ -89,9 +94,12 @@ def train_head(config: HeadConfig, *, note: Note = print_note) -> HeadResult:
             return load_rollouts(work / "train", place), load_rollouts(work / "validation", place)
 
         judge, result = fit_judge(config, engine, load, note)
+        judge = with_schedule(judge, work / "validation", config.temperature, note)
         _save(config, judge, checkpoint, folder)
         note(f"saved: {folder}")
-        return replace(result, folder=folder)
+        schedule = judge.config.schedule
+        risks = {f"{limit.risk:g}": limit.tokens for limit in schedule.limits} if schedule is not None else {}
+        return replace(result, folder=folder, risks=risks)
 
 
 def sampling_engine(config: HeadConfig) -> tuple[TorchEngine, Checkpoint]:
