@@ -55,11 +55,11 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return found
 
 
-@pytest.fixture(params=["widest", "plain", "emulated VNNI"])
+@pytest.fixture(params=["widest", "AVX2", "plain", "emulated VNNI"])
 def lib(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
     """The library at one of its levels, in the place of the one that is used."""
     found = request.getfixturevalue("emulated") if request.param == "emulated VNNI" else library()
-    found.reflective_set_level(0 if request.param == "plain" else -1)
+    found.reflective_set_level({"plain": 0, "AVX2": 1}.get(request.param, -1))
     for module in (binding, packing, backbone):
         monkeypatch.setattr(module, "library", lambda: found)
     yield found
@@ -98,7 +98,7 @@ def test_a_product_is_that_of_the_packed_numbers(kind, shape, seed):
     # inputs that 8 bits hold exactly: integers whose largest, in every block, is 127
     x = torch.randint(-127, 128, (columns, count), generator=torch.Generator().manual_seed(seed)).float()
     x[:: BLOCK[kind]] = 127.0
-    for level in (-1, 0):
+    for level in (-1, 1, 0):
         library().reflective_set_level(level)
         try:
             found = product(library(), matrix, x)

@@ -2,7 +2,7 @@
 
 The kind "dense" is a plain tensor, row after row, in whatever number type the model has. The other kinds are packed for
 the compiled step (`backbones/native/pack.h`): bfloat16 unchanged, int8 and int4 as codes with a scale for each block of
-64 or 32 columns of a row.
+64 or 32 columns of a row, and int7 in the place of int8 on processors without products for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-Kind = Literal["dense", "bfloat16", "int8", "int4"]
+Kind = Literal["dense", "bfloat16", "int8", "int7", "int4"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,8 +20,7 @@ MAX_BLOCK, MIN_BLOCK = 64, 32  # columns of a row that share a scale, of int8 an
 HEAD_SIZE_MULTIPLE = 16  # two registers of eight numbers
 VECTORS = ("input_norm", "qkv_bias", "qk_norm", "post_norm")  # of LayerWeights
 MATRICES = ("qkv", "out", "gate_up", "down")  # of LayerWeights
-INT7 = 3  # the kind in the place of int8 on processors without VNNI
-KINDS: Mapping[Kind, int] = {"dense": 0, "bfloat16": 1, "int4": 4}  # int8: see `kind_code`
+KINDS: Mapping[Kind, int] = {"dense": 0, "bfloat16": 1, "int8": 2, "int7": 3, "int4": 4}  # as decode.c numbers them
 
 
 class MatrixPointer(ctypes.Structure):
@@ -33,14 +32,14 @@ class MatrixPointer(ctypes.Structure):
     def of(cls, matrix: Matrix) -> MatrixPointer:
         """Points at its memory."""
         scale = None if matrix.scale is None else matrix.scale.data_ptr()
-        return cls(matrix.data.data_ptr(), scale, kind_code(matrix.kind), *matrix.shape)
+        return cls(matrix.data.data_ptr(), scale, KINDS[matrix.kind], *matrix.shape)
 
 
-def kind_code(kind: Kind) -> int:
-    """The number that decode.c knows the kind by; int8 has 7 bits where VNNI is missing."""
+def packed_kind(kind: Kind) -> Kind:
+    """The kind that weights are packed in here: int7 for int8 where VNNI is missing."""
     found = library()
     assert found is not None, "obstacle() was not asked"
-    return int(found.reflective_int8_kind()) if kind == "int8" else KINDS[kind]
+    return "int7" if kind == "int8" and found.reflective_int8_kind() == KINDS["int7"] else kind
 
 
 class Layer(ctypes.Structure):

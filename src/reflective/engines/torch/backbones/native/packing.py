@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from reflective.engines.torch.backbones.decoder import Decoder, LayerWeights, head_norms
 from reflective.engines.torch.backbones.hf import kv_shape
-from reflective.engines.torch.backbones.native.binding import INT7, MatrixPointer, kind_code, library
+from reflective.engines.torch.backbones.native.binding import KINDS, MatrixPointer, library, packed_kind
 from reflective.engines.torch.matrix import Kind, Matrix
 from reflective.errors import CheckpointError, EngineError
 from reflective.models.stored import StoredWeights
@@ -40,15 +40,15 @@ def pack(kind: Kind, parts: Sequence[Tensor], name: str = "a matrix") -> Matrix:
     """
     found = library()
     assert found is not None, "obstacle() was not asked"
-    columns = parts[0].shape[1]
+    held, columns = packed_kind(kind), parts[0].shape[1]
     padded = [-(-part.shape[0] // STRIP) * STRIP for part in parts]
     rows = sum(padded[:-1]) + parts[-1].shape[0]
     bytes_needed, scales = c_int64(), c_int64()
-    found.reflective_packed_size(kind_code(kind), rows, columns, byref(bytes_needed), byref(scales))
+    found.reflective_packed_size(KINDS[held], rows, columns, byref(bytes_needed), byref(scales))
     try:
         data = _pages(bytes_needed.value)
         scale = torch.zeros(scales.value, dtype=torch.bfloat16) if scales.value else None
-        matrix = Matrix(data, scale, kind, (rows, columns))
+        matrix = Matrix(data, scale, held, (rows, columns))
         pointer = MatrixPointer.of(matrix)
         first = 0
         for part, room in zip(parts, padded, strict=True):
@@ -67,7 +67,7 @@ def pack(kind: Kind, parts: Sequence[Tensor], name: str = "a matrix") -> Matrix:
 
 def packed_name(kind: Kind) -> str:
     """The kind, and how many bits int8 has on this processor: two machines may differ in it."""
-    return f"{kind} (7 bits)" if kind == "int8" and kind_code(kind) == INT7 else kind
+    return "int8 (7 bits)" if packed_kind(kind) == "int7" else kind
 
 
 def packed_decoder(model: PreTrainedModel, weights: StoredWeights) -> Decoder:
