@@ -71,7 +71,7 @@ test-fast: setup
 	$(PYTEST) -m "not slow"
 
 test-long: $(VLLM)
-	$(PYTEST) -m long --hypothesis-profile=long
+	$(PYTEST) -m long --hypothesis-profile=long --timeout=3000
 
 bench: setup $(VLLM)
 	$(BIN)/python benchmarks/run_all.py

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 import time
@@ -157,22 +158,27 @@ def test_in_a_terminal_rows_answers_and_history_are_there(tmp_path):
     process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     question = "Find the Least Common Multiple (LCM) of these numbers: 14, 20"
-    seen, sent, until = b"", 0, time.monotonic() + 120
+    seen, past, until = bytearray(), 0, time.monotonic() + 120
+    prompt = "you ▸ ".encode()
+
+    def wait_for(text):
+        """Read on until the text comes after the one before it."""
+        nonlocal past
+        while seen.find(text, past) < 0:
+            assert select.select([leader], [], [], max(0.0, until - time.monotonic()))[0], bytes(seen[past:])
+            seen.extend(os.read(leader, 65536))
+        past = seen.find(text, past) + len(text)
+
     try:
-        while time.monotonic() < until:
-            try:
-                seen += os.read(leader, 65536)
-            except OSError:  # the other end is closed
-                break
-            if sent == 0 and b"you" in seen:
-                os.write(leader, question.encode() + b"\n")
-                sent = 1
-            elif sent == 1 and b"confidence" in seen:
-                os.write(leader, b"/effort 1\n")
-                sent = 2
-            elif sent == 2 and b"effort: 1" in seen:
-                os.write(leader, b"\x04")
-                sent = 3
+        # a key counts only once the prompt is there: Ctrl-D in between would be a zero byte in the line
+        wait_for(prompt)
+        os.write(leader, question.encode() + b"\n")
+        wait_for(b"confidence")
+        wait_for(prompt)
+        os.write(leader, b"/effort 1\n")
+        wait_for(b"effort: 1")
+        wait_for(prompt)
+        os.write(leader, b"\x04")
         assert process.wait(30) == 0
     finally:
         process.kill()
