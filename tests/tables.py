@@ -38,6 +38,7 @@ def table(
         finished=present,
         tokens=np.where(present, 10.0, NAN),
         group=padded(default if group is None else group, -1.0).astype(np.int64),
+        let_go=np.full((problems, most), -1),
         scores=columns,
         chosen_right=np.array(
             [NAN if c is None else c for c in (chosen or [row[0] if row else 0.0 for row in right])], float

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 FinishReason = Literal["think_end", "eos", "length", "cancelled", "step"]  # step: paused at the end of one
+PRUNED, STOPPED, OVER_BUDGET = LET_GO = ("pruned", "stopped early", "over budget")  # why a trajectory is given up
 VerdictKind = Literal["right", "wrong", "ungradable"]
 
 EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # trajectories per problem (paper, section 4.1)
@@ -74,7 +75,7 @@ class Trajectory:
     keeps them. So are `token_certainties` (self-certainty) and `token_confidences` (DeepConf), which need the whole
     distribution; they are empty where it was not looked at (see `reflective.confidence`).
     `parent` is the trajectory that a fork began from, with whose first `at` tokens it begins.
-    `let_go` says why the strategy stopped it or set it aside; "" where it did not.
+    `let_go` says why the strategy stopped it or set it aside, such as "token 32: pruned: …"; "" where it did not.
     """
 
     index: int

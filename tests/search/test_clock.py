@@ -95,7 +95,9 @@ def test_a_trajectory_that_ends_beyond_its_mark_has_no_vote():
     solution = solve(ScriptedEngine(script), PROBLEM, 3, strategy=ESC(2, every=8))
     assert solution.answer == "4" and len(solution.trajectories) == 2
     pruned = solve(ScriptedEngine(script), PROBLEM, 3, strategy=AdaptiveConsistency(0.8, width=3, every=8))
-    assert pruned.answer == "4" and pruned.trajectories[2].let_go.startswith("token 8: the leading answer")
+    assert pruned.answer == "4" and pruned.trajectories[2].let_go.startswith(
+        "token 8: stopped early: the leading answer"
+    )
 
 
 def test_beta_posterior_by_hand():

@@ -20,6 +20,7 @@ from reflective.evaluate.metrics.subsets import best_of_k, budgets, pass_at_k
 from reflective.evaluate.metrics.voting import DRAWS, votes_at_k
 from reflective.evaluate.selectors import SELECTORS, can_weigh, known_selectors, order_keys
 from reflective.evaluate.table import Floats, Table
+from reflective.types import LET_GO
 
 NAN = Interval(float("nan"), float("nan"), float("nan"))
 Named = Mapping[str, Interval]
@@ -192,11 +193,14 @@ def _figures(table: Table, by_problem: Mapping[str, Floats], bootstrap: Bootstra
     shares = {
         "chosen": table.chosen_right,
         "single": oracle[:, 0],
-        "unfinished": per_trajectory((~table.finished).astype(np.float64)),
+        "unfinished": per_trajectory((~table.finished & (table.let_go < 0)).astype(np.float64)),
         "ungradable": np.where(
             answered.any(1), (answered & np.isnan(table.right)).sum(1) / np.maximum(answered.sum(1), 1), np.nan
         ),
     }
+    for number, kind in enumerate(LET_GO):
+        if (gone := table.let_go == number).any():
+            shares[kind.replace(" ", "_")] = per_trajectory(gone.astype(np.float64))
     others = {
         "gain": best[:, -1] - oracle[:, 0],
         "tokens_per_trajectory": per_trajectory(table.tokens),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from reflective.errors import InputError
 from reflective.grading import groups_of, has_ended
 from reflective.records import Record, TrajectoryRecord
+from reflective.types import LET_GO
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,12 +34,14 @@ SCORES = (
 )
 """The figures of a trajectory by which one may be selected: fields of `TrajectoryRecord`, larger is better."""
 
+FIRST_SCORE = 6  # columns of a trajectory before its scores
 LEVEL_KEYS = ("level", "difficulty")  # of a problem's metadata
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """The columns. `right` is 1, 0 or NaN; `group` the number of the answer among the problem's answers, -1 for none.
+    `let_go` is the number in `LET_GO` of why the strategy gave a trajectory up, -1 where it did not.
 
     `chosen_right`, `confidence`, `seconds`, `prompt_tokens` and `written_tokens` are of the problem: the verdict of the
     answer that the run's own strategy gave, the probability that it stated, and what it cost.
@@ -57,6 +60,7 @@ class Table:
     finished: Bools  # (P, N)
     tokens: Floats  # (P, N)
     group: Ints  # (P, N)
+    let_go: Ints  # (P, N)
     scores: Mapping[str, Floats]  # name -> (P, N)
     chosen_right: Floats  # (P,)
     confidence: Floats  # (P,)
@@ -140,13 +144,13 @@ class _Rows:
         self.complete = self.complete and all(has_ended(t) and t.parent is None for t in record.trajectories)
         groups = groups_of(record)
         cells = [_cells(t, group, counted) for t, group in zip(record.trajectories, groups, strict=True)]
-        self.cells.append(np.array(cells, dtype=np.float64).reshape(len(cells), 5 + len(SCORES)))
+        self.cells.append(np.array(cells, dtype=np.float64).reshape(len(cells), FIRST_SCORE + len(SCORES)))
 
     def table(self) -> Table:
         order = sorted(range(len(self.heads)), key=lambda i: self.heads[i][0])
         heads = [self.heads[i] for i in order]
         problems, most = len(order), max((len(cells) for cells in self.cells), default=0)
-        full = np.full((problems, most, 5 + len(SCORES)), np.nan)
+        full = np.full((problems, most, FIRST_SCORE + len(SCORES)), np.nan)
         present = np.zeros((problems, most), dtype=np.bool_)
         for row, i in enumerate(order):
             full[row, : len(self.cells[i])] = self.cells[i]
@@ -163,8 +167,9 @@ class _Rows:
             closed=full[:, :, 1] == 1.0,
             finished=full[:, :, 2] == 1.0,
             tokens=full[:, :, 3],
-            group=np.where(present, np.nan_to_num(full[:, :, 4], nan=-1.0), -1.0).astype(np.int64),
-            scores={name: full[:, :, 5 + i] for i, name in enumerate(SCORES)},
+            group=np.nan_to_num(full[:, :, 4], nan=-1.0).astype(np.int64),
+            let_go=np.nan_to_num(full[:, :, 5], nan=-1.0).astype(np.int64),
+            scores={name: full[:, :, FIRST_SCORE + i] for i, name in enumerate(SCORES)},
             chosen_right=np.array(columns[4], dtype=np.float64),
             confidence=np.array(columns[5], dtype=np.float64),
             seconds=np.array(columns[6], dtype=np.float64),
@@ -189,6 +194,7 @@ def _cells(t: TrajectoryRecord, group: int | None, counted: bool) -> tuple[float
         float(t.finish_reason in ("think_end", "eos")),
         float(t.tokens) if counted else float("nan"),
         -1.0 if group is None else float(group),
+        float(next((number for number, kind in enumerate(LET_GO) if f"{kind}:" in t.let_go), -1)),
         *(_float(getattr(t, name)) for name in SCORES),
     )
 

@@ -21,7 +21,7 @@ from reflective.search.budget import Budget
 from reflective.search.clock import RunningScore
 from reflective.search.events import Answering, Forked, SearchEvent, Started
 from reflective.search.settings import Settings, check_problem, trajectory_seed
-from reflective.types import Problem, Solution, Timing, Trajectory, Usage
+from reflective.types import OVER_BUDGET, Problem, Solution, Timing, Trajectory, Usage
 
 Phase = Literal["think", "step", "answer"]
 UNTIL: Mapping[Phase, Literal["step", "think_end", "eos"]] = {"think": "think_end", "step": "step", "answer": "eos"}
@@ -294,10 +294,10 @@ class Attempt:
         if spare > 0 and not budget.over:
             worst = sorted(thinking, key=lambda index: (self._scores[index].last, -index))[:spare]
             for index in worst:
-                self.cancel(index, f"the token budget lets {budget.allowed()} go on")
+                self.cancel(index, f"{OVER_BUDGET}: the token budget lets {budget.allowed()} go on")
         if budget.look(len(self._running), self._every, elapsed):
             for index in thinking:
-                self.cancel(index, f"{budget.over} left no room")
+                self.cancel(index, f"{OVER_BUDGET}: {budget.over} left no room")
         if budget.too_late(elapsed) and not self._late:
             self._late = True
             for id in self._running:

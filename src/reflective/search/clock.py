@@ -19,6 +19,7 @@ from itertools import accumulate
 from typing import Protocol
 
 from reflective.selection import Vote, vote
+from reflective.types import PRUNED, STOPPED
 
 
 class Confidences:
@@ -161,7 +162,10 @@ class Clock:
         elif self.rule.waits_for_ends:
             return (), ()
         decision = self.rule.decide(Board(self.k, mark, len(self.began), running, self.ended, bool(news)))
-        dropped = [(seen.index, decision.stop) for seen in running] if decision.stop else list(decision.drop)
+        if decision.stop:
+            dropped = [(seen.index, f"{STOPPED}: {decision.stop}") for seen in running]
+        else:
+            dropped = [(index, f"{PRUNED}: {why}") for index, why in decision.drop]
         there = {seen.index: seen for seen in running}
         self.let_go |= {index: (there.pop(index), why) for index, why in dropped}
         self.running = list(there)

@@ -16,7 +16,7 @@ from reflective.search.base import Choice, Steering, Strategy
 from reflective.search.best_of_n import BestOfN
 from reflective.search.majority import Majority
 from reflective.search.weighted import Weighted
-from reflective.types import Problem, Trajectory
+from reflective.types import PRUNED, Problem, Trajectory
 
 Select = Literal["score", "weighted", "majority"]
 Rank = Literal["score", "last_step"]
@@ -70,7 +70,8 @@ class StepSearch(Selecting):
             return
         rows = self.rows(run, list(paused.values())) if paused else {}
         for index in paused.keys() - rows.keys():
-            run.cancel(index)
+            worth = "no score" if paused[index].score is None else f"score {paused[index].score:.3f}"
+            run.cancel(index, f"{PRUNED}: {worth} after {len(paused[index].steps)} steps, others go on")
         new = len(run.trajectories)
         for parent, count in rows.items():
             for _ in range(count - 1):

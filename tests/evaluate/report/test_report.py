@@ -16,7 +16,7 @@ from reflective.evaluate.report.page import embedded
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.records import TrajectoryRecord
 from reflective.records.manifest import RECORDS
-from reflective.search import BestOfN, Settings
+from reflective.search import BestOfN, Prune, Settings
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 <!-- & `|` ]]> {{ 7*7 }} {% raw %}"
 
@@ -267,3 +267,22 @@ def test_a_page_without_scores_answers_or_texts_is_a_page_too(tmp_path):
     runs = read_runs([tmp_path])
     assert "nan" not in markdown(runs).lower() and "NaN" not in page(runs).split("<script")[0]
     assert data_of(page(runs))["runs"][0]["problems"][0]["right"] is None
+
+
+def test_the_page_and_the_figures_say_why_trajectories_were_let_go(tmp_path):
+    """Eight rows whose scores rank them; at token 4 the worse half goes, at 8 two more."""
+
+    def ranked(prompt, index, seed):
+        return Scripted("Go.\n\n" + " on" * 60 + "</think>\\boxed{4}", logits=[float(index)])
+
+    plan = Plan(8, Prune(every=4, marks=(4, 8), survivors=1), Settings(max_tokens=90), {"name": "x"})
+    run_benchmark(ScriptedEngine(ranked), [Problem("q?", "4", id="a"), Problem("r?", "4", id="b")], plan, tmp_path)
+    (run,) = read_runs([tmp_path])
+    text = page([run])
+    shown = {t["index"]: t["let_go"] for t in data_of(text)["runs"][0]["problems"][0]["trajectories"]}
+    assert shown[0] == "token 4: pruned: score 0.500 is number 8 of 8, 4 go on"
+    assert [bool(shown[i]) for i in range(8)] == [True] * 6 + [False] * 2
+    assert run.summary.to_json()["figures"]["pruned"]["value"] == 6 / 8
+    assert run.summary.figures["unfinished"].value == 0.0, "what was let go did not run out of tokens"
+    assert "stopped_early" not in run.summary.figures and "let go: pruned" in markdown([run])
+    assert "trajectories let go: pruned" in text

@@ -66,6 +66,7 @@ def _trajectory(t: TrajectoryRecord, selected: bool) -> dict[str, Any]:
         "parent": t.parent,
         "at": t.at,
         "tokens": t.tokens,
+        "let_go": t.let_go,
         "score": _short(t.score),
         "logprob": _short(t.mean_logprob),
         "answer": t.answer,

@@ -271,13 +271,14 @@
       think.append(t.steps.length ? t.rest.trimEnd() : t.rest);
       body.append(think);
       if (t.answer_text.trim()) body.append(el("div", { class: "said" }, t.answer_text.trim()));
+      if (t.let_go) body.append(el("div", { class: "small" }, `let go: ${t.let_go}`));
       if (t.reason) body.append(el("div", { class: "small" }, t.reason));
     };
     const node = el("details", { class: `traj${t.selected ? " selected" : ""}`, open, ontoggle: () => node.open && fillBody() },
       el("summary", {}, mark(t.right), el("span", { class: "num", title: "score S" }, t.score === null ? "—" : t.score.toFixed(3)), blocks,
-        el("span", { class: "ans" }, t.answer === null ? (t.closed ? "no final answer" : "unfinished") : t.answer),
+        el("span", { class: "ans" }, t.answer === null ? (t.closed ? "no final answer" : t.let_go ? "let go" : "unfinished") : t.answer),
         t.selected ? el("span", { class: "tag" }, "chosen") : null,
-        el("span", { class: "small push" }, `#${t.index} · ${t.tokens.toLocaleString("en")} tokens${t.finish === "length" ? " · out of tokens" : ""}${t.finish === "cancelled" ? " · stopped" : ""}${typeof t.parent === "number" ? ` · from #${t.parent} at token ${t.at}` : ""}`)),
+        el("span", { class: "small push" }, `#${t.index} · ${t.tokens.toLocaleString("en")} tokens${t.finish === "length" ? " · out of tokens" : ""}${t.let_go ? ` · ${t.let_go.split(": ").slice(0, 2).join(": ")}` : t.finish === "cancelled" ? " · stopped" : ""}${typeof t.parent === "number" ? ` · from #${t.parent} at token ${t.at}` : ""}`)),
       body);
     if (open) fillBody();
     return node;
