@@ -7,6 +7,7 @@ model.solve("Find the Least Common Multiple (LCM) of these numbers: 14, 20", eff
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from reflective.engines import check_engine, make_engine, serve_engine
@@ -31,7 +32,7 @@ from reflective.search import (
     stream,
 )
 from reflective.settings import check_names
-from reflective.types import EFFORTS, Problem, ScoredResponse, Solution
+from reflective.types import EFFORTS, Problem, ScoredResponse, Solution, Step
 
 if TYPE_CHECKING:
     from reflective.models import Checkpoint
@@ -211,15 +212,50 @@ class Reflective:
         opened, once also where the response begins with `<think>`) and `prompt_ids`; the response is `response` or
         `response_ids`, token by token as the model would have written it: also the line break that it begins with.
         """
+        given = {"prompt": prompt, "messages": messages, "prompt_ids": prompt_ids}
+        return self.score_many([{**given, "response": response, "response_ids": response_ids}])[0]
+
+    def score_many(self, items: Iterable[Mapping[str, Any]]) -> list[ScoredResponse]:
+        """Score several responses, each with the arguments of `score`. A prompt that several share is read once."""
+        engine = self.engine
+        if not engine.reads:
+            raise EngineError(f"the engine of {engine.name!r} can't score given text; use the engine torch.")
+        if not engine.scored:
+            raise CheckpointError(f"{engine.name!r} has no SPRM head, so nothing can be scored.")
+        pairs = [self._encode(**item) for item in items]
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, (prompt, _) in enumerate(pairs):
+            places.setdefault(prompt, []).append(place)
+        found: list[tuple[Step, ...]] = [()] * len(pairs)
+        for prompt, here in places.items():
+            responses = [pairs[place][1] for place in here]
+            scored = Driver.of(engine).call(partial(_score_many, prompt, responses))
+            for place, steps in zip(here, scored, strict=True):
+                found[place] = steps
+        return [
+            ScoredResponse(
+                step_positions=tuple(step.position for step in steps),
+                step_scores=tuple(step.score for step in steps),
+                score=aggregate((step.logit for step in steps), engine.judge.aggregation),
+            )
+            for steps in found
+        ]
+
+    def _encode(
+        self,
+        *,
+        prompt: str | None = None,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        prompt_ids: Sequence[int] | None = None,
+        response: str | None = None,
+        response_ids: Sequence[int] | None = None,
+    ) -> tuple[tuple[int, ...], list[int]]:
+        """The ids of prompt and response of an item to score."""
         if sum(given is not None for given in (prompt, messages, prompt_ids)) != 1:
             raise InputError("give the prompt as exactly one of prompt, messages and prompt_ids.")
         if (response is None) == (response_ids is None):
             raise InputError("give the response as either response or response_ids.")
         engine: Any = self.engine
-        if not engine.reads:
-            raise EngineError(f"the engine of {engine.name!r} can't score given text; use the engine torch.")
-        if not engine.scored:
-            raise CheckpointError(f"{engine.name!r} has no SPRM head, so nothing can be scored.")
         if prompt is not None:
             ids = _encode_raw(engine.tokenizer, _text("prompt", prompt))
         elif messages is not None:
@@ -233,12 +269,7 @@ class Reflective:
         format = engine.judge.format
         if messages is not None:
             ids = _once_opened(ids, answer, list(format.opening_ids))
-        steps = Driver.of(engine).call(lambda engine: engine.score(ids, format.completed(answer)))
-        return ScoredResponse(
-            step_positions=tuple(step.position for step in steps),
-            step_scores=tuple(step.score for step in steps),
-            score=aggregate((step.logit for step in steps), engine.judge.aggregation),
-        )
+        return tuple(ids), list(format.completed(answer))
 
     # ---- life
 
@@ -251,6 +282,10 @@ class Reflective:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _score_many(prompt: Sequence[int], responses: Sequence[Sequence[int]], engine: Engine) -> list[tuple[Step, ...]]:
+    return engine.score_many(prompt, responses)
 
 
 def plan(

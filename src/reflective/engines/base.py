@@ -241,9 +241,16 @@ class Engine(ABC):
     def busy(self) -> bool:
         """Whether any request is waiting or running."""
 
-    def score(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> tuple[Step, ...]:
-        """Steps of a response that somebody else wrote. Raises `EngineError` where the engine only writes."""
+    def score_many(self, prompt_ids: Sequence[int], responses: Sequence[Sequence[int]]) -> list[tuple[Step, ...]]:
+        """Steps of responses to one prompt that somebody else wrote.
+
+        Raises `EngineError` where the engine only writes.
+        """
         raise EngineError(f"the engine of {self.name!r} can't score given text; use the engine torch.")
+
+    def score(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> tuple[Step, ...]:
+        """`score_many` of one response."""
+        return self.score_many(prompt_ids, [response_ids])[0]
 
     def take_features(self, id: int) -> tuple[list[int], Any]:
         """Step token positions and features (n, H) of the n steps of a finished trajectory, once."""

@@ -39,6 +39,30 @@ def test_scores_of_a_given_response_equal_those_of_its_generation(family):
         assert [s.score for s in steps] == pytest.approx([s.score for s in trajectory.steps], abs=1e-5)
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "phi"])
+@pytest.mark.parametrize("kind", ["last position", "log-probabilities", "means"])
+def test_responses_to_one_prompt_score_as_each_alone_and_the_prompt_is_read_once(family, kind, monkeypatch):
+    engine = make_engine(family, logprob_features=kind == "log-probabilities")
+    engine._reads_means = kind == "means"
+    responses = [[OTHER, STEP, OTHER, OTHER, STEP], [OTHER], [STEP, OTHER, STEP, OTHER], [], [OTHER] * 7 + [STEP]]
+    prompt = (*PROMPT, OTHER)
+    alone = [engine.score(prompt, response) for response in responses]
+    read, lengths = engine._backbone.read, []
+
+    def counted(ids, *args, start=0, **options):
+        lengths.append(len(ids) - start)
+        return read(ids, *args, start=start, **options)
+
+    monkeypatch.setattr(engine._backbone, "read", counted)
+    together = engine.score_many(prompt, responses)
+    for got, want in zip(together, alone, strict=True):
+        assert [(s.position, s.text) for s in got] == [(s.position, s.text) for s in want]
+        assert [s.score for s in got] == pytest.approx([s.score for s in want], abs=1e-5)
+    more = kind == "log-probabilities"  # the last step token itself is read then
+    # two have no step; behind the first, the prompt's last position is all that is read of it again
+    assert lengths == [len(prompt) + 4 + more, 1 + 2 + more, 1 + 7 + more]
+
+
 def test_a_response_is_read_in_chunks_like_a_prompt(engine, monkeypatch):
     response = [OTHER, STEP, OTHER, OTHER, STEP] * 4
     whole = engine.score(PROMPT, response)

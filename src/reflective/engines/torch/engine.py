@@ -164,7 +164,8 @@ class TorchEngine(TokenEngine):
     def submit(self, request: Request) -> int:
         """Queue a request (see `Engine.submit`)."""
         sequence = self._open(request)
-        self._constrained = self._constrained or sequence.matcher is not None
+        if request.constraint is not None:
+            sequence.matcher, self._constrained = request.constraint.start(), True
         if self.catch_means and request.parent is not None:
             raise InputError("the means over steps are caught of trajectories that begin at a prompt alone.")
         if request.parent is not None and (parent := self._held(request.parent)) is not None:
@@ -229,22 +230,27 @@ class TorchEngine(TokenEngine):
 
     # ---- scoring given text
 
-    def score(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> tuple[Step, ...]:
-        """Steps and their scores of a given response, by one forward over prompt and response.
+    def score_many(self, prompt_ids: Sequence[int], responses: Sequence[Sequence[int]]) -> list[tuple[Step, ...]]:
+        """Steps and their scores of given responses to a prompt, which is read once.
 
-        Raises `ContextError` when both are longer than the context.
+        Raises `ContextError` where prompt and a response are longer than the context.
         """
         if self.head is None:
             raise CheckpointError(f"{self.name!r} has no SPRM head, so nothing can be scored.")
-        ids = (*prompt_ids, *response_ids)
-        self._check_ids(ids)
-        if len(ids) > self.context_length:
-            raise ContextError(f"prompt and response have {len(ids):,} tokens; the context is {self.context_length:,}.")
-        positions = step_positions(self.judge.format, response_ids, prompt_ids)
-        if not positions:
-            return ()
-        logits = step_logits(self._backbone, self.head, prompt_ids, response_ids, positions, means=self._reads_means)
-        return self._steps(response_ids, positions, logits)
+        self._check_ids(prompt_ids)
+        for response in responses:
+            self._check_ids(response)
+            tokens = len(prompt_ids) + len(response)
+            if tokens > self.context_length:
+                raise ContextError(
+                    f"prompt and response have {tokens:,} tokens; the context is {self.context_length:,}."
+                )
+        steps = [step_positions(self.judge.format, response, prompt_ids) for response in responses]
+        stepped = [each for each in zip(responses, steps, strict=True) if each[1]]
+        if not stepped:
+            return [()] * len(responses)
+        logits = iter(step_logits(self._backbone, self.head, prompt_ids, stepped, means=self._reads_means))
+        return [self._steps(ids, found, next(logits)) if found else () for ids, found in zip(responses, steps)]
 
     def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
         steps, start = [], 0

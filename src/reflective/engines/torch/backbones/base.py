@@ -67,11 +67,12 @@ class Backbone(Protocol):
         """
 
     def read(
-        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
+        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, start: int = 0, logprobs: bool = False
     ) -> tuple[Tensor, list[float]]:
-        """Features (n, F) at the ascending indices `features_at` into `ids`; uses row 0 of `kv`.
+        """Features (n, F) at the ascending indices `features_at` into `ids`, from `start` on; uses row 0 of `kv`.
 
-        With `logprobs` also the log-probability of each of `ids` but the first, given what stands before it.
+        The keys and values of the first `start` positions are there already. With `logprobs` also the log-probability
+        of each of `ids` behind `start`, given what stands before it.
         """
 
     def decode(self, plan: DecodePlan, kv: KVMemory) -> tuple[Tensor, Tensor]:

@@ -191,12 +191,12 @@ class HFBackbone:
         return logits[-1], features[-1]
 
     def read(
-        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
+        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, start: int = 0, logprobs: bool = False
     ) -> tuple[Tensor, list[float]]:
         """See `Backbone.read`."""
         features: list[Tensor] = []
         found: list[float] = []
-        for begin in range(0, len(ids), PREFILL_CHUNK):
+        for begin in range(start, len(ids), PREFILL_CHUNK):
             logits, hidden = self._chunk(ids, begin, kv, 0, keep=0 if logprobs else 1)
             here = [p - begin for p in features_at if begin <= p < begin + len(hidden)]
             features.append(hidden[here])

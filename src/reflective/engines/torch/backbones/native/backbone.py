@@ -188,12 +188,12 @@ class NativeBackbone:
         return logits[:, (count - 1) % PANEL].clone(), self._caught(count)[-1].clone()
 
     def _read(
-        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, logprobs: bool = False
+        self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, start: int = 0, logprobs: bool = False
     ) -> tuple[Tensor, list[float]]:
         """See `Backbone.read`."""
         features: list[Tensor] = []
         found: list[float] = []
-        for begin in range(0, len(ids), PREFILL_COLUMNS):
+        for begin in range(start, len(ids), PREFILL_COLUMNS):
             count = self._chunk(ids, begin, kv, 0, panels=PREFILL_COLUMNS // PANEL if logprobs else 0)
             here = [p - begin for p in features_at if begin <= p < begin + count]
             features.append(self._caught(count)[here])
