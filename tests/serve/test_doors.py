@@ -179,7 +179,7 @@ def test_nothing_of_the_inside_is_in_an_error(guarded, monkeypatch, caplog):
     def broken(*_):
         raise RuntimeError("/secret/path in layer 7")
 
-    monkeypatch.setattr("reflective.serve.app.read", broken)
+    monkeypatch.setattr("reflective.serve.service.read", broken)
     with caplog.at_level(logging.ERROR, logger="reflective.serve"):
         status, headers, got = ask(guarded, ASKED, key="sk-bob-1234")
     assert status == 500 and "secret" not in json.dumps(got)

@@ -7,8 +7,8 @@ import json
 import openai
 import pytest
 
-from reflective import Reflective
-from serve.conftest import MESSAGES, PROBLEM
+from reflective import Reflective, Scripted, ScriptedEngine
+from serve.conftest import MESSAGES, PROBLEM, serving
 
 SHORT = {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"], "additionalProperties": False}
 
@@ -115,3 +115,44 @@ def test_scores_are_those_of_the_library(client, nano_server):
     for body in ({}, {"items": []}, {"messages": MESSAGES}, {**item, "items": [item]}):
         with pytest.raises(openai.BadRequestError):
             client.post("/score", body={"model": "nano", **body}, cast_to=object)
+
+
+def scored(client, **body):
+    return client.post("/score", body={"model": "nano", **body}, cast_to=object)
+
+
+def test_several_problems_are_scored_in_their_order_whatever_shares_a_prompt(client, monkeypatch):
+    monkeypatch.setattr("reflective.serve.scoring.BATCH_CHARACTERS", 150)  # three requests of the engine
+    other = [{"role": "user", "content": "What is 2 + 2?"}]
+    responses = [f"\nIt is {n}.\n\nSo {n}, checked.\n\n</think>\n\n\\boxed{{{n}}}" for n in range(3)]
+    items = [{"messages": messages, "response": r} for r in responses for messages in (MESSAGES, other)]
+    together = scored(client, items=items)["data"]
+    for got, item in zip(together, items, strict=True):
+        alone = scored(client, **item)
+        assert [step["text"] for step in got["steps"]] == [step["text"] for step in alone["steps"]]
+        assert got["score"] == pytest.approx(alone["score"], abs=1e-5) and got["tokens"] == alone["tokens"]
+    assert len({one["score"] for one in together}) == len(items)
+
+
+def test_a_request_of_many_scores_is_refused_by_what_is_wrong_in_it(client, nano_server):
+    good = {"messages": MESSAGES, "response": "\nA.\n\n"}
+    no_role = {"messages": [*MESSAGES, {"role": "user"}], "response": "\nA.\n\n"}
+    too_long = {"messages": MESSAGES, "response": "word " * 3000}
+    for items, param in (
+        ([good, no_role], "items[1].messages[1].content"),
+        ([good, {"messages": MESSAGES}], "items[1].response"),
+        ([good, too_long], "items"),
+        ([good] * 257, "items"),
+    ):
+        with pytest.raises(openai.BadRequestError) as error:
+            scored(client, items=items)
+        assert error.value.body["param"] == param
+    assert nano_server.idle()
+    assert len(scored(client, items=[good] * 256)["data"]) == 256
+
+
+def test_an_engine_that_only_writes_scores_nothing_given():
+    with Reflective(ScriptedEngine([Scripted("A.")])) as model, serving(model) as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.BadRequestError, match="can be scored"):
+            client.post("/score", body={"model": "scripted", "messages": MESSAGES, "response": "A."}, cast_to=object)

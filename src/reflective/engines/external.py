@@ -2,7 +2,7 @@
 
 They get tokens with values (the token's and the slots', see `slots.py`), and make of them what the contract promises:
 steps by the same rule as everywhere, scores in the pass that wrote them, text, trajectories. A token without a
-readable score is an error, never an unscored step.
+readable score is an error, never an unscored step. What is held to a form is an answer: it has no steps and no scores.
 """
 
 from __future__ import annotations
@@ -133,13 +133,16 @@ class ExternalEngine(TokenEngine):
         if self.scored and len(one.slots) < 2:
             raise EngineError(f"a token came with no step scores beside it, though {self.name!r} was served with them.")
         sequence.token_ids.append(one.token)
-        logprob = read_logprob(one.value, *one.slots[1:]) if one.slots else min(one.value, 0.0)
+        held = sequence.request.constraint is not None  # the form's mask covers the slots, too: nothing is in them
+        logprob = None
+        if not held:
+            logprob = read_logprob(one.value, *one.slots[1:]) if one.slots else min(one.value, 0.0)
         if logprob is not None and not math.isnan(logprob) and len(sequence.logprobs) == len(sequence.token_ids) - 1:
             sequence.logprobs.append(logprob)
         ends_step = sequence.reader.push(one.token)
         if sequence.request.stops and sequence.stops_at(one.token, self.decode):
             ends_step = sequence.reader.end_at(len(sequence.token_ids) - 1) or ends_step
-        if not ends_step:
+        if not ends_step or held:
             return
         sequence.step_positions.append(len(sequence.token_ids) - 1)
         if self.scored:

@@ -81,8 +81,6 @@ class TokenEngine(Engine):
         self.check_room(len(sequence.prompt_ids), written)
         room = self.context_length - len(sequence.prompt_ids) - written
         sequence.limit = min(sequence.limit, written + room)
-        if request.constraint is not None:
-            sequence.matcher = request.constraint.start()
         if request.every:
             sequence.next_mark = (written // request.every + 1) * request.every
         return sequence

@@ -17,17 +17,17 @@ from starlette.types import Receive, Scope, Send
 from reflective import __version__
 from reflective.api import Reflective
 from reflective.serve import chat, page, responses, scoring
+from reflective.serve.bodies import StrictRoute
 from reflective.serve.doors import OWN_NAMES, Doors, Gone
 from reflective.serve.faults import Fault, invalid
 from reflective.serve.feedback import Feedback
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
-from reflective.serve.prompts import read
 from reflective.serve.reference import reference
 from reflective.serve.responses import ResponsesRequest
 from reflective.serve.schemas import ChatRequest
 from reflective.serve.scoring import ScoreRequest
-from reflective.serve.service import ServeSettings, Service, stopping
+from reflective.serve.service import ServeSettings, Service
 from reflective.serve.tracing import Tracing
 
 T = TypeVar("T")
@@ -68,7 +68,16 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(title="reflective", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    # no redirects: their target would be made of the Host header
+    app = FastAPI(
+        title="reflective",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.router.route_class = StrictRoute
     hosts = frozenset(settings.hosts) | (OWN_NAMES if settings.host in OWN_NAMES or settings.hosts else frozenset())
     app.add_middleware(
         Doors,
@@ -111,7 +120,7 @@ def _add_routes(app: FastAPI) -> None:
         """Answer a conversation."""
         service, key, client, log = _visit(request)
         _check_model(service, body.model)
-        question = await asyncio.to_thread(read, body, service.model, service.settings.effort)
+        question = await asyncio.to_thread(service.read, body)
         service.check(question, key)
         envelope = chat.Envelope(service.name)
         if body.stream:
@@ -127,7 +136,7 @@ def _add_routes(app: FastAPI) -> None:
         service, key, client, log = _visit(request)
         _check_model(service, body.model)
         try:
-            question = await asyncio.to_thread(read, body.as_chat(), service.model, service.settings.effort)
+            question = await asyncio.to_thread(service.read, body.as_chat())
             service.check(question, key)
         except Fault as fault:
             fault.param = responses.renamed(fault.param)
@@ -143,19 +152,10 @@ def _add_routes(app: FastAPI) -> None:
     @app.post("/v1/score")
     async def scores(body: ScoreRequest, request: Request) -> Response:
         """Score the steps of given responses."""
-        service, key, _, _ = _visit(request)
+        service, key, client, _ = _visit(request)
         _check_model(service, body.model)
-        items = body.all()
-        if service.stopping:
-            raise stopping()
-        if key is not None:
-            key.admit()
-        found = []
-        for item in items:  # one by one: between them the engine goes on with what it writes
-            found.append(await asyncio.to_thread(scoring.score, service.model, item))
-            if key is not None:
-                key.tokens.take(found[-1]["tokens"])
-        return answer({"object": "list", "model": service.name, "data": found} if body.items else found[0])
+        service.admit(key)
+        return answer(await while_there(request, scoring.scores(service, body, client, key)))
 
     @app.post("/v1/feedback")
     async def say(body: Feedback, request: Request) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 from reflective.errors import CheckpointError, ContextError, InputError, ReflectiveError
 
 INTERNAL = "The server failed on this request. Its log says more, under the request's id."
+TOO_LONG = "context_length_exceeded"
 ENGINE = "The engine failed while it wrote, and the request was given up. Try again."
 
 
@@ -42,7 +43,7 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, ContextError):
-        return Fault(400, str(error), param="messages", code="context_length_exceeded")
+        return Fault(400, str(error), param="messages", code=TOO_LONG)
     if isinstance(error, InputError):
         return Fault(400, str(error), code="invalid_value")
     if isinstance(error, CheckpointError):
@@ -59,7 +60,7 @@ def invalid(errors: list[dict[str, Any]]) -> Fault:
     param = re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in path))
     kind = error["type"]
     if kind == "json_invalid":
-        return Fault(400, "The body is not valid JSON.", code="invalid_json")
+        return Fault(400, f"The body is not valid JSON: {error['ctx']['error']}.", code="invalid_json")
     if kind == "extra_forbidden":
         return Fault(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
     if kind == "missing":

@@ -41,7 +41,7 @@ _COMMON: Mapping[str, Rule] = {
     "temperature": _honoured("0 is greedy; default: as the head was trained, or the model's own"),
     "top_p": _honoured("as temperature"),
     "tools": _honoured("functions, where the model's chat template renders them"),
-    "tool_choice": _honoured('"auto" and "none"; others are refused'),
+    "tool_choice": _honoured('"auto", "none", "required" or a function, which alone is offered then'),
     "parallel_tool_calls": _honoured("false: the first call alone is given"),
     "reflective": _honoured("effort, strategy, answers, events, steps: see above"),
     "metadata": _ignored("bookkeeping"),

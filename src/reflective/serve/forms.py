@@ -1,4 +1,4 @@
-"""Answers in a given form: JSON, any object or of a schema, by llguidance. The reasoning before them stays free."""
+"""Answers in a given form: JSON, any object, of a schema or calls, by llguidance. The reasoning before them is free."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from reflective.engines.base import Engine
 from reflective.errors import DependencyError
 from reflective.serve.faults import Fault
-from reflective.serve.schemas import ResponseFormat
+from reflective.serve.schemas import ChatRequest
+from reflective.serve.tools import calls_schema, must_call
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -19,9 +22,9 @@ MAX_SCHEMA = 100_000  # characters
 
 
 class JsonForm:
-    """A JSON schema that answers are held to. Raises `Fault` for one that can't be."""
+    """A JSON schema that answers are held to. Raises `Fault` for one that can't be: the fault of field `param`."""
 
-    def __init__(self, schema: dict[str, Any], engine: Engine, tokenizer: Any) -> None:
+    def __init__(self, schema: dict[str, Any], param: str, engine: Engine, tokenizer: Any) -> None:
         from llguidance import LLMatcher
 
         self.schema = schema
@@ -29,10 +32,13 @@ class JsonForm:
         self._tokenizer = tokenizer
         text = json.dumps(schema)
         if len(text) > MAX_SCHEMA:
-            raise _refused(f"it has {len(text):,} characters, more than {MAX_SCHEMA:,}")
-        self._grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
+            raise _refused(param, f"it has {len(text):,} characters, more than {MAX_SCHEMA:,}")
+        try:
+            self._grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
+        except ValueError as error:  # nested too deeply for it
+            raise _refused(param, str(error)[:200]) from None
         if error := LLMatcher(tokenizer, self._grammar).get_error():
-            raise _refused(error.splitlines()[0][:200])
+            raise _refused(param, error.splitlines()[0][:200])
 
     def start(self) -> JsonMatcher:
         """Hold an answer to it."""
@@ -74,38 +80,40 @@ class Forms:
         self._engine = engine
         self._tokenizer: Any = None
 
-    def make(self, asked: ResponseFormat) -> JsonForm:
-        """The constraint that a request asks for."""
+    def of(self, request: ChatRequest, tools: Sequence[Mapping[str, Any]]) -> JsonForm | None:
+        """The form that a request asks for, where these tools are offered; None for free text. Raises `Fault`."""
+        if must_call(request):
+            single = request.parallel_tool_calls is False or request.tool_choice != "required"
+            return self._make(calls_schema(tools, several=not single), "tool_choice", "tools")
+        asked = request.response_format
+        if asked is None or asked.type == "text":
+            return None
+        if asked.type == "json_object":
+            return self._make(OBJECT, "response_format", "response_format")
+        param = "response_format.json_schema.schema"
+        if asked.json_schema is None or asked.json_schema.schema_ is None:
+            what = f"Missing required parameter: '{param}'."
+            raise Fault(400, what, param=param, code="missing_required_parameter")
+        return self._make(asked.json_schema.schema_, "response_format", param)
+
+    def _make(self, schema: dict[str, Any], asking: str, param: str) -> JsonForm:
+        """A form that the field `asking` asks for, with a schema of the field `param`."""
         if not self._engine.constrains:
+            free = {"response_format": "'text' works", "tool_choice": "'auto' and 'none' work"}[asking]
             raise Fault(
                 400,
-                "this server's engine can't hold answers to a form; only response_format 'text' works.",
-                param="response_format",
+                f"this server's engine can't hold answers to a form; of {asking}, only {free}.",
+                param=asking,
                 code="unsupported_parameter",
             )
-        schema = OBJECT
-        if asked.type == "json_schema":
-            if asked.json_schema is None or asked.json_schema.schema_ is None:
-                raise Fault(
-                    400,
-                    "Missing required parameter: 'response_format.json_schema.schema'.",
-                    param="response_format.json_schema.schema",
-                    code="missing_required_parameter",
-                )
-            schema = asked.json_schema.schema_
         if self._tokenizer is None:
             try:
                 from llguidance.hf import from_tokenizer
             except ImportError as error:
                 raise DependencyError("answers in a given form need llguidance: pip install llguidance") from error
             self._tokenizer = from_tokenizer(self._engine.tokenizer)
-        return JsonForm(schema, self._engine, self._tokenizer)
+        return JsonForm(schema, param, self._engine, self._tokenizer)
 
 
-def _refused(why: str) -> Fault:
-    return Fault(
-        400,
-        f"The schema can't be used: {why}.",
-        param="response_format.json_schema.schema",
-        code="invalid_schema",
-    )
+def _refused(param: str, why: str) -> Fault:
+    return Fault(400, f"The schema can't be used: {why}.", param=param, code="invalid_schema")

@@ -15,9 +15,10 @@ from reflective.api import Reflective
 from reflective.search import BestOfN, Settings, Single, Steering, Strategy
 from reflective.search.settings import check_problem
 from reflective.selection import by_score
-from reflective.serve.faults import Fault
-from reflective.serve.schemas import ChatRequest, Message, ReflectiveOptions, ResponseFormat
-from reflective.serve.tools import checked_tools
+from reflective.serve.faults import TOO_LONG, Fault
+from reflective.serve.forms import Forms, JsonForm
+from reflective.serve.schemas import ChatRequest, Message, ReflectiveOptions
+from reflective.serve.tools import checked_tools, must_call
 from reflective.types import Problem
 
 EFFORTS: Mapping[str, int] = {"none": 1, "minimal": 1, "xhigh": 64}  # those of OpenAI's that `solve` has no name for
@@ -31,7 +32,9 @@ Messages = list[dict[str, Any]]
 class Question:
     """What is asked, checked, and ready to be begun.
 
-    `tools` are those that the prompt offers; `format` is the form that the answer must have, None for free text.
+    `tools` are those that the prompt offers; with `must_call` the answer must be calls. `following` is the form in
+    which a model whose whole response is the reasoning is asked for its answer once more, behind the selected response;
+    the answers of others are held to their form at once (`settings.constraint`).
     """
 
     problem: Problem
@@ -43,7 +46,8 @@ class Question:
     n: int = 1
     tools: tuple[dict[str, Any], ...] = ()
     one_call: bool = False
-    format: ResponseFormat | None = None
+    must_call: bool = False
+    following: JsonForm | None = None
     options: ReflectiveOptions = field(default_factory=ReflectiveOptions)
 
     @property
@@ -81,11 +85,11 @@ def effort_of(request: ChatRequest, default: str | int) -> str | int:
     return EFFORTS.get(asked, asked) if isinstance(asked, str) else asked
 
 
-def read(request: ChatRequest, model: Reflective, effort: str | int) -> Question:
+def read(request: ChatRequest, model: Reflective, effort: str | int, forms: Forms) -> Question:
     """What the request asks. Raises `Fault`, `InputError` and `ContextError`; takes as long as its prompt is long."""
     engine = model.engine
     messages = [turn(message, f"messages[{i}]") for i, message in enumerate(request.messages)]
-    if messages[-1]["role"] == "assistant":
+    if messages and messages[-1]["role"] == "assistant":
         raise Fault(
             400,
             "the last message is the assistant's; an answer can't be continued here. End with a user's or a tool's.",
@@ -98,7 +102,7 @@ def read(request: ChatRequest, model: Reflective, effort: str | int) -> Question
             400,
             f"the messages have {length:,} characters; the context is {engine.context_length:,} tokens.",
             param="messages",
-            code="context_length_exceeded",
+            code=TOO_LONG,
         )
     tools = checked_tools(request, engine)
     problem = _problem(messages, tools)
@@ -107,10 +111,13 @@ def read(request: ChatRequest, model: Reflective, effort: str | int) -> Question
     if n > 1 and type(strategy) is BestOfN and strategy.answers == "selected":
         strategy = BestAnswers(n)
     limit = request.max_completion_tokens or request.max_tokens
-    settings = replace(settings, total_tokens=limit)
+    form, whole = forms.of(request, tools), engine.judge.format.is_whole
+    if n > 1 and form is not None and whole:
+        what = "this model's answer in a form is asked for behind its selected response; there is only one."
+        raise Fault(400, what, param="n", code="unsupported_parameter")
+    settings = replace(settings, total_tokens=limit, constraint=None if whole else form)
     prompt_ids = engine.encode_messages(messages, tools=tools or None)
     settings.budgets(engine, len(prompt_ids))  # raises where there is no room
-    format = request.response_format
     return Question(
         problem,
         prompt_ids,
@@ -121,7 +128,8 @@ def read(request: ChatRequest, model: Reflective, effort: str | int) -> Question
         n=n,
         tools=tuple(tools),
         one_call=request.parallel_tool_calls is False,
-        format=None if format is None or format.type == "text" else format,
+        must_call=must_call(request),
+        following=form if whole else None,
         options=request.reflective or ReflectiveOptions(),
     )
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from reflective.api import Reflective
-from reflective.serve.faults import Fault
+from reflective.errors import ContextError
+from reflective.serve.faults import TOO_LONG, Fault
+from reflective.serve.keys import Key
 from reflective.serve.prompts import turn
 from reflective.serve.schemas import MAX_MESSAGES, Message, Strict
+from reflective.types import ScoredResponse
+
+if TYPE_CHECKING:
+    from reflective.serve.service import Service
 
 MAX_ITEMS = 256
+BATCH_CHARACTERS = 16_384  # of responses that are read while what the engine writes stands still
 
 
 class ScoreItem(Strict):
@@ -39,10 +48,57 @@ class ScoreRequest(Strict):
         return [ScoreItem(messages=self.messages or [], response=self.response or "")]
 
 
-def score(model: Reflective, item: ScoreItem) -> dict[str, Any]:
-    """Positions, texts and scores of the steps. Waits for the engine: not for the event loop."""
-    messages = [turn(message, f"messages[{i}]") for i, message in enumerate(item.messages)]
-    scored = model.score(messages=messages, response=item.response)
+async def scores(service: Service, body: ScoreRequest, client: str, key: Key | None) -> Any:
+    """The response: the scores of all items, by turns with what else the engine does. Raises `Fault`."""
+    items = body.all()
+    engine = service.engine
+    if not (engine.reads and engine.scored):
+        why = engine.unscored or f"the engine of {engine.name!r} only writes"
+        raise Fault(400, f"Nothing can be scored here: {why}.", code="unsupported")
+    several, loop = body.items is not None, asyncio.get_running_loop()
+    found: list[dict[str, Any]] = []
+    with service.place(client, 1) as place:
+        try:
+            async with asyncio.timeout(service.settings.time_limit_s):
+                await place.came
+                for batch in _batches(items):
+                    number = len(found) if several else None
+                    found += await loop.run_in_executor(service.reader, _score, service.model, batch, number)
+                    if key is not None:
+                        key.tokens.take(sum(one["tokens"] for one in found[-len(batch) :]))
+        except TimeoutError:
+            raise service.late from None
+    return {"object": "list", "model": service.name, "data": found} if several else found[0]
+
+
+def _batches(items: Sequence[ScoreItem]) -> Iterator[list[ScoreItem]]:
+    """The items in order, in batches that the engine reads in one go: between two it writes for others."""
+    batch: list[ScoreItem] = []
+    length = 0
+    for item in items:
+        length += len(item.response)
+        if batch and length > BATCH_CHARACTERS:
+            yield batch
+            batch, length = [], len(item.response)
+        batch.append(item)
+    yield batch
+
+
+def _score(model: Reflective, items: Sequence[ScoreItem], first: int | None) -> list[dict[str, Any]]:
+    """The scores of some items, number `first` of the request and on; None: there is only one. Waits for the engine."""
+    pairs = []
+    for number, item in enumerate(items, first or 0):
+        where = "" if first is None else f"items[{number}]."
+        messages = [turn(message, f"{where}messages[{i}]") for i, message in enumerate(item.messages)]
+        pairs.append({"messages": messages, "response": item.response})
+    try:
+        scored = model.score_many(pairs)
+    except ContextError as error:
+        raise Fault(400, str(error), param="messages" if first is None else "items", code=TOO_LONG) from error
+    return [_told(model, *pair) for pair in zip(items, scored, strict=True)]
+
+
+def _told(model: Reflective, item: ScoreItem, scored: ScoredResponse) -> dict[str, Any]:
     tokenizer = model.engine.tokenizer
     ids = model.engine.judge.format.completed(tokenizer.encode(item.response, add_special_tokens=False, verbose=False))
     steps, start = [], 0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from reflective.serve.feedback import FeedbackStore
 from reflective.serve.forms import Forms
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
-from reflective.serve.prompts import Question
+from reflective.serve.prompts import Question, read
+from reflective.serve.schemas import ChatRequest
 from reflective.serve.session import Bell, Session
 from reflective.types import Trajectory
 
@@ -79,7 +81,9 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._bell = Bell(self._loop)
         self._store = FeedbackStore(settings.feedback, settings.retention_days) if settings.feedback else None
-        self.forms = Forms(model.engine)
+        self._forms = Forms(model.engine)
+        self.reader = ThreadPoolExecutor(1, "reader")
+        """Reads given text: in a thread of its own, so that requests are read while it waits for the engine."""
         self._sessions: set[Session] = set()
         metrics.waiting.set_function(lambda: self.admission.waiting)
         metrics.active.set_function(lambda: self.admission.inside)
@@ -87,10 +91,12 @@ class Service:
 
     # ---- requests
 
+    def read(self, request: ChatRequest) -> Question:
+        """What a request asks. Raises what `prompts.read` raises; takes as long as the prompt is long."""
+        return read(request, self.model, self.settings.effort, self._forms)
+
     def check(self, question: Question, key: Key | None) -> None:
         """Raise `Fault` for what may not be asked now, or not by this client."""
-        if self.stopping:
-            raise stopping()
         most = min(self.settings.max_effort, key.highest_effort if key is not None and key.highest_effort else 10**9)
         if question.k > most:
             raise Fault(
@@ -99,15 +105,21 @@ class Service:
                 param="reasoning_effort",
                 code="invalid_value",
             )
+        self.admit(key)
+
+    def admit(self, key: Key | None) -> None:
+        """Count a request. Raises `Fault` where none is taken now, or none of this client's."""
+        if self.stopping:
+            raise stopping()
         if key is not None:
             key.admit()
         self.admission.expect()
 
     @contextmanager
-    def place(self, question: Question, client: str) -> Iterator[Place]:
-        """A place among those who wait or are inside; `came` is done when it is its turn."""
+    def place(self, client: str, rows: int) -> Iterator[Place]:
+        """A place of so many rows among those who wait or are inside; `came` is done when it is its turn."""
         began = time.monotonic()
-        place = self.admission.ask(client, question.strategy.budget(question.k))
+        place = self.admission.ask(client, rows)
         place.came.add_done_callback(lambda _: self.metrics.queued_s.observe(time.monotonic() - began))
         try:
             yield place
@@ -130,9 +142,7 @@ class Service:
             wanted=wanted,
             answer_of=answer_of,
         )
-        limit = self.settings.time_limit_s
-        late = Fault(504, f"The answer was not there within {limit:.0f} seconds.", code="timeout")
-        timer = self._loop.call_later(limit, session.fail, late)
+        timer = self._loop.call_later(self.settings.time_limit_s, session.fail, self.late)
         self._sessions.add(session)
         try:
             with session:
@@ -166,6 +176,12 @@ class Service:
             logger.error("a stream failed", exc_info=error)
         self.metrics.cut.labels(fault.code or fault.kind).inc()
         return fault
+
+    @property
+    def late(self) -> Fault:
+        """The error for what takes longer than a request may."""
+        limit = self.settings.time_limit_s
+        return Fault(504, f"The answer was not there within {limit:.0f} seconds.", code="timeout")
 
     @property
     def feedback(self) -> FeedbackStore:
@@ -224,6 +240,7 @@ class Service:
     def close(self) -> None:
         """Give back the engine."""
         self.stopping = True
+        self.reader.shutdown(cancel_futures=True)
         self._driver.close()
         if self._store is not None:
             self._store.close()

@@ -4,7 +4,8 @@
 happened for a while) and at last an `Outcome`. Deltas come only where they were asked for.
 
 Where an answer must have a form, it is written under a constraint, behind free reasoning. A model whose whole response
-is the reasoning is asked once more: the selected response is then the reasoning, and what follows is the answer.
+is the reasoning is asked once more: the selected response is then the reasoning, and what follows is the answer. Where
+that form is a call's, a selected response that makes one is the answer as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Literal
 from reflective.search import Answering, Finished, Forked, SearchEvent, Single, Started, StepScored, Text
 from reflective.serve.answers import Answer, answers_of, usage_of, voter
 from reflective.serve.events import EventWriter, solved
+from reflective.serve.forms import OBJECT, JsonForm
 from reflective.serve.prompts import Question
 from reflective.serve.service import Service
 from reflective.serve.tools import BARE, OPENING, Call
@@ -26,6 +28,7 @@ from reflective.types import Problem, Solution, Usage
 
 KEEP_ALIVE_S = 10.0
 PROGRESS_S = 0.5  # between two reports of progress
+CALL_PROMPT = "Now make the call that is needed, as JSON.{schema}"
 EVENTS: frozenset[type[Any]] = frozenset((Started, StepScored, Answering, Forked, Finished, Text))
 NOTHING: frozenset[type[Any]] = frozenset()
 
@@ -64,7 +67,7 @@ Item = Told | Delta | Outcome | None
 async def write(service: Service, question: Question, client: str, *, deltas: bool) -> AsyncGenerator[Item]:
     """Everything that comes of a question; see the module's docstring."""
     events = deltas and question.options.events
-    with service.place(question, client) as place:
+    with service.place(client, question.strategy.budget(question.k)) as place:
         if not place.came.done() and deltas:
             yield Told({"type": "queued", "before": service.admission.waiting - 1})
         while not place.came.done():
@@ -72,12 +75,7 @@ async def write(service: Service, question: Question, client: str, *, deltas: bo
             if not place.came.done():
                 yield None
         place.came.result()
-        constrained = question.format is not None
-        form = await asyncio.to_thread(service.forms.make, question.format) if question.format is not None else None
-        if form is not None and not service.format.is_whole:
-            question = replace(question, settings=replace(question.settings, constraint=form))
-        again = constrained and service.format.is_whole
-        shown = Shown(service, question, silent=again)
+        shown = Shown(service, question, silent=question.following is not None)
         writer = EventWriter(question.strategy.name, service.engine.judge.aggregation)
         reported = 0.0
         wanted = EVENTS if deltas else NOTHING
@@ -101,9 +99,8 @@ async def write(service: Service, question: Question, client: str, *, deltas: bo
             solution = await session.solution()
         pairs = answers_of(solution, service.format, question)
         paid = solution.usage
-        if again and form is not None:
-            following = await asyncio.to_thread(_following, service, question, pairs[0][1].content)
-            following = replace(following, settings=replace(following.settings, constraint=form))
+        if question.following is not None and not pairs[0][1].calls:
+            following = await asyncio.to_thread(_following, service, question, question.following, pairs[0][1].content)
             with service.session(following) as session:
                 async for _ in session.events(KEEP_ALIVE_S):
                     if deltas:
@@ -134,22 +131,22 @@ def _sum(one: Usage, other: Usage) -> Usage:
     return Usage(one.prompt_tokens + other.prompt_tokens, one.completion_tokens + other.completion_tokens)
 
 
-def _following(service: Service, question: Question, response: str) -> Question:
+def _following(service: Service, question: Question, form: JsonForm, response: str) -> Question:
     """The turn that asks for the answer in its form, behind the selected response."""
-    assert question.format is not None
-    asked = question.format.json_schema
-    schema = f" Its JSON schema: {json.dumps(asked.schema_)}" if asked is not None and asked.schema_ else ""
+    schema = "" if form.schema == OBJECT else f" Its JSON schema: {json.dumps(form.schema)}"
+    asked = CALL_PROMPT if question.must_call else service.settings.answer_prompt
     messages = [
         *question.messages,
         {"role": "assistant", "content": response},
-        {"role": "user", "content": service.settings.answer_prompt.replace("{schema}", schema)},
+        {"role": "user", "content": asked.replace("{schema}", schema)},
     ]
     problem = Problem(messages[-1]["content"], messages=tuple(messages))
-    prompt_ids = service.engine.encode_messages(messages)
+    prompt_ids = service.engine.encode_messages(messages, tools=question.tools or None)
     question.settings.budgets(service.engine, len(prompt_ids))
     sampling = replace(question.settings.sampling, temperature=0.0)
-    settings = replace(question.settings, sampling=sampling)
-    return Question(problem, prompt_ids, 1, Single(), settings, messages)
+    settings = replace(question.settings, sampling=sampling, constraint=form)
+    tools = question.tools if question.must_call else ()
+    return Question(problem, prompt_ids, 1, Single(), settings, messages, tools=tools, one_call=question.one_call)
 
 
 def _whole(index: int, answer: Answer) -> list[Delta]:

@@ -11,12 +11,13 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from reflective.nano import EXAMPLES
 from reflective.search import STRATEGIES
+from reflective.serve.bodies import StrictRoute
 from reflective.serve.typeset import typeset
 
 CONTENT_TYPES: Final[Mapping[str, str]] = {
@@ -74,14 +75,16 @@ def files() -> APIRouter:
 
     @router.get("/page/{name}")
     async def part(name: str) -> Response:
-        return _file(name) if name in FILES else Response(status_code=404, headers=dict(HEADERS))
+        if name not in FILES:
+            raise HTTPException(404)
+        return _file(name)
 
     return router
 
 
 def routes(offer: Callable[[], Mapping[str, Any]]) -> APIRouter:
     """What the page asks for; `offer` is called for each request and gives the body of `GET /v1/page`."""
-    router = APIRouter(tags=["page"])
+    router = APIRouter(tags=["page"], route_class=StrictRoute)
 
     @router.get("/v1/page")
     async def page() -> dict[str, Any]:
