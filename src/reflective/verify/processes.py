@@ -53,8 +53,7 @@ class Helpers:
         self._reset()
 
     def _reset(self) -> None:
-        self._idle: list[_Helper] = []
-        self._lock = threading.Lock()
+        self._idle: list[_Helper] = []  # one operation on it at a time is safe in threads
         self._free = threading.BoundedSemaphore(self.helpers)
 
     def call(self, function: str, *arguments: Any, time_limit_s: float, prepare: Sequence[str] = ()) -> Any:
@@ -67,28 +66,24 @@ class Helpers:
             try:
                 if prepare:
                     helper.call(prepare[0], tuple(prepare[1:]), START_LIMIT_S)
-                result = helper.call(function, arguments, time_limit_s)
-            except BaseException as error:
-                if isinstance(error, HelperFailure) and helper.alive:
-                    self._keep(helper)
-                else:
-                    helper.kill()
+                return helper.call(function, arguments, time_limit_s)
+            except HelperFailure:
                 raise
-            self._keep(helper)
-            return result
+            except BaseException:
+                helper.kill()
+                raise
+            finally:
+                self._idle.append(helper)
 
     def _take(self) -> _Helper:
-        with self._lock:
-            while self._idle:
+        """One that is idle and alive, or a new one."""
+        with contextlib.suppress(IndexError):
+            while True:
                 helper = self._idle.pop()
                 if helper.alive:
                     return helper
-                helper.kill()  # it died while it was idle
+                helper.kill()
         return _Helper()
-
-    def _keep(self, helper: _Helper) -> None:
-        with self._lock:
-            self._idle.append(helper)
 
     def verdict(self, function: str, *arguments: Any, time_limit_s: float, prepare: Sequence[str] = ()) -> Verdict:
         """The verdict of a function that returns (kind, reason); ungradable where it fails or takes too long."""
@@ -102,10 +97,8 @@ class Helpers:
 
     def close(self) -> None:
         """End the idle helpers; a later call starts new ones."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for helper in idle:
-            helper.kill()
+        while self._idle:
+            self._idle.pop().kill()
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's helpers to the parent."""

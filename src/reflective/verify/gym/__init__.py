@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from fractions import Fraction
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -22,7 +22,7 @@ from reflective.verify.math.grader import grade_math
 from reflective.verify.processes import SHARED
 
 MAX_CHARS = 20_000
-PROBABILITY_TOLERANCE = Fraction(1, 10_000)  # the package's own
+PROBABILITY_TOLERANCE = "0.0001"  # the package's own
 
 
 def grade_gym(problem: Problem, answer: str, *, time_limit_s: float) -> Verdict:
@@ -82,15 +82,9 @@ def _integer(problem: Problem, answer: str, time_limit_s: float) -> Verdict:
 
 
 def _probability(problem: Problem, answer: str, time_limit_s: float) -> Verdict:
-    """A number as the "math" grader reads it, or a decimal within the package's tolerance of the exact value."""
-    verdict = grade_math(problem, answer, time_limit_s=time_limit_s)
-    try:
-        if verdict.kind == "wrong" and len(answer) < 40 and answer.replace(".", "", 1).isdecimal():
-            if abs(Fraction(answer) - Fraction(problem.answer or "")) <= PROBABILITY_TOLERANCE:
-                return Verdict("right", "within the tolerance")
-    except ValueError:
-        pass
-    return verdict
+    """A number as the "math" grader reads it, or one within the package's tolerance of the exact value."""
+    tolerant = replace(problem, metadata={"tolerances": [PROBABILITY_TOLERANCE]})
+    return grade_math(tolerant, answer, time_limit_s=time_limit_s)
 
 
 def _one_of(problem: Problem, answer: str, time_limit_s: float) -> Verdict:

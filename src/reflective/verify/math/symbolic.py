@@ -42,15 +42,6 @@ def parse(text: str) -> Any:
     return values[0].doit() if isinstance(values[0], Set) else values[0]
 
 
-def readable(text: str) -> bool:
-    """Whether math-verify reads `text`."""
-    try:
-        parse(text)
-    except Unreadable:
-        return False
-    return True
-
-
 def equivalent(gold: str, answer: str) -> str:
     """ "right", "wrong", "gold unreadable" or "answer unreadable"."""
     from math_verify import verify
@@ -63,6 +54,8 @@ def equivalent(gold: str, answer: str) -> str:
         answer_value = parse(answer)
     except Unreadable:
         return "answer unreadable"
+    if gold == answer:
+        return "right"
     if _interval_against_list(gold_value, answer_value):
         return "wrong"
     right = _equal_numbers(gold_value, answer_value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -46,65 +46,37 @@ def equal(gold: Node, answer: Node) -> bool:
     names = sorted(variables(gold) | variables(answer))
     if not names:
         return _agree_at(gold, answer, {}, (constant(gold), constant(answer)))
-    agreed = 0
-    too_large: TooLarge | None = None
-    for point in _points(names):
-        try:
-            pair = _pair(gold, answer, point)
-        except TooLarge as error:
-            too_large = error
-            continue
-        if pair is None:
-            continue
+    for number, (point, pair) in enumerate(_pairs(gold, answer, names), 1):
         if not _agree_at(gold, answer, point, pair):
             return False
-        agreed += 1
-        if agreed == POINTS:
+        if number == POINTS:
             return True
-    raise too_large or Undefined("no point at which both formulas have a real value")
+    raise Undefined("no point at which both formulas have a real value")
 
 
 def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive: bool) -> bool:
     """Whether gold's left - right is a constant multiple of answer's: the same equation, or (positive) inequality."""
-    difference = Call("sub", gold), Call("sub", answer)
-    names = sorted(variables(difference[0]) | variables(difference[1]))
-    ratio: Any = None
-    agreed = 0
-    for point in _points(names):
-        pair = _pair(difference[0], difference[1], point)
-        if pair is None or (_zero(pair[0]) and _zero(pair[1])):
+    one, other = Call("sub", gold), Call("sub", answer)
+    ratios: list[Any] = []
+    for _, pair in _pairs(one, other, sorted(variables(one) | variables(other))):
+        zeros = list(map(_zero, pair))
+        if all(zeros):
             continue
-        if _zero(pair[0]) or _zero(pair[1]):
+        if any(zeros):
             return False
-        here = _divide(_context(DIGITS), *pair)
-        if ratio is not None and not _close(here, ratio):
+        ratios.append(_divide(_context(DIGITS), *pair))
+        if not _close(ratios[0], ratios[-1]):
             return False
-        ratio, agreed = here, agreed + 1
-        if agreed == POINTS + 1:
-            return not positive or bool(_real(ratio) > 0)
+        if len(ratios) > POINTS:
+            return not positive or bool(_real(ratios[0]) > 0)
     return False
 
 
-def parallel(gold: Node, answer: Node, name: str, zeros: Iterable[str]) -> bool:
-    """Whether answer - gold is the same wherever both are real, with the variables in `zeros` as 0."""
-    first: Any = None
-    agreed = 0
-    for number, point in enumerate(_points([name])):
-        near = point[name] / (number % 5 + 1)  # arcsines and roots are real near zero
-        try:
-            pair = _pair(gold, answer, {**dict.fromkeys(zeros, Fraction(0)), name: near})
-        except TooLarge:
-            continue
-        if pair is None:
-            continue
-        here = _subtract(_context(DIGITS), *pair)
-        # a difference carries the rounding of what it is the difference of
-        if first is not None and not _close(first, here) and _size(_inexact(first) - _inexact(here)) > 1e-30:
-            return False
-        first, agreed = here if first is None else first, agreed + 1
-        if agreed == POINTS + 1:
-            return True
-    raise Undefined("too few points at which both formulas have a real value")
+def shifted(node: Node, name: str) -> Node:
+    """f(x + 1/97) of f(x)."""
+    if isinstance(node, Call):
+        return Call(node.name, tuple(shifted(argument, name) for argument in node.arguments))
+    return Call("add", (node, Number(Fraction(1, 97)))) if node == Variable(name) else node
 
 
 def constant(node: Node, digits: int = DIGITS) -> Any:
@@ -137,30 +109,37 @@ def _agree_at(gold: Node, answer: Node, point: Mapping[str, Fraction], pair: tup
     return _vanish(gold, answer, point) if verdict is None else verdict
 
 
+def _pairs(gold: Node, answer: Node, names: list[str]) -> Iterator[tuple[Mapping[str, Fraction], tuple[Any, Any]]]:
+    """The values at points where both are defined, and real unless an i is written."""
+    too_large: TooLarge | None = None
+    for point in _points(names):
+        try:
+            pair = (_value(gold, point, _context(DIGITS)), _value(answer, point, _context(DIGITS)))
+        except Undefined:
+            continue
+        except TooLarge as error:
+            too_large = error
+            continue
+        if not any(map(_imaginary, pair)) or _mentions_i(gold) or _mentions_i(answer):
+            yield point, pair
+    if too_large:
+        raise too_large
+
+
 def _points(names: list[str]) -> Iterator[Mapping[str, Fraction]]:
-    """The points of comparison: fractions of both signs, then small integers for formulas like (-1)^n."""
+    """The points of comparison: fractions of both signs, small ones for arcsines, then integers for formulas like
+    (-1)^n."""
     generator = random.Random(57)
     for attempt in range(TRIES):
         if attempt < TRIES * 2 // 3:
-            yield {name: Fraction(_signed(generator), 97 + 2 * generator.randint(0, 9)) for name in names}
+            scale = attempt % 8 + 1
+            yield {name: Fraction(_signed(generator), scale * (97 + 2 * generator.randint(0, 9))) for name in names}
         else:
             yield {name: Fraction(generator.randint(2, 7)) for name in names}
 
 
 def _signed(generator: random.Random) -> int:
     return generator.choice((1, 1, -1)) * generator.randint(20, 280)
-
-
-def _pair(gold: Node, answer: Node, point: Mapping[str, Fraction]) -> tuple[Any, Any] | None:
-    """Both values at a point, or None where one is undefined or is not real without an i being written."""
-    context = _context(DIGITS)
-    try:
-        pair = _value(gold, point, context), _value(answer, point, context)
-    except Undefined:
-        return None
-    if any(_imaginary(v) for v in pair) and not (_mentions_i(gold) or _mentions_i(answer)):
-        return None
-    return pair
 
 
 def _vanish(gold: Node, answer: Node, point: Mapping[str, Fraction]) -> bool:
