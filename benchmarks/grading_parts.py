@@ -6,7 +6,9 @@ A part is switched off, and what it would have read goes to math-verify or stays
 `parse` and `verify` as they come. For each: right pairs that are not graded as right, wrong ones that are, and seconds
 for all pairs in one process. The first figure is without the fast path alone, which no part here runs through.
 
-"first look" counts what heldout.jsonl keeps of the first time that its pairs were graded; "third set" grades them now.
+"first look" counts what the third set (heldout.jsonl) and the fourth (fourth.jsonl) keep of the first time that they
+were graded; "third set" and "fourth set" grade them now. In answers of the fourth that are whole texts, what they state
+is looked for first.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from unittest.mock import patch
 from common import parse, progress, report
 
 from reflective.evaluate.bootstrap import wilson
+from reflective.types import Problem
+from reflective.verify import extract_answer, grade
 from reflective.verify.math import atoms, comparison, formula, notation, phrases
 
 CASES = Path(__file__).parents[1] / "tests" / "verify" / "cases"
@@ -57,21 +61,28 @@ PARTS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-def ours(gold: str, answer: str) -> str:
-    return comparison.compare(gold, answer, [])[0]
+def ours(pair: dict[str, str]) -> str:
+    return comparison.compare(pair["gold"], pair["answer"], [])[0]
 
 
-def stock(gold: str, answer: str) -> str:
+def extracted(pair: dict[str, str]) -> str:
+    kind = pair.get("problem", "math")
+    answer = extract_answer(pair["answer"], kind) if pair.get("text") else pair["answer"]
+    return grade(Problem("", pair["gold"], kind=kind), answer, time_limit_s=60.0).kind
+
+
+def stock(pair: dict[str, str]) -> str:
     from math_verify import parse as read
     from math_verify import verify
 
     logging.disable(logging.CRITICAL)
-    return "right" if verify(read(f"\\boxed{{{gold}}}"), read(f"\\boxed{{{answer}}}")) else "wrong"
+    answer = pair["answer"] if pair.get("text") else f"\\boxed{{{pair['answer']}}}"
+    return "right" if verify(read(f"\\boxed{{{pair['gold']}}}"), read(answer)) else "wrong"
 
 
-def measure(judge: Callable[[str, str], str], pairs: list[dict[str, str]]) -> dict[str, float]:
+def measure(judge: Callable[[dict[str, str]], str], pairs: list[dict[str, str]]) -> dict[str, float]:
     begin = time.perf_counter()
-    kinds = [judge(pair["gold"], pair["answer"]) for pair in pairs]
+    kinds = [judge(pair) for pair in pairs]
     seconds = time.perf_counter() - begin
     graded = list(zip(pairs, kinds, strict=True))
     false_wrong = sum(pair["verdict"] == "right" != kind for pair, kind in graded)
@@ -93,15 +104,20 @@ def first_look(pairs: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
 def main() -> int:
     setting = parse(__doc__)
     step = QUICK if setting.quick else 1
-    pairs, third = (
+    pairs, third, fourth = (
         [json.loads(line) for line in (CASES / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("pairs.jsonl", "heldout.jsonl")
+        for name in ("pairs.jsonl", "heldout.jsonl", "fourth.jsonl")
     )
     pairs = pairs[::step]
     found: dict[str, Any] = {"right pairs": sum(pair["verdict"] == "right" for pair in pairs), "pairs": len(pairs)}
-    found["first look"] = first_look(third)
-    for name, judge in (("third set", ours), ("third set, math-verify alone", stock)):
-        found[name] = measure(judge, third[::step])
+    found["first look"] = {"third set": first_look(third), "fourth set": first_look(fourth)}
+    for name, judge, rows in (
+        ("third set", ours, third),
+        ("third set, math-verify alone", stock, third),
+        ("fourth set", extracted, fourth),
+        ("fourth set, math-verify alone", stock, [row for row in fourth if "problem" not in row]),
+    ):
+        found[name] = measure(judge, rows[::step])
         progress(f"{name}: {found[name]}")
     for name, (owner, attribute, stand_in) in PARTS.items():
         notation.read.cache_clear()

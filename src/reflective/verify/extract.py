@@ -50,12 +50,12 @@ _CUE = re.compile(
     r"<answer>(?P<tag>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>"
     r"|####[ \t]*"
     r"|(?:最终|正确)?答案(?:是|为|应为|应该是)?\s*[:：=]?\s*"
-    r"|(?:应选|故选|选择|选|正确的?选项(?:是|为))\s*[:：]?\s*(?=[(（]?[A-J]{1,9}(?![A-Za-z]))"
+    r"|(?:应选|故选|选择|选|正确的?选项(?:是|为))\s*[:：]?\s*(?=[(（]?[A-J]{1,9}(?![A-Za-z]))|选项(?=[A-J]{1,9}正确)"
     r"|(?<![A-Za-z])(?:correct|right|best)\s+(?:options?|choices?)\s+(?:is|are)(?![A-Za-z])\s*[:：]?"
     r"|(?<![A-Za-z])(?:final\s+|correct\s+)?answers?(?:\s+to\s+(?:the|this)\s+(?:question|problem))?"
     r"[*_]*\s*(?:(?:is|are|(?:should|must|would|will)\s+be)(?![A-Za-z])\s*[:=]?|[:=：])"
-    r"|(?<!\w)(?:r[ée]ponse|respuesta|resposta|risposta|antwort|ответ|jawaban|đáp án|답|정답|答え)"
-    r"(?:\s*(?:finale?|final))?\s*(?:[:：]|(?:est|es|è|é|ist|lautet|은|는|は)(?!\w))",
+    r"|(?<!\w)(?:r[ée]ponse|respuesta|resposta|risposta|antwort|ответ|jawaban|đáp (?:án|số)|답|정답|答え)"
+    r"(?:\s*(?:finale?|final))?\s*(?:[:：]|(?:est|es|è|é|ist|lautet|là|은|는|は)(?!\w))",
     re.IGNORECASE,
 )
 _FILLER = re.compile(
@@ -66,7 +66,8 @@ _SENTENCE_END = re.compile(
 )
 _WORDS_IN_BRACES = re.compile(r"\\[a-z]+\s*\{[A-Za-z ]*\}")  # \text{ degrees}, \begin{pmatrix}
 _VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals?|be|was|were)(?![A-Za-z])|[是为]")
-_DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)": named, but not as the answer
+_DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)", "(C) is wrong": named, but not as the answer
+    r"[(（]?(?<![A-Za-z])[A-J][)）]?[ \t]{1,3}is[ \t]{1,3}(?:wrong|false|incorrect)|"
     r"(?:(?<![A-Za-z])not|n['’]t)[ \t]{1,3}(?!only)(?:[a-z]{1,20}[ \t]{1,3}){0,2}"
     r"(?:\$[^$\n]{1,100}\$|\\\([^\n]{1,100}?\\\)|-?\d[\d,]{0,40}(?:\.\d+)?(?![\w^/\\])|[(（]?[A-J][)）]?(?![A-Za-z]))"
 )
@@ -197,8 +198,9 @@ def _answers(text: str) -> list[prose.Found]:
 
 
 def _last_formula(text: str) -> str:
-    """Kind "math": a short text without prose as it stands, else the last formula or number."""
-    text = prose.without_emphasis(text[-TAIL_CHARS:])
+    """Kind "math": a short text without prose as it stands, else the last formula or number, or what is in bold."""
+    whole = text[-TAIL_CHARS:]
+    text = prose.without_emphasis(whole)
     line = _single_line(text)
     if line and (
         not prose.PROSE.search(_WORDS_IN_BRACES.sub("", line))
@@ -206,7 +208,7 @@ def _last_formula(text: str) -> str:
     ):
         return line
     found = _answers(text)
-    return prose.with_magnitude(found[-1], text) if found else ""
+    return prose.with_magnitude(found[-1], text) if found else prose.last_bold(whole)
 
 
 def _last_letter(text: str) -> str:

@@ -18,7 +18,7 @@ _BETWEEN = re.compile(rf"(?:{_JOINING})*(?:\w{{1,3}}=)?", re.IGNORECASE)
 _MARKUP = re.compile(r"\\(?:text|mathrm|q?quad|left|right|[,;:!> ])(?![A-Za-z])|\\\\|[\s$&(){}\[\]*]|\\[()\[\]]")
 
 _UNITS = "|".join(sorted((re.escape(n) for n in UNIT_NAMES if n.isascii()), key=len, reverse=True))
-_DIGITS = r"(?>\d[\d,]*(?:\.\d+)?|(?<!\d)\.\d+)"
+_DIGITS = r"(?>\d+(?:,\d+)*(?:\.\d+)?|(?<!\d)\.\d+)"
 _ENDS = rf"(?![A-Za-z0-9_])|(?=(?:{_UNITS})(?:[²³]|\b))"
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.^])(?:(?<![\d)\]}])[-−–]\s?)?(?:\\?[$€£¥])?"
@@ -31,7 +31,7 @@ _MAGNITUDE = re.compile(r"\s*(?:(?:hundred|thousand|million|billion|trillion|doz
 _SPAN = re.compile(
     r"\$\$(.{1,500}?)\$\$|(?<!\\)\$(?!\s)((?:\\\$|[^$\n]){1,500}?)(?<!\s)\$(?!\d)"
     r"|(?<!\\)\$[ \t]*([^$\n]{1,500}?)[ \t]*\$(?!\s*\d)|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]"
-    r"|(-?\d*\s?(?:\\(?:[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|sqrt\s*(?:\[\d\])?\{[^{}]*\})(?:\s*\\pi)?)+)",
+    r"|(-?\d*\s?(?:\\(?:[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|sqrt\s*(?:\[\d\])?\{[^{}]*\})(?:\s*\\pi)?|√\s?\d+)+)",
     re.DOTALL,
 )
 _CURRENCY = re.compile(r"^\\\$\s*")
@@ -46,7 +46,7 @@ _EMPHASIS = tuple(
 )
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arc[a-z]+|log|exp|sqrt|frac|inf|infty|infinity|and"
 PROSE = re.compile(
-    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z]{{3,}}|[Ii]t|is|am|[Ss]o|[Ww]e|to|of|[Bb]y|[Aa]t|as|be|he)"
+    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z\u00c0-\u024f\u1ea0-\u1eff]{{3,}}|[Ii]t|is|am|[Ss]o|[Ww]e|to|of|[Bb]y|[Aa]t|as|be|he)"
     r"(?![A-Za-z])|[^\x00-\u024f\u0370-\u03ff\u2000-\u2bff\uff00-\uffef]{2,}"
 )
 
@@ -66,6 +66,11 @@ def without_emphasis(text: str) -> str:
     for pattern in _EMPHASIS:
         text = pattern.sub(r"\2", text)
     return text
+
+
+def last_bold(text: str) -> str:
+    """What is in bold last."""
+    return next((match[2] for match in reversed(list(_EMPHASIS[0].finditer(text)))), "")
 
 
 def are_one_list(between: str) -> bool:
@@ -91,7 +96,7 @@ def numbers(text: str) -> list[Found]:
     for match in NUMBER.finditer(text):
         magnitude = _MAGNITUDE.match(text, match.end())
         end = magnitude.end() if magnitude else match.end()
-        content = match[0].rstrip(",") + (magnitude[0] if magnitude else "")
+        content = match[0] + (magnitude[0] if magnitude else "")
         gap = text[found[-1].end : match.start()] if found else ""
         _append(found, Found(match.start(), end, content), bool(gap.strip()) and are_one_list(gap))
     return found

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from reflective.verify.math import formula, values
 from reflective.verify.math.notation import Atom, Value
+from reflective.verify.math.phrases import NUMBERS
 
 ROUNDED_PLACES = 6  # decimal places (and significant digits) from which on a decimal may stand for an exact value
 
@@ -15,9 +16,8 @@ _SCIENTIFIC = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,4})$")
 _MIXED = re.compile(r"^([-+]?)\s*(\d+) (\d+)/(\d+)$")
 _REPEATING = re.compile(r"^([-+]?)\s*(\d*)\.(\d*)\\overline\s*\{(\d+)\}$")
 _BASED = re.compile(
-    r"^\(?([0-9A-F]+|[0-9][0-9a-f]*)\)?\s*_\s*\{?\s*(?:\\text\s*\{\s*(?:base\s*)?)?\}?\s*(\d{1,2}|two|eight|ten|sixteen)\s*\}?\s*\}?$"
+    r"^\(?([0-9A-F]+|[0-9][0-9a-f]*)\)?\s*_\s*\{?\s*(?:\\text\s*\{\s*(?:base\s*)?)?\}?\s*(\d{1,2}|[a-z]+)\s*\}?\s*\}?$"
 )
-_BASE_NAMES = {"two": "2", "eight": "8", "ten": "10", "sixteen": "16"}
 _ANY_UNIT = frozenset(("unit", "unit^2", "unit^3", None))
 
 
@@ -83,7 +83,7 @@ def based_number(atom: Atom) -> tuple[str, int] | None:
     match = _BASED.match(atom.text)
     if match is None:
         return None
-    base = int(_BASE_NAMES.get(match[2], match[2]))
+    base = int(match[2]) if match[2].isdigit() else NUMBERS.get(match[2], 0)
     return (
         (match[1].upper().lstrip("0") or "0", base) if base > 1 and all(int(c, 16) < base for c in match[1]) else None
     )

@@ -76,6 +76,7 @@ _SPACED_THOUSANDS = re.compile(r"^([-+]?[1-9]\d{0,2})((?: \d{3})+)(\.\d+)?$")
 _MATRIX = re.compile(r"^\\begin\{(?P<name>[pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\}$")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z\u3400-\u9fff][A-Za-z\u3400-\u9fff' .-]*")
+_ARTICLE = re.compile(r"^(?:an?|the) ")
 _SHORT_WORDS = frozenset("yes no odd all any".split())
 _FORMULA_WORDS = frozenset("sqrt infinity infty sin cos tan log exp".split())
 _LETTER = re.compile(r"^\(?\s*([A-Za-z])\s*\)?$")
@@ -310,7 +311,7 @@ def _words(text: str) -> Words | None:
             return None
         if any(word in _FORMULA_WORDS for word in plain.split()):
             return None
-    return Words(plain.lower())
+    return Words(_ARTICLE.sub("", plain.lower()))
 
 
 def _leaf(text: str) -> Value:

@@ -13,6 +13,10 @@ _PARAMETER = re.compile(
 )  # , k \in Z
 _SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
 _TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
 _PHRASES = tuple(
     (re.compile(pattern, re.IGNORECASE), meaning)
     for pattern, meaning in (
@@ -27,11 +31,18 @@ _PHRASES = tuple(
     )
 )
 
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+NUMBERS = dict(
+    zip((*_ONES, *(ten + one for ten in _TENS for one in ("", *(f"-{one}" for one in _ONES[1:10])))), range(100))
+)
+
 
 def plain(text: str) -> str:
     """`text` in plain LaTeX, with the phrases that stand for a sign in its place."""
     text = _PARAMETER.sub("", to_latex(text))
     words = " ".join(_TEXT.sub(lambda m: m[1], text).split()).strip(" .")
+    if (number := NUMBERS.get(words.lower().replace(" ", "-"))) is not None:
+        return str(number)
     for pattern, meaning in _PHRASES:
         if pattern.fullmatch(words):
             return meaning

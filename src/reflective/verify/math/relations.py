@@ -20,8 +20,7 @@ _SEGMENT_NAME = re.compile(r"^\|?(?:m?\s*\\(?:angle|triangle|overline)\s*\{?\s*)
 _OTHER_NAME = re.compile(r"^\\frac\s*\{d\^?\d?[a-z]\}\s*\{d[a-z]\^?\d?\}$|^\\text\s*\{[^{}\d]+\}")
 _INDEX = re.compile(r"_\s*(?:\{\s*\d+\s*\}|\d)$")
 _SIZE = re.compile(r"^\|\s*([A-Za-z])\s*([-+]\s*[\d./]+)?\s*\|$")
-_UPWARDS = {"gt": "lt", "ge": "le"}
-_DOWNWARDS = {"lt": "gt", "le": "ge"}
+_TURNED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
 
 
 def is_equation(relation: Relation) -> bool:
@@ -96,21 +95,20 @@ def names_each(definitions: Group, bare: Group) -> tuple[list[Value], Sequence[V
         return None
     if len({_INDEX.sub("", name) for name in named}) == 1:
         return None if bare.brackets == "" else (list(named.values()), bare.items)
-    return [named[name] for name in sorted(named)], bare.items
+    return [named[name] for name in sorted(named, key=lambda name: name.strip("\\"))], bare.items
 
 
 def less(relation: Relation) -> Relation:
     """The relation with < and <= only: a > b is b < a."""
-    if relation.ops[0] not in _UPWARDS:
+    if relation.ops[0] not in ("gt", "ge"):
         return relation
-    return Relation(relation.sides[::-1], tuple(_UPWARDS[op] for op in relation.ops if op in _UPWARDS))
+    return Relation(relation.sides[::-1], tuple(_TURNED.get(op, op) for op in relation.ops[::-1]))
 
 
 def region(relation: Relation) -> tuple[Value, Group] | None:
     """(variable, interval) of x > 2 or 1 < x <= 5."""
+    relation = less(relation)
     ops, sides = relation.ops, relation.sides
-    if any(op in _UPWARDS for op in ops):
-        ops, sides = tuple(_UPWARDS.get(op, _DOWNWARDS.get(op, op)) for op in reversed(ops)), sides[::-1]
     if any(op not in ("lt", "le") for op in ops):
         return None
     if len(sides) == 2 and isinstance(sides[0], Atom) and (match := _SIZE.match(sides[0].text)):

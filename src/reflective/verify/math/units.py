@@ -68,7 +68,7 @@ MAGNITUDES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, 
 
 # words that turn "5 ..." into something else than five of something
 _NO_UNIT = frozenset(
-    "about above add added after all almost and approximately around as at because before below but by "
+    "about above add added after all almost and around as at because before below but by "
     "divided each else equals even except fewer for from greater half if increase inf infinity is it least less "
     "minus mod modulo more most multiplied negative no none not odd of off or out over percentage pi plus point "
     "remainder root since so sqrt subtract than that then times to twice under undefined unless until up when "
@@ -85,7 +85,7 @@ _WORD_UNIT = re.compile(rf"(?<=[\d}})%\s])\s*(?P<words>[A-Za-z][A-Za-z./ ]*?){_P
 _LETTERS = re.compile(r"(?<=[\d}%])\s*(?P<words>(?:\\Omega|[^\W\d_a-zA-Z¢][^\x00-\x7f]*|¢))\s*$")  # 元, рублей
 _REMARK = re.compile(r"(?<=[\d}%])\s*\(\s*(?P<words>[A-Za-z]{2}[A-Za-z ]*)\)$")  # 9 (apples)
 _LEADING = re.compile(r"^\\text\s*\{([A-Za-z ]+)\}\s*(?=[-\d\\])")  # \text{There are } 12
-_DEGREES = re.compile(r"\s*\^\\circ\s*(?:\\text\s*\{\s*)?(?P<scale>[CF]?)\s*\}?$")
+_DEGREES = re.compile(r"\s*\^\\circ\s*(?:\\text\s*\{\s*(?P<scale>[CF])\s*\}|(?P<bare>[CF]))?$")
 _PER = re.compile(r"\s*/\s*|\s+per\s+|每")
 _INVERSE = re.compile(r"\s*([A-Za-z]+)\s*\^\s*-\s*([1-4])$")
 _SQUARED = (
@@ -123,7 +123,7 @@ def _split_trailing(text: str) -> tuple[str, str | None]:
         return text[:-1].rstrip("\\").strip(), "%"
     if (match := _DEGREES.search(text)) and match.start() and not _FUNCTION.search(text):
         # 96^\circ + 10^\circ: one unit for both
-        return text[: match.start()].replace("^\\circ", "").strip(), "deg" + match["scale"]
+        return text[: match.start()].replace("^\\circ", "").strip(), "deg" + (match["scale"] or match["bare"] or "")
     for pattern in (_TEXT_UNIT, _INVERSE_UNIT, _LETTERS, _REMARK, _WORD_UNIT):
         match = pattern.search(text)
         if match is None or not text[: match.start()].strip():
