@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -170,6 +171,23 @@ def test_what_was_written_before_the_break_is_not_written_again(folder, expected
         first, second = flaky.requests[2:]
         assert second["prompt"] == [*request.prompt_ids, *expected[0].token_ids[:5]]  # chunks of 1 and of 4
         assert (first["max_tokens"], second["max_tokens"]) == (24, 19)
+        engine.close()
+
+
+def test_a_form_is_left_to_the_server_and_a_broken_answer_in_it_is_an_error(folder):
+    form = SimpleNamespace(schema={"type": "object"})
+    with fake_server(folder) as server:
+        engine = connect(folder, server, stream_interval=1)
+        (request,) = requests(engine, 1)
+        write(engine, [replace(request, constraint=form)])
+        assert server.requests[-1]["structured_outputs"] == {"json": form.schema}
+        server.fault = lambda _: "cut"
+        with pytest.raises(EngineError, match="within an answer of a given form"):
+            write(engine, [replace(request, constraint=form)])
+        assert not engine.busy
+        server.fault = lambda _: ""
+        write(engine, [request])
+        assert "structured_outputs" not in server.requests[-1]
         engine.close()
 
 

@@ -4,8 +4,10 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from llguidance.hf import from_tokenizer
 
 from engines.serving import write
 from engines.vllm_runs import (
@@ -23,6 +25,7 @@ from reflective.engines.base import Finished, Request, Sampling, StepScored, Tex
 from reflective.engines.vllm import plugin as vllm_plugin
 from reflective.engines.vllm.engine import CPU_BLOCK
 from reflective.errors import ContextError, EngineError, InputError
+from reflective.serve.forms import JsonForm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -145,6 +148,35 @@ def test_a_thinking_ends_at_its_mark_and_an_answer_at_the_end_of_text(engine):
     assert (thought.finish_reason, answered.finish_reason) == ("think_end", "eos")
     assert thought.token_ids[-1] in engine.judge.format.closing[0] and answered.answer_text
     assert second > first and answered.steps == thought.steps
+
+
+def test_an_answer_in_a_form_is_that_of_the_embedded_engine_behind_scored_reasoning(engine):
+    parts = {"name": {"enum": ["sum", "product"]}, "value": {"type": "integer"}, "sure": {"type": "boolean"}}
+    schema = {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
+    prompt = engine.encode_prompt("What is 12 * 17 + 5?")
+    found = []
+    for one in (engine, embedded("nano")):
+        form = JsonForm(schema, "response_format", one, from_tokenizer(one.tokenizer))
+        parent = one.submit(Request(prompt, GREEDY, max_tokens=200))
+        (thought,) = _finished(one)
+        one.submit(Request(prompt, GREEDY, max_tokens=60, until="eos", parent=parent, constraint=form))
+        one.submit(Request(prompt, GREEDY, max_tokens=30, index=1))  # beside it one that is free
+        held, free = sorted(_finished(one), key=lambda t: t.index)
+        answer = json.loads(held.answer_text)
+        assert list(answer) == list(parts) and answer["name"] in ("sum", "product") and type(answer["sure"]) is bool
+        assert held.finish_reason == "eos" and held.steps == thought.steps and held.score == thought.score
+        assert free.token_ids == thought.token_ids[:30]
+        found.append(held)
+    assert found[0].token_ids == found[1].token_ids
+
+
+def test_a_schema_that_vllm_refuses_leaves_nothing_behind(engine):
+    schema = {}
+    for _ in range(70):  # levels, of which vLLM takes 64
+        schema = {"properties": {"a": schema}}
+    with pytest.raises(InputError, match="vLLM refuses a request"):
+        engine.submit(Request(problem(engine), GREEDY, constraint=SimpleNamespace(schema=schema)))
+    assert not engine.busy
 
 
 def _finished(engine):

@@ -50,8 +50,8 @@ class ExternalEngine(TokenEngine):
                 f"temperature is {request.sampling.temperature}; vLLM draws with at most {HIGHEST_TEMPERATURE:g}."
             )
         sequence = self._open(request)
+        self._send(sequence)  # what is refused here is not there
         self._running[sequence.id] = sequence
-        self._send(sequence)
         return sequence.id
 
     def cancel(self, id: int) -> None:

@@ -37,8 +37,8 @@ class JsonForm:
             self._grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
         except ValueError as error:  # nested too deeply for it
             raise _refused(param, str(error)[:200]) from None
-        if error := LLMatcher(tokenizer, self._grammar).get_error():
-            raise _refused(param, error.splitlines()[0][:200])
+        if why := LLMatcher(tokenizer, self._grammar).get_error():
+            raise _refused(param, why.splitlines()[0][:200])
 
     def start(self) -> JsonMatcher:
         """Hold an answer to it."""

@@ -43,6 +43,8 @@ class OpenAIEngine(ExternalEngine):
     together, by default 8, and more where many are in flight. The API key comes from REFLECTIVE_API_KEY.
     """
 
+    constrains = True
+
     def __init__(
         self,
         model: Metadata,
@@ -107,6 +109,8 @@ class OpenAIEngine(ExternalEngine):
         slots = self.slots if self.scored else None
 
         def body(written: Sequence[SampledToken], model: str) -> dict[str, Any]:
+            if written and request.constraint is not None:
+                raise EngineError("a stream broke within an answer of a given form, which can't be gone on with.")
             tokens = [*here, *(one.token for one in written)]
             # when the request leaves, so that all of a large search count, and not only those before it
             interval = self._interval or tokens_together(len(self._running), len(self._pool.endpoints))
@@ -119,6 +123,7 @@ class OpenAIEngine(ExternalEngine):
                 stop_ids=self._stop_ids(sequence),
                 slots=slots,
                 stream_interval=interval,
+                schema=request.constraint.schema if request.constraint is not None else None,
             )
 
         home = self._pool.homes.get(request.parent) if request.parent is not None else None

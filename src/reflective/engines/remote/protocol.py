@@ -69,10 +69,12 @@ def completion_request(
     slots: Slots | None,
     stream_interval: int,
     prompt_ids: bool = False,
+    schema: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The body of one request: every token comes with its id, its value and those of the slots.
 
-    With `prompt_ids` the prompt's tokens come back, too, which is long where the prompt is.
+    With `prompt_ids` the prompt's tokens come back, too, which is long where the prompt is. With a `schema` what is
+    written is JSON of it.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -95,6 +97,8 @@ def completion_request(
     }
     if slots is not None:
         body["logprob_token_ids"] = list(slots.ids)
+    if schema is not None:
+        body["structured_outputs"] = {"json": schema}
     return body
 
 

@@ -22,7 +22,7 @@ from reflective.engines.sampled_token import SampledToken
 from reflective.engines.sequence import Running
 from reflective.engines.vllm.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
 from reflective.engines.vllm.plan import WITHOUT_SCORES, head_config, make_plan
-from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
+from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError, first_line
 from reflective.models.metadata import Metadata, read_metadata
 from reflective.settings import check_names
 from reflective.types import FinishReason
@@ -45,8 +45,11 @@ class VLLMEngine(ExternalEngine):
     """Writes scored trajectories with vLLM.
 
     `options` are vLLM's engine arguments, such as `tensor_parallel_size`, `enforce_eager`, `gpu_memory_utilization`.
-    Not given, `logprobs_mode` is raw_logits for a model with a head: the cheaper one, since nothing is normalised.
+    Not given, `logprobs_mode` is raw_logits for a model with a head: the cheaper one, since nothing is normalised; and
+    answers are held to a form by llguidance, as in the embedded engine.
     """
+
+    constrains = True
 
     def __init__(self, model: Metadata, *, dtype: str = "auto", max_rows: int = MAX_ROWS, **options: Any) -> None:
         if max_rows < 1:
@@ -94,7 +97,7 @@ class VLLMEngine(ExternalEngine):
     # ---- requests
 
     def _send(self, sequence: Running) -> None:
-        sampling = sequence.request.sampling
+        sampling, form = sequence.request.sampling, sequence.request.constraint
         self._add(
             str(sequence.id),
             [*sequence.prompt_ids, *sequence.token_ids],
@@ -106,20 +109,27 @@ class VLLMEngine(ExternalEngine):
             seed=draw_seed(sequence.request.seed, len(sequence.token_ids)),
             max_tokens=sequence.limit - len(sequence.token_ids),
             stop_token_ids=self._stop_ids(sequence),
+            schema=form.schema if form is not None else None,
         )
 
-    def _add(self, id: str, prompt: list[int], **sampling: Any) -> None:
+    def _add(self, id: str, prompt: list[int], *, schema: dict[str, Any] | None = None, **sampling: Any) -> None:
         if self._broken:
             raise EngineError(self._broken)
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.exceptions import VLLMError
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        if schema is not None:
+            sampling["structured_outputs"] = StructuredOutputsParams(json=schema)
         slots = self.slots
         wanted = {"logprob_token_ids": list(slots.ids)} if slots is not None else {"logprobs": 0}
         params = SamplingParams(
             output_kind=RequestOutputKind.DELTA, detokenize=False, flat_logprobs=True, **wanted, **sampling
         )
-        self._engine.add_request(id, {"prompt_token_ids": prompt}, params)
+        try:
+            self._engine.add_request(id, {"prompt_token_ids": prompt}, params)
+        except (ValueError, VLLMError) as error:
+            raise InputError(f"vLLM refuses a request: {first_line(error)}") from error
 
     def _abort(self, sequence: Running) -> None:
         self._engine.abort_request([str(sequence.id)])
@@ -191,6 +201,7 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
+        from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -207,6 +218,7 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
         "logprobs_mode": "raw_logits" if model.judge.scores else "raw_logprobs",
         "generation_config": "vllm",
         "disable_log_stats": True,
+        "structured_outputs_config": StructuredOutputsConfig(backend="guidance", disable_any_whitespace=True),
     }
     if current_platform.is_cpu():
         settings["block_size"] = CPU_BLOCK
