@@ -180,6 +180,8 @@ class _Steps:
             one_token = len(_encode(tokenizer, STEP_TEXT)) == 1
             rule = "reference" if between and one_token else "paragraph"
         texts = {} if rule == "reference" else token_texts(tokenizer)
+        # no rule looks at a token without one of these, and few have one
+        texts = {i: text for i, text in texts.items() if "\n" in text or "。" in text}
         ids = step_ids_by_rule(rule, lambda text: _encode(tokenizer, text), texts)
         steps = cls(ids, texts if rule == "paragraph" else None)
         if not steps.ids and not (steps.line_ends and steps.line_starts):
@@ -208,7 +210,7 @@ def turn_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def token_texts(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """What each ordinary token decodes to."""
     added = tokenizer.added_tokens_decoder
-    ids = sorted(i for i in tokenizer.get_vocab().values() if i not in added)
+    ids = [i for i in tokenizer.get_vocab().values() if i not in added]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # all at once, in compiled code
         return dict(zip(ids, backend.decode_batch([[i] for i in ids], skip_special_tokens=False), strict=True))
