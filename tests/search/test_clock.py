@@ -148,7 +148,7 @@ def test_the_running_score_is_the_geometric_mean():
 
 def test_deepconf_without_confidences_says_what_to_do():
     script = [Scripted("word " * 40 + ".\n\n</think>\\boxed{4}")]
-    with pytest.raises(InputError, match="keep_confidences"):
+    with pytest.raises(InputError, match="which this engine does not tell. Use the engine torch"):
         solve(ScriptedEngine(script), PROBLEM, 20, strategy=DeepConf())
 
 

@@ -64,7 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidences",
         action="store_true",
-        help="keep how sure the model was of its tokens, so that self-certainty and DeepConf can be judged (slower)",
+        help="keep how sure the model was of its tokens, so that self-certainty and DeepConf can be judged (slower); "
+        "with --tokens of every token, which report --policies needs to replay DeepConf",
     )
     parser.add_argument("--no-texts", action="store_true", help="record no reasoning and no answer texts")
     parser.add_argument(

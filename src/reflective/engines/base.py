@@ -65,7 +65,8 @@ class Request:
     A text of `stop` ends the answer, and a token of `stop_token_ids` the response, as the model's own end does: the
     finish reason is "eos". Neither is part of the answer; the tokens that make up a stop string stay in `token_ids`.
 
-    With `every` above 0 a `Marked` comes at each multiple of so many response tokens.
+    With `every` above 0 a `Marked` comes at each multiple of so many response tokens. `confidences` asks for how sure
+    the model is of each token, which not every engine can tell.
     """
 
     prompt_ids: tuple[int, ...]
@@ -80,6 +81,7 @@ class Request:
     stop_token_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
     every: int = 0
+    confidences: bool = False
 
     @property
     def stops(self) -> bool:

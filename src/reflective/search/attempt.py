@@ -200,6 +200,7 @@ class Attempt:
             stop_token_ids=self._settings.stop_token_ids,
             constraint=self._settings.constraint if self._writes_answer(phase) else None,
             every=self._every,
+            confidences=self._strategy.needs_confidences,
         )
 
     def _writes_answer(self, phase: Phase) -> bool:

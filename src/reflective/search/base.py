@@ -92,6 +92,8 @@ class Strategy(ABC):
     """Whether the choice rests on step scores, which a model without a head has not."""
     forks: ClassVar[bool] = False
     """Whether it forks whole responses that have ended, which are then held as long as the problem is under way."""
+    needs_confidences: ClassVar[bool] = False
+    """Whether it reads how sure the model was of each token."""
     every: int = 0
     """Tokens between two marks of a trajectory, at which `on_mark` is called; 0: there are none."""
 

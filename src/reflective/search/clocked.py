@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from reflective.engines.base import Marked
 from reflective.errors import InputError
@@ -73,8 +72,6 @@ class Clocked(Strategy):
     """A strategy of the clock: a pure function of what is seen at the marks, and a choice among those that ended."""
 
     every: int = EVERY
-    needs_confidences: ClassVar[bool] = False
-    """Whether it reads how sure the model was of each token, which an engine keeps where it is asked to."""
 
     @property
     def waits_for_ends(self) -> bool:
@@ -107,7 +104,7 @@ class Clocked(Strategy):
         if self.needs_confidences and len(mark.confidences) < self.every:
             raise InputError(
                 f"the strategy {self.name!r} reads how sure the model was of each token, which this engine does not "
-                "keep. Use the engine torch with keep_confidences=True."
+                "tell. Use the engine torch."
             )
         live.written[mark.id].steps[mark.tokens] = mark.steps
         live.written[mark.id].confidences.extend(mark.confidences)

@@ -1,5 +1,7 @@
 """A trajectory is a function of its prompt, its sampling and its seed, however it comes to be written."""
 
+from dataclasses import replace
+
 import pytest
 
 from engines.torch.runs import (
@@ -60,6 +62,19 @@ def alone(requests):
 def test_what_is_written_does_not_depend_on_the_number_of_rows(requests, alone, max_rows):
     for a, b in zip(write(make_engine(max_rows=max_rows), requests), alone, strict=True):
         same(a, b)
+
+
+def test_what_is_asked_of_one_changes_no_other(requests, alone):
+    """Confidences are kept of those that ask for them, of every token, and computed beside rows that do not."""
+    asking = [replace(r, confidences=i % 2 == 1) for i, r in enumerate(requests)]
+    written = write(make_engine(max_rows=4), asking)
+    always = write(make_engine(max_rows=4, keep_confidences=True), requests)
+    for i, (a, b, kept) in enumerate(zip(written, alone, always, strict=True)):
+        same(a, b)
+        assert len(kept.token_confidences) == kept.tokens
+        wanted = kept if i % 2 == 1 else b
+        assert a.token_confidences == pytest.approx(wanted.token_confidences, abs=1e-4)
+        assert a.token_certainties == pytest.approx(wanted.token_certainties, abs=1e-4)
 
 
 def test_what_is_written_does_not_depend_on_the_order(requests, alone):

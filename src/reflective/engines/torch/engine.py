@@ -71,8 +71,8 @@ class TorchEngine(TokenEngine):
     further `layers`, and with `catch_means` of all of them again the mean over the positions that drew a step's tokens.
 
     `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
-    (`reflective.confidence`). `weights` are packed for the compiled step; the model then is a form without memory.
-    `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why one that is allowed can't
+    (`reflective.confidence`), also where a request does not ask for them. `weights` are packed for the compiled step;
+    the model then is a form without memory. `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why one that is allowed can't
     be taken, "" where none is closed.
     """
 
@@ -120,6 +120,7 @@ class TorchEngine(TokenEngine):
         self._kv_manager = KVManager(self._backbone, self.context_length)
         self._constrained = False  # whether a response was ever held to a form
         self._keep_confidences = keep_confidences
+        self._asked_confidences = False  # whether a request ever did
         self._reads_means = self.head is not None and judge.config.feature_position == "mean"
         self._features = StepFeatures(kept=catch_features, means=catch_means, read=self._reads_means)
 
@@ -166,6 +167,7 @@ class TorchEngine(TokenEngine):
         sequence = self._open(request)
         if request.constraint is not None:
             sequence.matcher, self._constrained = request.constraint.start(), True
+        self._asked_confidences = self._asked_confidences or request.confidences
         if self.catch_means and request.parent is not None:
             raise InputError("the means over steps are caught of trajectories that begin at a prompt alone.")
         if request.parent is not None and (parent := self._held(request.parent)) is not None:
@@ -346,7 +348,7 @@ class TorchEngine(TokenEngine):
             common,
         )
         held = self._constrained and any(s.matcher is not None for s in running)
-        if self._keep_confidences or held:  # they need all logits
+        if held or self._keeps_confidences(running):  # they need all logits
             logits, features = self._backbone.decode(plan, self._kv_manager.memory)
             places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
             uniform = self._rows.uniform[: len(running)].gather(1, places).squeeze(1)
@@ -370,10 +372,13 @@ class TorchEngine(TokenEngine):
             logits = constrain(logits, [s.matcher for s in running])
         tokens, logprobs = draw_tokens(logits, settings, uniform, self._rows.seen(first, len(running)))
         self._refuse_broken(tokens, running)
-        if not self._keep_confidences:
+        if not self._keeps_confidences(running):
             return SampledRows(tokens, logprobs)
         certainties, confidences = certainty_and_confidence(logits)
         return SampledRows(tokens, logprobs, certainties.tolist(), confidences.tolist())
+
+    def _keeps_confidences(self, running: Sequence[Running]) -> bool:
+        return self._keep_confidences or (self._asked_confidences and any(s.request.confidences for s in running))
 
     def _refuse_broken(self, tokens: Sequence[int], running: Sequence[Running]) -> None:
         if BROKEN in tokens:
@@ -410,8 +415,9 @@ class TorchEngine(TokenEngine):
             if len(ids) - sequence.emitted >= TEXT_INTERVAL:
                 due.append(i)
         for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
-            sequence.certainties.append(certainty)
-            sequence.confidences.append(confidence)
+            if self._keep_confidences or sequence.request.confidences:
+                sequence.certainties.append(certainty)
+                sequence.confidences.append(confidence)
         self._rows.saw(first, drawn.tokens)
         self._features.add_draws(running, features)
         if scored:
