@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from reflective import Problem, Reflective, read_records
+from reflective.cli import INTERRUPTED
 from reflective.cli.eval import progress_line
 from reflective.evaluate.run import Plan, Progress, run_benchmark
 from reflective.evaluate.summary import summarise
@@ -46,18 +48,25 @@ def main() -> int:
         Settings(seed=args.seed + 1, max_tokens=MAX_TOKENS),
         {"name": "nano's families", "levels": args.levels, "problems": args.problems, "seed": args.seed},
     )
-    model = Reflective.from_pretrained(args.model)
-    try:
-        path = run_benchmark(model.engine, problems, plan, Path(args.output), calibration=model.calibration, tell=_tell)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+    path = sampled(args.model, problems, plan, args.output)
+    if path is None:
+        return INTERRUPTED
     summary = summarise(Table.of(read_records(path)), seed=args.seed)
     for family, row in summary.families.items():
         values = "  ".join(f"{name} {cell.value:.3f}" for name, cell in row.items())
         print(f"{family:20} {values}", file=sys.stderr)
     print(json.dumps(finite(summary.to_json())))
     return 0
+
+
+def sampled(model: str, problems: Sequence[Problem], plan: Plan, output: str) -> Path | None:
+    """The records of the plan's trajectories; None where Ctrl-C came before the last."""
+    loaded = Reflective.from_pretrained(model, **plan.engine_options)
+    try:
+        return run_benchmark(loaded.engine, problems, plan, Path(output), calibration=loaded.calibration, tell=_tell)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here.", file=sys.stderr)
+        return None
 
 
 def _tell(progress: Progress) -> None:

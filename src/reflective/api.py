@@ -36,7 +36,7 @@ from reflective.types import EFFORTS, Problem, ScoredResponse, Solution, Step
 
 if TYPE_CHECKING:
     from reflective.models import Checkpoint
-    from reflective.search.attempt import Calibrated
+    from reflective.search.outcome import Calibrated
 
 DEFAULT_EFFORT = "medium"
 

@@ -9,37 +9,31 @@ import pytest
 pytestmark = pytest.mark.slow
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "search.py"
+SEARCHES = ("beam", "DVTS", "particles", "particles, annealed", "MCTS")
 
 
-def test_every_search_has_its_rows_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("problems", "effort", "ways"),
+    [(2, 2, ("particles, annealed", "MCTS")), pytest.param(6, 4, SEARCHES, marks=pytest.mark.long)],
+)
+def test_every_search_has_its_rows_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch, problems, effort, ways):
     spec = importlib.util.spec_from_file_location("nano_search", RECIPE)
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    arguments = [
-        "--problems",
-        "2",
-        "--levels",
-        "1",
-        "--effort",
-        "2",
-        "--output",
-        str(tmp_path),
-        "--only",
-        "beam",
-        "MCTS",
-    ]
-    monkeypatch.setattr("sys.argv", [str(RECIPE), *arguments])
+    assert set(SEARCHES) == recipe.WAYS.keys() - {recipe.BASELINE}
+    sizes = ["--problems", str(problems), "--levels", "1", "--effort", str(effort)]
+    monkeypatch.setattr("sys.argv", [str(RECIPE), *sizes, "--output", str(tmp_path), "--only", *ways])
     assert recipe.main() == 0
     first = capsys.readouterr().out
     rows = json.loads(first.splitlines()[-1])["rows"]
     samples = {"best of n", "weighted vote", "majority vote", "single sample"}
-    assert set(rows) == samples | {
-        f"{way}, {choice}" for way in ("beam", "MCTS") for choice in ("best", "weighted vote")
-    }
+    assert set(rows) == samples | {f"{way}, {choice}" for way in ways for choice in ("best", "weighted vote")}
     assert rows["best of n"]["difference"]["difference"] == 0.0
     assert all(0.0 <= row["accuracy"]["value"] <= 1.0 and row["tokens"]["value"] > 0 for row in rows.values())
+    most = rows["best of n"]["tokens"]["value"]
+    assert all(rows[f"{way}, best"]["tokens"]["value"] <= 1.5 * most for way in ways), "about as many tokens"
     written = {path: path.read_bytes() for path in tmp_path.rglob("records.jsonl")}
-    assert len(written) == 3
+    assert len(written) == 1 + len(ways)
     assert recipe.main() == 0
     assert capsys.readouterr().out == first
     assert {path: path.read_bytes() for path in written} == written

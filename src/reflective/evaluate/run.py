@@ -24,13 +24,13 @@ from reflective.grading import Grade, record_of
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, claim, digest_of, read_manifest, versions
 from reflective.search import BestOfN, Settings, Strategy, solve_many
-from reflective.search.attempt import encode_problem
 from reflective.search.many import ROWS_IN_FLIGHT
+from reflective.search.prompt import encode_problem
 from reflective.types import Problem, Solution
 from reflective.verify import grade as grade_answer
 
 if TYPE_CHECKING:
-    from reflective.search.attempt import Calibrated
+    from reflective.search.outcome import Calibrated
 
 _CONTENT = ("system", "stop", "stop_token_ids")  # settings of a search that a run of before them does not tell
 UNGRADED_AT_MOST = 256  # solutions that wait for the grader before the engine waits, too

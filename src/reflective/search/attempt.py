@@ -8,54 +8,25 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
-from reflective.engines.base import Engine, Event, Finished, Marked, Request, StepScored, with_id
+from reflective.engines.base import Event, Finished, Marked, Request, StepScored, with_id
 from reflective.engines.driver import Client
 from reflective.errors import InputError
-from reflective.search.base import Choice, Strategy
+from reflective.search.base import Strategy
 from reflective.search.budget import Budget
 from reflective.search.clock import RunningScore
 from reflective.search.events import Answering, Forked, SearchEvent, Started
+from reflective.search.outcome import Calibrated, Ending, confidence_in, remarks
+from reflective.search.prompt import encode_problem
 from reflective.search.settings import Settings, check_problem, trajectory_seed
 from reflective.types import OVER_BUDGET, Problem, Solution, Timing, Trajectory, Usage
 
 Phase = Literal["think", "step", "answer"]
 UNTIL: Mapping[Phase, Literal["step", "think_end", "eos"]] = {"think": "think_end", "step": "step", "answer": "eos"}
-
-_UNFINISHED_REASONING = ("no trajectory finished its reasoning", "trajectories did not finish their reasoning")
-_UNFINISHED_RESPONSES = ("no response was finished", "responses were not finished")
-
-
-class Calibrated(Protocol):
-    """Turns a strategy's evidence into a probability (see `reflective.judge.calibrate.Calibration`)."""
-
-    def confidence(
-        self,
-        strategy: str,
-        evidence: float | None,
-        k: int,
-        *,
-        score: float | None = None,
-        mean_logprob: float | None = None,
-    ) -> float | None:
-        """Probability that the answer is right, from the evidence and from what is known of the trajectory that the
-        answer is taken from; None where that is unknown."""
-
-
-def encode_problem(engine: Engine, problem: Problem, system: str | None = None) -> tuple[int, ...]:
-    """The prompt: the problem, or its messages, behind the system message where there is one."""
-    if system is None and not problem.messages:
-        return engine.encode_prompt(problem.text)
-    messages = [dict(message) for message in problem.messages] or [{"role": "user", "content": problem.text}]
-    if system is not None:
-        if messages[0]["role"] == "system":
-            raise InputError("a system message was given twice: among the messages and as `system`. Leave one out.")
-        messages.insert(0, {"role": "system", "content": system})
-    return engine.encode_messages(messages)
 
 
 class Attempt:
@@ -257,6 +228,9 @@ class Attempt:
             if trajectory.finish_reason != "step":
                 self._tell(Finished(index, self._with_reason(trajectory)))
             if phase != "answer" and trajectory.finish_reason == "think_end" and not self._interrupted:
+                if self._every and trajectory.tokens % self._every == 0:  # a mark, too, since it goes on
+                    sure = trajectory.token_confidences[-self._every :]
+                    self._mark(Marked(index, trajectory.tokens, len(trajectory.steps), sure))
                 self._strategy.on_thought(self, trajectory)
             elif trajectory.finish_reason != "step" and not self._interrupted:
                 self._strategy.on_end(self, trajectory)
@@ -360,11 +334,18 @@ class Attempt:
         answer_text = best.answer_text if best is not None else ""
         total = self._total_s if self._total_s is not None else self._elapsed()
         thinking = self._thinking_s
+        ending = Ending(
+            trajectories=self.trajectories,
+            whole=self._client.engine.judge.format.is_whole,
+            budgets=self._budgets,
+            over=self._budget_of_all.over,
+            interrupted_s=self._elapsed() if self._interrupted else None,
+        )
         return Solution(
             problem=self.problem,
             answer=choice.answer,
             answer_text=answer_text,
-            confidence=self._confidence(choice, best),
+            confidence=confidence_in(choice, best, self.trajectories, self._strategy.name, self._calibration),
             effort=self.k,
             strategy=self._strategy.name,
             selected=choice.index,
@@ -373,43 +354,6 @@ class Attempt:
             timing=Timing(total, self._first_step_s, thinking, None if thinking is None else total - thinking),
             model=self._client.engine.name,
             seed=self._settings.seed,
-            notes=(*choice.notes, *self._notes(best)),
+            notes=(*choice.notes, *remarks(best, ending)),
             interrupted=self._interrupted,
         )
-
-    def _confidence(self, choice: Choice, best: Trajectory | None) -> float | None:
-        if self._calibration is None:
-            return None  # nothing is claimed, not even where there is no answer
-        if best is None or not best.answer_text.strip():
-            return 0.0  # no answer can't be right
-        if choice.answer is None:
-            return None
-        k = sum(t.finish_reason != "cancelled" and not t.let_go for t in self.trajectories)
-        return self._calibration.confidence(
-            self._strategy.name, choice.evidence, max(k, 1), score=best.score, mean_logprob=best.mean_logprob
-        )
-
-    def _notes(self, best: Trajectory | None) -> Iterator[str]:
-        ended = [t for t in self.trajectories if self._interrupted or t.finish_reason != "cancelled"]
-        cut = sum(t.finish_reason == "length" and not t.answer_text.strip() for t in ended)
-        whole = self._client.engine.judge.format.is_whole
-        none, some = _UNFINISHED_RESPONSES if whole else _UNFINISHED_REASONING
-        within = f"within {self._budgets[0]:,} tokens"
-        if self._budget_of_all.over and not self._interrupted:
-            yield f"stopped at {self._budget_of_all.over}"
-        if self._interrupted:
-            yield f"stopped by the user after {self._elapsed():.1f} s"
-        if cut and cut == len(ended):
-            yield f"{none} {within}; allow more with max_tokens"
-        elif cut:
-            yield f"{cut} of {len(ended)} {some} {within}"
-        elif best is None and not self._interrupted:
-            yield none
-        if best is None or self._interrupted:
-            return
-        if best.finish_reason == "length":
-            yield f"the answer was cut after {self._budgets[1]:,} tokens; allow more with answer_tokens"
-        if best.answer is None:
-            yield (
-                "no final answer was found in the answer's text" if best.answer_text.strip() else "the answer is empty"
-            )

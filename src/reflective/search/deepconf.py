@@ -73,7 +73,7 @@ class DeepConf(Clocked):
         )
 
     def pick(self, ended: Sequence[Seen]) -> Choice:
-        warm = [t for t in ended if t.index < self.warmup]
+        warm = [t for t in ended if t.index < self.warmup and t.tokens]  # what was interrupted may have none
         window, threshold = self._rule(warm)
         return pick_by_vote(_weighed(ended, window, threshold), weighted=True)
 

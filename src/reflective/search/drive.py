@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from reflective.engines.base import Engine
 from reflective.engines.driver import Driver, Interrupts
 from reflective.errors import EngineError
-from reflective.search.attempt import Attempt, Calibrated
+from reflective.search.attempt import Attempt
 from reflective.search.base import Strategy
 from reflective.search.best_of_n import BestOfN
 from reflective.search.events import SearchEvent, Solved
+from reflective.search.outcome import Calibrated
 from reflective.search.settings import Settings
 from reflective.types import Problem, Solution
 

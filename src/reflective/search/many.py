@@ -8,9 +8,10 @@ from typing import TypeVar
 from reflective.engines.base import Engine
 from reflective.engines.driver import Driver
 from reflective.errors import InputError
-from reflective.search.attempt import Attempt, Calibrated
+from reflective.search.attempt import Attempt
 from reflective.search.base import Strategy
 from reflective.search.best_of_n import BestOfN
+from reflective.search.outcome import Calibrated
 from reflective.search.settings import Settings
 from reflective.types import Problem, Solution, Timing, Usage
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 
 from reflective.engines.driver import Client, Driver
 from reflective.search import Majority, SearchEvent, StepScored, Text
-from reflective.search.attempt import Attempt, Calibrated
+from reflective.search.attempt import Attempt
+from reflective.search.outcome import Calibrated
 from reflective.serve.prompts import Question
 from reflective.types import Solution, Trajectory
 

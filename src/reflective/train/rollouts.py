@@ -31,7 +31,7 @@ from reflective.judge.loss import OUTCOMES
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
 from reflective.records.manifest import RECORDS
 from reflective.search import Majority
-from reflective.search.attempt import encode_problem
+from reflective.search.prompt import encode_problem
 from reflective.shards import Place, Shard, Steps, load_features
 from reflective.train.features import read_features
 from reflective.train.progress import Note, Stop, clock

@@ -72,8 +72,8 @@ class TorchEngine(TokenEngine):
 
     `keep_confidences` keeps the self-certainty and the confidence of every token, for selectors that need no training
     (`reflective.confidence`), also where a request does not ask for them. `weights` are packed for the compiled step;
-    the model then is a form without memory. `fuse` and `compiled` allow the faster ways to decode, for comparisons. `remark` says why one that is allowed can't
-    be taken, "" where none is closed.
+    the model then is a form without memory. `fuse` and `compiled` allow the faster ways to decode, for comparisons.
+    `remark` says why one that is allowed can't be taken, "" where none is closed.
     """
 
     reads = True

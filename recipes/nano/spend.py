@@ -1,7 +1,7 @@
 """Sample nano's trajectories for docs/spending.md: problems × 32 with scores, and where asked token confidences.
 
-    python recipes/spending/sample.py --split validation --output runs/spend/validation
-    python recipes/spending/sample.py --split test --confidences --output runs/spend/test
+    python recipes/nano/spend.py --split validation --output runs/spend/validation
+    python recipes/nano/spend.py --split test --confidences --output runs/spend/test
 
 1,000 problems of nano's ten families, in the same proportions in both splits (two families have 72 validation problems
 each). Every policy is then judged on these records without a model; stopped and started again it goes on where it was.
@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
-from pathlib import Path
 from typing import get_args
 
-from reflective import Problem, Reflective
-from reflective.cli.eval import progress_line
-from reflective.evaluate.run import Plan, Progress, run_benchmark
+from evaluate import MAX_TOKENS, sampled
+from reflective import Problem
+from reflective.cli import INTERRUPTED
+from reflective.evaluate.run import Plan
 from reflective.search import BestOfN, Settings
 from reflective.tasks import TASKS, mixture
 from reflective.tasks.base import Split
 
-MAX_TOKENS = 512  # of a reasoning
 FEWER = {"puzzle24": 72, "prime_factorization": 72}  # all that their validation splits hold
 EACH = 107
 
@@ -57,18 +55,7 @@ def main() -> int:
         tokens=args.confidences,
         engine_options={"keep_confidences": True} if args.confidences else {},
     )
-    model = Reflective.from_pretrained(args.model, keep_confidences=args.confidences)
-    try:
-        run_benchmark(model.engine, problems, plan, Path(args.output), calibration=model.calibration, tell=_tell)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _tell(progress: Progress) -> None:
-    if progress.done % 10 == 0 or progress.done == progress.total:
-        print(progress_line(progress), file=sys.stderr, flush=True)
+    return INTERRUPTED if sampled(args.model, problems, plan, args.output) is None else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does the stated risk hold? Records are split again and again: fit on one half, look at the other.
 
-    python recipes/spending/splits.py runs/spend/validation runs/spend/test --splits 200
+    python recipes/nano/splits.py runs/spend/validation runs/spend/test --splits 200
 
 For each split a schedule is learnt and certified on one half of the problems; a split violates a risk where effort auto
 loses more than it on the other half, net, against effort high. Prints one JSON line.
