@@ -15,7 +15,8 @@ from pathlib import Path
 
 from reflective.evaluate.policies import problems_of
 from reflective.search.certify import DROPS, LEARNT, learn_then_test
-from reflective.search.courses import play_all
+from reflective.search.clocked import EVERY
+from reflective.search.courses import Deck
 
 RISKS = (0.01, 0.02, 0.03, 0.05)
 
@@ -30,7 +31,8 @@ def main() -> int:
 
     problems = [traces for run in args.runs for traces in problems_of(Path(run))[1]]
     k = min(map(len, problems))
-    by_drop = {drop: play_all(problems, k, args.first, 1.0, drop, "score", 16) for drop in DROPS}
+    deck = Deck.of(problems, k, EVERY)
+    by_drop = {drop: deck.play(args.first, 1.0, drop, "score") for drop in DROPS}
     rng = random.Random(args.seed)
     outcomes: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
     for _ in range(args.splits):

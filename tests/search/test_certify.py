@@ -11,7 +11,7 @@ from reflective.errors import CheckpointError, InputError
 from reflective.judge.schedule import Limit, Schedule
 from reflective.search import AutoEffort
 from reflective.search.certify import fit_schedule, learn_then_test, path_of
-from reflective.search.courses import Courses, play_all
+from reflective.search.courses import Courses, Deck
 from reflective.search.risk import DELTA, GAMMA, Played, certified, risk_p_value, smallest_risk
 from reflective.search.simulate import simulate
 from scripted_traces import problems
@@ -85,7 +85,8 @@ def test_a_path_goes_from_safe_to_cheap():
 def test_the_fit_plays_as_the_strategy_does(sampled):
     """Losses and tokens of a limit are those of simulating effort auto with it."""
     every, k = 8, 6
-    by_drop = {drop: play_all(sampled, k, 2, 1.0, drop, "score", every) for drop in (0.0, 0.1)}
+    deck = Deck.of(sampled, k, every)
+    by_drop = {drop: deck.play(2, 1.0, drop, "score") for drop in (0.0, 0.1)}
     weights, _ = learn_then_test(by_drop, range(30), range(30, 90), [0.5])
     for limit, drop in ((0.05, 0.0), (0.2, 0.1)):
         found = by_drop[drop].played(weights, [limit])[0]
@@ -97,7 +98,7 @@ def test_the_fit_plays_as_the_strategy_does(sampled):
 
 
 def test_all_trajectories_lose_nothing(sampled):
-    courses = play_all(sampled, 6, 2, 1.0, 0.0, "score", 8)
+    courses = Deck.of(sampled, 6, 8).play(2, 1.0, 0.0, "score")
     found = courses.played([0.0] * 10, [-1.0])[0]
     assert (found.losses, found.gains, found.tokens) == (0, 0, 1.0)
     assert isinstance(courses.take([0, 3]), Courses) and len(courses.take([0, 3]).last) == 2

@@ -32,7 +32,7 @@ from reflective.errors import InputError
 from reflective.judge.schedule import Leader, Limit, Schedule, check_risk
 from reflective.search.auto_effort import leader_of
 from reflective.search.clocked import EVERY
-from reflective.search.courses import DROP_STEPS, Courses, learn, play_all
+from reflective.search.courses import DROP_STEPS, Courses, Deck, learn
 from reflective.search.risk import DELTA, Played, Setting, certified
 from reflective.search.simulate import Trace
 
@@ -73,8 +73,9 @@ def fit_schedule(
     random.Random(seed).shuffle(order)
     cut = max(1, round(LEARNT * len(order)))
     tell = note or (lambda line: None)
-    first, growth, leader = _beginning([problems[i] for i in order[:cut]], k, every, tell)
-    by_drop = {drop: play_all(problems, k, first, growth, drop, leader, every) for drop in DROPS}
+    deck = Deck.of(problems, k, every)
+    first, growth, leader = _beginning(deck.take(order[:cut]), tell)
+    by_drop = {drop: deck.play(first, growth, drop, leader) for drop in DROPS}
     tell(f"played {len(problems):,} problems, {first} trajectories at once")
     risks = sorted({*RISKS, *(() if risk is None else (risk,))})
     weights, limits = learn_then_test(by_drop, order[:cut], order[cut:], risks)
@@ -114,22 +115,20 @@ def learn_then_test(
     return weights, certified([results[setting] for setting in path], path, len(tested), risks)
 
 
-def _beginning(
-    problems: Sequence[Sequence[Trace]], k: int, every: int, tell: Callable[[str], None]
-) -> tuple[int, float, Leader]:
+def _beginning(deck: Deck, tell: Callable[[str], None]) -> tuple[int, float, Leader]:
     """How many begin at once, the growth, and who leads: the best score as in effort high, or the weighted vote where
     that is clearly better at k."""
     gains = losses = 0
-    for traces in problems:
-        ended = [t.whole for t in traces[:k]]
+    for traces in deck.traces:
+        ended = [t.whole for t in traces]
         best, voted = leader_of(ended, "score"), leader_of(ended, "vote")
         right = [found is not None and traces[found[0].index].right is True for found in (best, voted)]
         gains += right[1] and not right[0]
         losses += right[0] and not right[1]
     leader: Leader = "vote" if gains - losses > 2.0 * math.sqrt(gains + losses) else "score"
     tried = []
-    for first, growth in sorted({(min(first, k), growth) for first, growth in STARTS}):
-        courses = play_all(problems, k, first, growth, 0.0, leader, every)
+    for first, growth in sorted({(min(first, deck.traces.shape[1]), growth) for first, growth in STARTS}):
+        courses = deck.play(first, growth, 0.0, leader)
         fine = [r.tokens for r in courses.played(learn([courses]), (-1.0, *LIMITS)) if r.losses <= r.gains]
         tried.append((min(fine, default=math.inf), first, growth))
         tell(f"{first} at once: {tried[-1][0]:.3f} of the tokens lose nothing on the problems to learn from")

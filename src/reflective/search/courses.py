@@ -1,119 +1,70 @@
 """Problems played without a stop, for fitting: where each limit of the regret would have stopped them.
 
-As long as nothing stops, what is dropped and started does not depend on the regret; so a problem is played once for
-every way to begin and to drop, and all limits, whatever the weights, are read off its marks.
+As long as nothing stops, what is dropped and started does not depend on the regret; so problems are played once for
+every way to begin and to drop, and all limits, whatever the weights, are read off the marks. How long a trajectory runs
+does not depend on the others then, either: so all problems are played at once, in arrays. A test holds that limits come
+to what simulating effort auto with them comes to.
+
+P problems, N = k trajectories of each, J marks of the longest, M marks of the longest course, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from reflective.judge.calibrate import fit_logistic
 from reflective.judge.schedule import Leader
-from reflective.search.auto_effort import FEATURES, AutoEffort, evidence, hopeless, leader_of, wanted
-from reflective.search.clock import Board, Clock, Decision, Seen
+from reflective.search.auto_effort import FEATURES, SCORE_CLIP, SURPRISE_CLIP, leader_of
 from reflective.search.risk import Played
 from reflective.search.simulate import Trace
-from reflective.selection import best_closed
+from reflective.selection import by_score
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from reflective.search.clock import Seen
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
 DROP_STEPS: Final = 2
 RIDGE: Final = 0.1
+NEVER: Final = 1 << 40  # marks
+
+Arrays = TypeVar("Arrays", "Deck", "Courses")
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """A problem played without a stop: at each mark the evidence, whether the leader is right, and the tokens so far.
-
-    `high`: whether effort high gives a right answer, which takes `full` tokens.
-    """
-
-    high: bool
-    full: int
-    marks: tuple[tuple[tuple[float, ...], bool, int], ...]
-
-
-class _Unstopped(AutoEffort):
-    """Effort auto that never finds a problem safe; it notes what it sees."""
-
-    def __init__(self, first: int, growth: float, drop: float, every: int) -> None:
-        super().__init__()
-        self.every, self._first, self._growth, self._drop = every, first, growth, drop
-        self.board: Board | None = None
-
-    def first(self, k: int) -> int:
-        return self._first
-
-    def decide(self, board: Board) -> Decision:
-        self.board = board
-        drop = hopeless(board.running, self._drop, DROP_STEPS)
-        return Decision(drop, wanted(board, len(drop), self._first, self._growth))
-
-
-def play(traces: Sequence[Trace], k: int, first: int, growth: float, drop: float, leader: Leader, every: int) -> Course:
-    """The course of a problem."""
-    rule = _Unstopped(first, growth, drop, every)
-    clock = Clock(rule, k)
-    clock.begin()
-    marks = []
-    spent = 0  # tokens of what was let go
-
-    def look(index: int, tokens: int) -> Seen:
-        return traces[index].at(tokens)
-
-    while not clock.done:
-        clock.advance(look)
-        board = rule.board
-        assert board is not None
-        if board.ended:
-            found = leader_of(board.ended, leader)
-            right = found is not None and traces[found[0].index].right is True
-            written = spent + sum(t.tokens for t in (*board.ended, *board.running))
-            marks.append((evidence(board, found), right, written))
-        spent = sum(t.tokens for t, _ in clock.let_go.values())
-    if not marks:
-        marks.append(((0.0,) * FEATURES, False, clock.tokens))
-    marks[-1] = (*marks[-1][:2], clock.tokens)
-    best, _ = best_closed([t.whole for t in traces[:k]])
-    high = best is not None and traces[best.index].right is True
-    return Course(high, sum(t.whole.tokens for t in traces[:k]), tuple(marks))
+def _take(arrays: Arrays, rows: Sequence[int]) -> Arrays:
+    """The rows of these problems."""
+    kept = {}
+    for field in fields(arrays):
+        value = getattr(arrays, field.name)
+        kept[field.name] = value[list(rows)] if hasattr(value, "shape") else value
+    return type(arrays)(**kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Courses:
-    """Courses as arrays, P problems, M marks of the longest, F features."""
+    """At each mark of each problem the evidence, whether the leader is right, and the tokens so far.
 
-    x: NDArray[np.float64]  # (P, M, F)
-    right: NDArray[np.bool_]  # (P, M)
-    tokens: NDArray[np.int64]  # (P, M)
-    last: NDArray[np.int64]  # (P,)
-    high: NDArray[np.bool_]  # (P,)
-    full: NDArray[np.int64]  # (P,)
+    `last` numbers a problem's last mark; those behind it repeat it. `high`: whether effort high gives a right answer,
+    which takes `full` tokens.
+    """
 
-    @classmethod
-    def of(cls, courses: Sequence[Course]) -> Courses:
-        """Short courses are filled up with their last mark."""
-        import numpy as np
-
-        most = max(len(course.marks) for course in courses)
-        marks = [[*course.marks, *[course.marks[-1]] * (most - len(course.marks))] for course in courses]
-        return cls(
-            x=np.array([[x for x, _, _ in row] for row in marks], dtype=float),
-            right=np.array([[right for _, right, _ in row] for row in marks], dtype=bool),
-            tokens=np.array([[spent for _, _, spent in row] for row in marks], dtype=np.int64),
-            last=np.array([len(course.marks) - 1 for course in courses]),
-            high=np.array([course.high for course in courses], dtype=bool),
-            full=np.array([course.full for course in courses], dtype=np.int64),
-        )
+    x: Floats  # (P, M, F)
+    right: Bools  # (P, M)
+    tokens: Ints  # (P, M)
+    last: Ints  # (P,)
+    high: Bools  # (P,)
+    full: Ints  # (P,)
 
     def take(self, rows: Sequence[int]) -> Courses:
         """Some of the problems."""
-        return Courses(*(getattr(self, name)[list(rows)] for name in Courses.__dataclass_fields__))
+        return _take(self, rows)
 
     def played(self, weights: Sequence[float], limits: Sequence[float]) -> list[Played]:
         """What each limit comes to."""
@@ -131,11 +82,140 @@ class Courses:
         return found
 
 
-def play_all(
-    problems: Sequence[Sequence[Trace]], k: int, first: int, growth: float, drop: float, leader: Leader, every: int
-) -> Courses:
-    """The courses of problems."""
-    return Courses.of([play(traces, k, first, growth, drop, leader, every) for traces in problems])
+@dataclass(frozen=True, slots=True, eq=False)
+class Deck:
+    """The trajectories of problems, as arrays that can be played. `traces` are what they were made from."""
+
+    every: int
+    traces: NDArray[np.object_]  # (P, N)
+    tokens: Ints  # (P, N)
+    right: Bools  # (P, N)
+    group: Ints  # (P, N), -1 for none
+    score: Floats  # (P, N), 0 for none
+    logit: Floats  # (P, N), of the score
+    surprise: Floats  # (P, N), ln(−ℓ)
+    rank: Ints  # (P, N), from 0 for the best closed one; N and more for what is not closed
+    at_marks: Floats  # (P, N, J), the running score; infinite where it does not count
+
+    @classmethod
+    def of(cls, problems: Sequence[Sequence[Trace]], k: int, every: int) -> Deck:
+        """The first k trajectories of problems."""
+        import numpy as np
+
+        traces = np.empty((len(problems), k), dtype=np.object_)
+        for row, given in zip(traces, problems, strict=True):
+            row[:] = list(given[:k])
+        whole = [[t.whole for t in row] for row in traces]
+
+        def of_each(figure: Callable[[Seen], float]) -> Floats:
+            return np.array([[figure(t) for t in row] for row in whole], dtype=np.float64).reshape(traces.shape)
+
+        score = of_each(lambda t: t.score or 0.0)
+        clipped = np.clip(score, SCORE_CLIP, 1.0 - SCORE_CLIP)
+        longest = int(max((t.tokens for row in whole for t in row), default=0)) // every + 1
+        at_marks = np.full((*traces.shape, longest), np.inf)
+        rank = np.empty(traces.shape, dtype=np.int64)
+        for p, row in enumerate(traces):
+            for place, t in enumerate(by_score(whole[p])):
+                rank[p, t.index] = place if t.closed else place + k
+            for i, trace in enumerate(row):
+                for mark in range(1, (trace.whole.tokens - 1) // every + 1):
+                    seen = trace.at(mark * every)
+                    if seen.steps >= DROP_STEPS and seen.score is not None:
+                        at_marks[p, i, mark - 1] = seen.score
+        return cls(
+            every=every,
+            traces=traces,
+            tokens=of_each(lambda t: t.tokens).astype(np.int64),
+            right=np.array([[t.right is True for t in row] for row in traces], dtype=bool).reshape(traces.shape),
+            group=of_each(lambda t: -1 if t.group is None else t.group).astype(np.int64),
+            score=score,
+            logit=np.log(clipped / (1.0 - clipped)),
+            surprise=np.log(np.maximum(-of_each(lambda t: t.mean_logprob or 0.0), SURPRISE_CLIP)),
+            rank=rank,
+            at_marks=at_marks,
+        )
+
+    def take(self, rows: Sequence[int]) -> Deck:
+        """Some of the problems."""
+        return _take(self, rows)
+
+    def play(self, first: int, growth: float, drop: float, leader: Leader) -> Courses:
+        """The courses of effort auto that never finds a problem safe."""
+        import numpy as np
+
+        (problems, k), every = self.tokens.shape, self.every
+        ends = np.maximum(-(-self.tokens // every), 1)  # the mark at which it is seen to have ended, from its begin
+        below = self.at_marks < drop
+        drops = np.where(below.any(axis=2), below.argmax(axis=2) + 1, NEVER)  # the mark at which it is let go
+        lives, written = np.minimum(ends, drops), np.where(drops < ends, drops * every, self.tokens)
+        column = np.arange(k)
+        began = np.where(column < min(max(1, first), k), 0, NEVER) + np.zeros_like(ends)  # (P, N)
+        led = np.full(problems, -1)
+        active = np.ones(problems, dtype=bool)
+        seen: list[tuple[Floats, Bools, Ints, Bools]] = []  # evidence, right, tokens, whether it counts
+        while active.any():
+            now = len(seen) + 1
+            age = now - began
+            begun, started = age > 0, (age > 0).sum(axis=1)
+            ended = (age >= ends) & (drops >= ends)
+            running = begun & (age < ends) & (age <= drops)
+            self._lead(led, ended, (age == ends) & ended, leader)
+            so_far = np.where(begun, np.minimum(age * every, written), 0).sum(axis=1)
+            seen.append((*self._evidence(led, ended, started, running.sum(axis=1)), so_far, active & ended.any(axis=1)))
+            left = (begun & (age < lives)).sum(axis=1)
+            wanted = np.maximum(first, (growth * (started - left)).astype(np.int64)) - left
+            new = np.where(active, np.clip(wanted, 0, k - started), 0)
+            began[(column >= started[:, None]) & (column < (started + new)[:, None])] = now
+            active &= (left > 0) | (new > 0)
+        best = self.rank.argmin(axis=1)
+        rows = np.arange(problems)
+        high = (self.rank[rows, best] < k) & self.right[rows, best]
+        return _courses(seen, written.sum(axis=1), high, self.tokens.sum(axis=1))
+
+    def _lead(self, led: Ints, ended: Bools, news: Bools, leader: Leader) -> None:
+        """Who leads now, by problem; -1 where nobody does."""
+        import numpy as np
+
+        k = ended.shape[1]
+        if leader == "score":
+            ranks = np.where(ended, self.rank, 2 * k)
+            best = ranks.argmin(axis=1)
+            led[:] = np.where(ranks[np.arange(len(best)), best] < k, best, -1)
+            return
+        for p in np.flatnonzero(news.any(axis=1)):
+            found = leader_of([trace.whole for trace in self.traces[p, ended[p]]], leader)
+            led[p] = found[0].index if found is not None else -1
+
+    def _evidence(self, led: Ints, ended: Bools, started: Ints, running: Ints) -> tuple[Floats, Bools]:
+        """The evidence (P, F), as `auto_effort.evidence` has it, and whether the leader is right (P,)."""
+        import numpy as np
+
+        rows, some = np.arange(len(led)), led >= 0
+        voting = np.where(ended & (self.group >= 0), self.score, 0.0)
+        agree = self.group == self.group[rows, led][:, None]
+        lead = np.where(agree, voting, 0.0).sum(axis=1)
+        others = np.maximum(voting.sum(axis=1) - lead, 0.0)
+        n, done = np.log(started), 1.0 - running / started
+        logit, surprise = self.logit[rows, led], self.surprise[rows, led]
+        ours = (logit, logit * logit, np.log1p(lead), np.log1p(others), surprise)
+        x = [np.where(some, figure, 0.0) for figure in ours]
+        x += [n, np.where(some, n * logit, 0.0), done, (~some).astype(float), np.ones(len(led))]
+        return np.stack(x, axis=1), some & self.right[rows, led]
+
+
+def _courses(seen: Sequence[tuple[Floats, Bools, Ints, Bools]], total: Ints, high: Bools, full: Ints) -> Courses:
+    """The marks that count of each problem, from the first at which something has ended to the last."""
+    import numpy as np
+
+    x, right, tokens, there = (np.stack(column, axis=1) for column in zip(*seen, strict=True))
+    x[~there.any(axis=1)] = 0.0  # all were dropped: nothing is known, and nothing right
+    tokens[~there.any(axis=1)] = total[~there.any(axis=1), None]
+    last = np.maximum(there.sum(axis=1) - 1, 0)
+    start = there.argmax(axis=1)
+    marks = start[:, None] + np.minimum(np.arange(int(last.max(initial=0)) + 1), last[:, None])  # (P, M)
+    rows = np.arange(len(high))[:, None]
+    return Courses(x[rows, marks], right[rows, marks], tokens[rows, marks], last, high, full)
 
 
 def learn(parts: Sequence[Courses]) -> tuple[float, ...]:
