@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from reflective import Reflective
+from reflective import Reflective, ScriptedEngine
 from reflective.serve.keys import Key
 from reflective.serve.process import make_server
 from reflective.serve.service import ServeSettings
@@ -20,6 +22,15 @@ from reflective.serve.service import ServeSettings
 os.environ["NO_PROXY"] = "127.0.0.1"
 PROBLEM = "Find the Least Common Multiple (LCM) of these numbers: 14, 20"
 MESSAGES = [{"role": "user", "content": PROBLEM}]
+
+
+class Chatting(ScriptedEngine):
+    """A scripted engine with a chat template that renders tools."""
+
+    tokenizer = SimpleNamespace(chat_template="{{ tools }}")
+
+    def encode_messages(self, messages, tools=None):
+        return self.encode_prompt(" ".join(message["content"] for message in messages) + json.dumps(tools))
 
 
 class Running:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
 import time
 
+import openai
 import pytest
 
-from reflective import InputError, Reflective
-from reflective.serve import process
+from reflective import InputError, Reflective, Scripted
+from reflective.serve import doors, process
+from reflective.serve.doors import Doors
 from reflective.serve.faults import Fault
 from reflective.serve.keys import Bucket, find_key, read_keys
+from reflective.serve.metrics import Metrics
 from reflective.serve.process import check_binding
 from reflective.serve.service import ServeSettings
-from serve.conftest import MESSAGES, serving
+from serve.conftest import MESSAGES, PROBLEM, Chatting, serving
 
 KEYS = """
 [alice]
@@ -164,9 +168,64 @@ def test_a_body_that_never_ends_is_given_up(guarded):
     assert status == 408 and json.loads(rest)["error"]["code"] == "body_timeout"
 
 
+def test_bodies_have_a_limit_together_and_are_let_go(guarded, monkeypatch):
+    large = {**ASKED, "metadata": "x" * 15_000}
+    monkeypatch.setattr(doors, "HELD_BODIES", 1)
+    assert [ask(guarded, {**large, "model": "other"})[0] for _ in range(3)] == [404] * 3
+    monkeypatch.setattr(doors, "HELD_BODIES", 0.5)
+    status, headers, got = ask(guarded, large)
+    assert (status, got["error"]["code"], headers["retry-after"]) == (503, "overloaded", "5")
+
+
+def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(doors, "SEND_S", 0.05)
+    ended = []
+
+    async def app(scope, receive, send):
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        finally:
+            ended.append(True)
+
+    async def blocked(message):
+        await asyncio.Event().wait()
+
+    async def run():
+        closed = Doors(app, keys=(), hosts=frozenset(), max_body=1, body_s=1, metrics=Metrics())
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        await asyncio.wait_for(closed(scope, asyncio.Event().wait, blocked), 5)
+
+    asyncio.run(run())
+    assert ended == [True]
+
+
+def test_what_is_cut_is_paid_for():
+    keys = read_keys(None, {"REFLECTIVE_SERVER_KEYS": "first-key-1"})
+    with Reflective(Chatting([Scripted("A.\n\n", endless=True)])) as model, serving(model, keys=keys) as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="first-key-1", max_retries=0)
+        stream = client.chat.completions.create(model="scripted", messages=MESSAGES, stream=True)
+        for chunk in stream:
+            if getattr(chunk, "reflective", {}).get("type") == "started":
+                break
+        assert keys[0].tokens._left == 0
+        stream.close()
+        assert running.idle()
+        assert keys[0].tokens._left <= -len(model.engine.encode_prompt(PROBLEM))
+
+
+def test_a_folders_path_is_in_no_error():
+    engine = Chatting([Scripted("A.")], name="/secret/models/small", scored=False)
+    engine.unscored = f"{engine.name!r} has no head: reflective train head --model {engine.name}"
+    with Reflective(engine) as model, serving(model) as running:
+        for path, more in (("/score", {"response": "A."}), ("/chat/completions", {"reflective": {"strategy": "beam"}})):
+            status, _, got = ask(running, {"model": "small", "messages": MESSAGES, **more}, path=f"/v1{path}")
+            assert status == 400 and "no head" in got["error"]["message"] and "secret" not in str(got), got
+
+
 def test_headers_have_a_limit_and_a_time(guarded, monkeypatch):
     status, _, _ = talk(guarded, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
     assert status == 400
+    assert talk(guarded, b"GET /" + b"x" * 40_000)[0] == 400  # a line that does not end
     monkeypatch.setattr(process, "HEADERS_S", 0.3)
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as slow:

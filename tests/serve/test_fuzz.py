@@ -271,6 +271,7 @@ def test_scores(app, body):
 @example("/v1/chat/completions", b'{"model":"scripted","messages":[{"role":"user","content":"\xff\xfe"}]}', 0)
 @example("/v1/render", {"texts": ["$" * 3000, "\\frac{" * 3000, "\ud800"]}, 0)
 @example("/v1/feedback", {"id": "\ud800", "score": 1}, 0)
+@example("/v1/render", {"texts": ["x" * 90_000] * 2}, 0)
 def test_what_is_no_body_of_ours(app, path, body, cut):
     raw = body if isinstance(body, bytes) else written(body)
     check(app, path, raw[:-cut] if cut else raw)

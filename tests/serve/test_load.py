@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,6 +18,7 @@ from reflective import EngineError, Reflective
 from reflective.serve.admission import Admission
 from reflective.serve.faults import Fault
 from reflective.serve.service import ServeSettings
+from reflective.serve.session import Session
 from serve.conftest import MESSAGES, serving
 
 
@@ -124,26 +123,15 @@ def test_a_request_has_its_time(narrow):
 
 def test_a_slow_reader_loses_progress_and_not_its_answer(narrow, monkeypatch):
     monkeypatch.setattr("reflective.serve.session.MAX_EVENTS", 4)
-    body = json.dumps(asked(stream=True, reasoning_effort="medium", reflective={"events": True})).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        s.connect(("127.0.0.1", narrow.port))
-        s.sendall(head.encode() + body)
-        until = time.monotonic() + 30
-        while not narrow.service.running and time.monotonic() < until:
-            time.sleep(0.01)
-        while narrow.service.running and time.monotonic() < until and narrow.service.admission.rows:
-            time.sleep(0.05)
-            if all(session.attempt.done for session in narrow.service.running):
-                break
-        got = b""
-        s.settimeout(30)
-        while part := s.recv(65536):
-            got += part
-    assert b'"solved"' in got and b"[DONE]" in got
-    assert re.search(rb'"content":"[^"]*140', got)
+    notify = Session._notify
+    monkeypatch.setattr(Session, "_notify", lambda self: notify(self) if self.attempt.done else None)
+    client = openai.OpenAI(base_url=f"{narrow.url}/v1", api_key="none", max_retries=0)
+    body = asked(stream=True, reasoning_effort="medium", extra_body={"reflective": {"events": True}})
+    chunks = list(client.chat.completions.create(**body))
+    told = [chunk.reflective for chunk in chunks if hasattr(chunk, "reflective")]
+    assert [event["events"] for event in told if event["type"] == "lost"] > [10]
+    assert {event["trajectory"] for event in told if event["type"] == "finished"} == set(range(8))
+    assert "140" in "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
 
 
 def test_an_engine_that_fails_is_an_error_and_the_server_goes_on(narrow, monkeypatch):

@@ -8,26 +8,17 @@ from types import SimpleNamespace
 import openai
 import pytest
 
-from reflective import Reflective, Scripted, ScriptedEngine
+from reflective import Reflective, Scripted
 from reflective.engines.scripted import WHOLE_RESPONSE
 from reflective.serve.forms import JsonForm
 from reflective.serve.tools import Call, calls_schema, canonical, split_calls
-from serve.conftest import MESSAGES, serving
+from serve.conftest import MESSAGES, Chatting, serving
 from tiny import tiny_tokenizer
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 PARIS = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris", "days": 1}}\n</tool_call>'
 SAME = '<tool_call>{"name": "weather", "arguments": {"days": 1, "city": "Paris"}}</tool_call>'
 ROME = '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
-
-
-class Chatting(ScriptedEngine):
-    """A scripted engine with a chat template that renders tools."""
-
-    tokenizer = SimpleNamespace(chat_template="{{ tools }}")
-
-    def encode_messages(self, messages, tools=None):
-        return self.encode_prompt(" ".join(message["content"] for message in messages) + json.dumps(tools))
 
 
 class Holding(Chatting):

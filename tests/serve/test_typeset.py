@@ -78,6 +78,13 @@ def test_a_formula_that_is_not_understood_stands_as_it_was_written(source):
     assert "<math" not in made and source.replace("&", "&amp;") in made
 
 
+def test_a_formula_that_does_not_end_keeps_its_mark():
+    assert (
+        re.sub("<[^>]*>", "", typeset(r"So \[ 3 \times 4 = 12 \) \( x \]")).strip()
+        == r"So \[ 3 \times 4 = 12 \) \( x \]"
+    )
+
+
 def test_a_box_is_drawn_around_what_is_boxed():
     assert typeset(r"\boxed{\frac{1}{2}}").startswith('<p><span class="boxed"><math')
 

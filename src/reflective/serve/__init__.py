@@ -5,7 +5,8 @@
     prompts     a request's messages and options as a problem, a strategy and settings
     session     one request on its way through the engine
     admission   who is let in, and in which order
-    chat        /v1/chat/completions
+    writing     a question on its way to an answer, in terms of no API
+    streaming   an answer in the objects of an API: `chat` and `responses`
     faults      errors as OpenAI's error object
     doors       limits and headers around every request
     app         the routes

@@ -16,19 +16,24 @@ from starlette.types import Receive, Scope, Send
 
 from reflective import __version__
 from reflective.api import Reflective
-from reflective.serve import chat, page, responses, scoring
+from reflective.serve import page, scoring
 from reflective.serve.bodies import StrictRoute
+from reflective.serve.chat import ChatWire
 from reflective.serve.doors import OWN_NAMES, Doors, Gone
 from reflective.serve.faults import Fault, invalid
 from reflective.serve.feedback import Feedback
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
+from reflective.serve.prompts import Question
 from reflective.serve.reference import reference
-from reflective.serve.responses import ResponsesRequest
-from reflective.serve.schemas import ChatRequest
+from reflective.serve.responses import ResponsesWire
+from reflective.serve.responses_schema import ResponsesRequest, renamed
+from reflective.serve.schemas import ChatRequest, Sampled
 from reflective.serve.scoring import ScoreRequest
 from reflective.serve.service import ServeSettings, Service
+from reflective.serve.streaming import Wire, in_one_piece, stream
 from reflective.serve.tracing import Tracing
+from reflective.serve.visitor import Visitor
 
 T = TypeVar("T")
 
@@ -78,7 +83,9 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
         redirect_slashes=False,
     )
     app.router.route_class = StrictRoute
-    hosts = frozenset(settings.hosts) | (OWN_NAMES if settings.host in OWN_NAMES or settings.hosts else frozenset())
+    hosts = frozenset(map(str.lower, settings.hosts)) | (
+        OWN_NAMES if settings.host in OWN_NAMES or settings.hosts else frozenset()
+    )
     app.add_middleware(
         Doors,
         keys=keys,
@@ -118,63 +125,50 @@ def _add_routes(app: FastAPI) -> None:
     @app.post("/v1/chat/completions")
     async def completions(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
-        service, key, client, log = _visit(request)
+        service, visitor = _visit(request)
         _check_model(service, body.model)
         question = await asyncio.to_thread(service.read, body)
-        service.check(question, key)
-        envelope = chat.Envelope(service.name)
-        if body.stream:
-            usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(chat.stream(service, envelope, question, client, log, key, usage=usage))
-        outcome = await while_there(request, chat.outcome_of(service, question, client))
-        service.answered(envelope.id, question, outcome, log, key, client)
-        return answer(chat.completion(service, envelope, outcome))
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return await _reply(request, ChatWire(service, usage), question, body, visitor)
 
     @app.post("/v1/responses")
     async def respond(body: ResponsesRequest, request: Request) -> Response:
         """Answer a conversation, as the newer API has it. Nothing is kept."""
-        service, key, client, log = _visit(request)
+        service, visitor = _visit(request)
         _check_model(service, body.model)
         try:
             question = await asyncio.to_thread(service.read, body.as_chat())
-            service.check(question, key)
+            return await _reply(request, ResponsesWire(service, body, question.options.events), question, body, visitor)
         except Fault as fault:
-            fault.param = responses.renamed(fault.param)
+            fault.param = renamed(fault.param)
             raise
-        builder = responses.Builder(service, body)
-        if body.stream:
-            return EventStream(responses.stream(builder, question, client, log, key))
-        outcome = await while_there(request, chat.outcome_of(service, question, client))
-        service.answered(builder.id, question, outcome, log, key, client)
-        builder.fill(service.shown(outcome.answers[0]))
-        return answer(builder.body(builder.finished(outcome), outcome))
 
     @app.post("/v1/score")
     async def scores(body: ScoreRequest, request: Request) -> Response:
         """Score the steps of given responses."""
-        service, key, client, _ = _visit(request)
+        service, visitor = _visit(request)
         _check_model(service, body.model)
-        service.admit(key)
-        return answer(await while_there(request, scoring.scores(service, body, client, key)))
+        service.admit(visitor.key)
+        return answer(await while_there(request, scoring.scores(service, body, visitor)))
 
     @app.post("/v1/feedback")
     async def say(body: Feedback, request: Request) -> Response:
         """Say what an earlier answer was worth."""
-        service, _, client, _ = _visit(request)
-        await service.feedback.add(body, client)
+        service, visitor = _visit(request)
+        await service.feedback.add(body, visitor.client)
         return answer({"object": "feedback", "id": body.id, "score": body.value}, 201)
 
     @app.get("/v1/feedback/{id}")
     async def said(id: str, request: Request) -> Response:
         """An answer that was kept, and what was said of it."""
-        service, _, client, _ = _visit(request)
-        return answer(await service.feedback.read(id, client))
+        service, visitor = _visit(request)
+        return answer(await service.feedback.read(id, visitor.client))
 
     @app.delete("/v1/feedback/{id}")
     async def forget(id: str, request: Request) -> Response:
         """Forget an answer, and what was said of it."""
-        service, _, client, _ = _visit(request)
-        await service.feedback.delete(id, client)
+        service, visitor = _visit(request)
+        await service.feedback.delete(id, visitor.client)
         return answer({"object": "feedback", "id": id, "deleted": True})
 
     @app.get("/v1/models")
@@ -207,10 +201,18 @@ def _add_routes(app: FastAPI) -> None:
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
-def _visit(request: Request) -> tuple[Service, Key | None, str, dict[str, Any]]:
-    """The service, the client's key and name, and what the log line is to hold."""
-    state = request.scope["state"]
-    return request.app.state.service, state.get("key"), state.get("client", ""), state.setdefault("log", {})
+def _visit(request: Request) -> tuple[Service, Visitor]:
+    """The service, and who asks."""
+    return request.app.state.service, request.scope["state"]["visitor"]
+
+
+async def _reply(request: Request, wire: Wire, question: Question, body: Sampled, visitor: Visitor) -> Response:
+    """The answer to a question, in one piece or as a stream."""
+    service, _ = _visit(request)
+    service.check(question, visitor.key)
+    if body.stream:
+        return EventStream(stream(service, wire, question, visitor))
+    return answer(await while_there(request, in_one_piece(service, wire, question, visitor)))
 
 
 async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:

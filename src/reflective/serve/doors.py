@@ -19,6 +19,7 @@ from reflective.serve.faults import Fault, fault_of
 from reflective.serve.keys import Key, find_key
 from reflective.serve.metrics import Metrics
 from reflective.serve.tracing import Tracing
+from reflective.serve.visitor import Visitor
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -29,6 +30,8 @@ log = logging.getLogger("reflective.serve")
 access = logging.getLogger("reflective.serve.access")
 
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+SEND_S = 30.0  # for a client to take what it is sent
+HELD_BODIES = 64  # of the largest size, in memory together
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -36,8 +39,9 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        # nothing but what this server itself gives; no inline script, no inline style, in no frame
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
 HEADERS = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
@@ -64,6 +68,7 @@ class Doors:
     ) -> None:
         self._app, self._keys, self._hosts, self._metrics = app, keys, hosts, metrics
         self._max_body, self._body_s = max_body, body_s
+        self._held = 0  # bytes of the bodies of all requests that are here
         self._tracing = tracing
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -89,6 +94,7 @@ class Doors:
             if visit.status is None:
                 await visit.refuse(fault)
         finally:
+            self._held -= visit.held
             self._metrics.requests.labels(visit.route, str(visit.status or 499)).inc()
             access.info("request", extra={"fields": visit.line})
             if self._tracing is not None:
@@ -99,9 +105,8 @@ class Doors:
             raise Fault(421, f"This server does not answer for the host '{visit.host:.80}'.", code="wrong_host")
         if self._keys and visit.guarded:
             key = find_key(self._keys, visit.header(b"authorization"))
-            visit.scope["state"]["key"] = key
-            visit.client = f"key:{key.name}"
-        visit.scope["state"]["client"] = visit.client
+            visit.visitor = Visitor(f"key:{key.name}", key)
+        visit.scope["state"]["visitor"] = visit.visitor
 
     async def _body(self, visit: Visit, receive: Receive) -> Receive:
         """The body, read; the app gets it in one piece, and then what else comes from the client."""
@@ -112,7 +117,7 @@ class Doors:
         if length is not None and length.isascii() and length.isdigit() and int(length) > self._max_body:
             raise too_large
         parts: list[bytes] = []
-        size, more = 0, True
+        more = True
         try:
             async with asyncio.timeout(self._body_s):
                 while more:
@@ -120,9 +125,14 @@ class Doors:
                     if message["type"] == "http.disconnect":
                         raise Gone
                     parts.append(message.get("body", b""))
-                    size, more = size + len(parts[-1]), message.get("more_body", False)
-                    if size > self._max_body:
+                    more = message.get("more_body", False)
+                    self._held += len(parts[-1])
+                    visit.held += len(parts[-1])
+                    if visit.held > self._max_body:
                         raise too_large
+                    if self._held > HELD_BODIES * self._max_body:
+                        what = "Too many large requests are here already. Try again later."
+                        raise Fault(503, what, code="overloaded", headers={"Retry-After": "5"})
         except TimeoutError:
             what = f"The body was not complete within {self._body_s:.0f} seconds."
             raise Fault(408, what, code="body_timeout") from None
@@ -147,8 +157,9 @@ class Visit:
         given = self.header(b"x-request-id") or ""
         self.id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         self.status: int | None = None
+        self.held = 0  # bytes of its body
         self.began = time.perf_counter()
-        self.client = "address:" + (scope["client"][0] if scope.get("client") else "?")
+        self.visitor = Visitor("address:" + (scope["client"][0] if scope.get("client") else "?"))
         scope.setdefault("state", {})["request_id"] = self.id
 
     def header(self, name: bytes) -> str | None:
@@ -174,7 +185,7 @@ class Visit:
         return found if found else "/"
 
     async def send(self, message: Message) -> None:
-        """To the client, with our headers."""
+        """To the client, with our headers. Raises `Gone` where it does not take them."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = [*HEADERS, (b"x-request-id", self.id.encode())]
@@ -182,17 +193,21 @@ class Visit:
                 own.append((b"cache-control", b"no-store"))
             given = {name for name, _ in message["headers"]}
             message = {**message, "headers": [*message["headers"], *(h for h in own if h[0] not in given)]}
-        await self._send(message)
+        try:
+            async with asyncio.timeout(SEND_S):
+                await self._send(message)
+        except TimeoutError:
+            raise Gone from None
 
     async def refuse(self, fault: Fault) -> None:
         """An error object."""
         body = to_json(fault.body())
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
-        if fault.status in (408, 413):
+        if fault.status in (408, 413, 503):
             headers.append((b"connection", b"close"))  # the rest of the body is not waited for
         await self.send({"type": "http.response.start", "status": fault.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": body})
 
     @property
     def line(self) -> dict[str, Any]:
@@ -203,6 +218,6 @@ class Visit:
             "route": self.route,
             "status": self.status or 499,
             "ms": round(1000 * (time.perf_counter() - self.began), 1),
-            "client": self.client,
-            **self.scope["state"].get("log", {}),
+            "client": self.visitor.client,
+            **self.visitor.log,
         }

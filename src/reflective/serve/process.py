@@ -27,9 +27,10 @@ from reflective.serve.service import ServeSettings
 
 log = logging.getLogger("reflective.serve")
 
-MAX_HEADERS = 32 * 1024  # bytes of a request's headers together
+MAX_HEADERS = 32 * 1024  # bytes of a request's address and headers together
 HEADERS_S = 20.0  # for the headers of a request, from its first byte
 KEEP_ALIVE_S = 75  # that a connection may be idle
+UNREAD_MS = 60_000  # after which the system ends a connection whose client reads nothing
 BACKLOG = 4096
 SHUTDOWN_S = 3  # after the grace period, for what is still being sent
 
@@ -42,6 +43,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        with suppress(AttributeError, OSError):  # of Linux, and of TCP
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         self._expect(KEEP_ALIVE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,11 +56,18 @@ class Protocol(HttpToolsProtocol):
         self._headers_size = 0
         self._expect(HEADERS_S)
 
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers_size += len(name) + len(value)
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._headers_size += size
         if self._headers_size > MAX_HEADERS:
             raise ValueError("headers too large")  # the parser's error: answered with 400, and closed
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._expect(None)
@@ -149,7 +159,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)  # in ASCII: a line is a line, and can be written, whatever a request held
 
 
 def _write_log() -> None:

@@ -1,4 +1,4 @@
-"""/v1/responses, stateless: the same questions and outcomes as chat completions, in the other API's objects.
+"""/v1/responses, stateless: the same outcomes as of chat completions, in the other API's objects.
 
 The order of a stream's events is OpenAI's: created, in_progress; then for each item of the output (the reasoning, the
 message, calls) added, its parts, done; then completed, incomplete or failed. With `"reflective": {"events": true}` what
@@ -9,158 +9,73 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 from reflective.serve.answers import Answer
-from reflective.serve.chat import KEEP_ALIVE
-from reflective.serve.fields import RESPONSES, sift
-from reflective.serve.keys import Key
-from reflective.serve.prompts import Question
-from reflective.serve.schemas import (
-    MAX_MESSAGES,
-    MAX_TOOLS,
-    ChatRequest,
-    FunctionTool,
-    JsonSchema,
-    Message,
-    ResponseFormat,
-    Sampled,
-    Text,
-    Tokens,
-    Tool,
-    ToolCall,
-)
+from reflective.serve.faults import Fault
+from reflective.serve.responses_schema import ResponsesRequest
 from reflective.serve.service import Service
-from reflective.serve.writing import Delta, Outcome, Told, write
-
-NAMES = {  # of chat's fields, where they have others here
-    "messages": "input",
-    "response_format": "text.format",
-    "reasoning_effort": "reasoning.effort",
-    "max_completion_tokens": "max_output_tokens",
-}
-
-
-class Loose(BaseModel):
-    """Further fields are passed over."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class InputItem(Loose):
-    """An item of the input: a message, a call, its output, or reasoning, which is left out."""
-
-    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
-    role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[Text] | None = None
-    call_id: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    output: str | list[Text] | None = None
-
-
-class Reasoning(Loose):
-    """How much of it."""
-
-    effort: str | int | None = None
-
-
-class TextFormat(Loose):
-    """The form of the answer."""
-
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    name: str = "answer"
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-
-
-class TextOptions(Loose):
-    """Of the answer's text."""
-
-    format: TextFormat | None = None
-
-
-class FlatTool(FunctionTool):
-    """A function, as this API writes it."""
-
-    type: Literal["function"]
-
-
-class ResponsesRequest(Sampled):
-    """The body of /v1/responses. What becomes of a field: `fields.RESPONSES`."""
-
-    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
-    instructions: str | None = None
-    reasoning: Reasoning | None = None
-    max_output_tokens: Tokens | None = None
-    text: TextOptions | None = None
-    tools: Annotated[list[FlatTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sift(cls, body: Any) -> Any:
-        return sift(body, RESPONSES)
-
-    def as_chat(self) -> ChatRequest:
-        """The same as a request for a chat completion."""
-        messages = [Message(role="system", content=self.instructions)] if self.instructions else []
-        if isinstance(self.input, str):
-            messages.append(Message(role="user", content=self.input))
-        else:
-            messages += [message for item in self.input for message in _messages(item)]
-        form = self.text.format if self.text is not None else None
-        schema = JsonSchema(name=form.name, schema=form.schema_) if form is not None and form.schema_ else None
-        tools = [Tool(type="function", function=FunctionTool(**_function(tool))) for tool in self.tools or ()]
-        return ChatRequest.model_construct(
-            **{name: getattr(self, name) for name in Sampled.model_fields},
-            messages=messages,
-            reasoning_effort=self.reasoning.effort if self.reasoning is not None else None,
-            max_completion_tokens=self.max_output_tokens,
-            response_format=ResponseFormat(type=form.type, json_schema=schema) if form is not None else None,
-            tools=tools or None,
-            tool_choice=self.tool_choice,
-        )
-
-
-def _function(tool: FlatTool) -> dict[str, Any]:
-    return tool.model_dump(exclude={"type"})
-
-
-def _messages(item: InputItem) -> Iterator[Message]:
-    match item.type:
-        case "message":
-            yield Message(role=item.role or "user", content=item.content)
-        case "function_call":
-            call = {"id": item.call_id or "", "function": {"name": item.name or "", "arguments": item.arguments or ""}}
-            yield Message(role="assistant", tool_calls=[ToolCall.model_validate(call)])
-        case "function_call_output":
-            yield Message(role="tool", content=item.output or "", tool_call_id=item.call_id)
-
-
-def renamed(param: str | None) -> str | None:
-    """The name of a field of chat completions in this API."""
-    head, sep, rest = (param or "").partition(".") if "[" not in (param or "") else (param or "").partition("[")
-    return NAMES.get(head, head) + sep + rest or None
+from reflective.serve.writing import Delta, Outcome
 
 
 @dataclass(slots=True)
-class Builder:
-    """The response object, and the events that make it grow."""
+class ResponsesWire:
+    """The response object, and the events that make it grow. See `streaming.Wire`."""
 
     service: Service
     request: ResponsesRequest
+    events: bool = False
     id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     output: list[dict[str, Any]] = field(default_factory=list)
     _number: int = 0
+    _kind: str = ""  # of the item that is open
+    _text: str = ""  # of it
 
-    def body(self, status: str, outcome: Outcome | None = None, error: Any = None) -> dict[str, Any]:
+    def whole(self, outcome: Outcome) -> dict[str, Any]:
+        """The response in one piece."""
+        for delta in _parts(self.service.shown(outcome.answers[0])):
+            self.output.append(self._complete(self._item(delta), delta.text))
+        return self._body(_status(outcome), outcome)
+
+    def begin(self) -> Iterator[bytes]:
+        """It exists, and is in progress."""
+        yield self._event("created", response=self._body("in_progress"))
+        yield self._event("in_progress", response=self._body("in_progress"))
+
+    def told(self, value: Any) -> Iterator[bytes]:
+        """Another event of progress, where events are wanted."""
+        if self.events:
+            yield self._event("in_progress", response=self._body("in_progress"), reflective=value)
+
+    def more(self, delta: Delta) -> Iterator[bytes]:
+        """More of an item; another kind of text, and every call, is another item."""
+        if delta.kind == "reasoning" and not self.service.settings.reasoning_fields:
+            return
+        if delta.kind != self._kind or delta.call is not None:
+            yield from self._open(delta)
+        text = delta.call.arguments if delta.call is not None else delta.text
+        self._text += text
+        yield self._more(text)
+
+    def end(self, outcome: Outcome) -> Iterator[bytes]:
+        """The last item closes, and the response is complete or cut."""
+        if self._kind in ("", "reasoning") and not outcome.answers[0].calls:  # an empty answer is a message
+            yield from self._open(Delta(0, "content"))
+        yield from self._close()
+        status = _status(outcome)
+        yield self._event(status, response=self._body(status, outcome))
+
+    def failed(self, fault: Fault) -> Iterator[bytes]:
+        """The response with its error."""
+        failure = {"code": fault.code or fault.kind, "message": str(fault)}
+        yield self._event("failed", response=self._body("failed", error=failure))
+
+    def _body(self, status: str, outcome: Outcome | None = None, error: Any = None) -> dict[str, Any]:
         """The response as it stands."""
         usage = None
         if outcome is not None:
@@ -199,23 +114,13 @@ class Builder:
             **({"reflective": outcome.summary} if outcome is not None else {}),
         }
 
-    def event(self, kind: str, **members: Any) -> bytes:
+    def _event(self, kind: str, **members: Any) -> bytes:
         """A server-sent event, numbered."""
         value = {"type": f"response.{kind}", "sequence_number": self._number, **members}
         self._number += 1
         return b"event: response." + kind.encode() + b"\ndata: " + to_json(value, inf_nan_mode="null") + b"\n\n"
 
-    def finished(self, outcome: Outcome) -> str:
-        """Completed, or cut."""
-        return "incomplete" if outcome.answers[0].finish_reason == "length" else "completed"
-
     # ---- items
-
-    def fill(self, answer: Answer) -> None:
-        """The output of a request without a stream."""
-        for delta in _parts(answer):
-            item = self._item(delta)
-            self.output.append(self._complete(item, delta.text))
 
     def _item(self, delta: Delta) -> dict[str, Any]:
         mark = secrets.token_hex(12)
@@ -237,40 +142,48 @@ class Builder:
             return {**item, "status": "completed", "arguments": text}
         return {**item, "status": "completed", "content": [_part(item, text)]}
 
-    def open(self, delta: Delta) -> Iterator[bytes]:
-        """An item begins."""
+    def _open(self, delta: Delta) -> Iterator[bytes]:
+        """An item begins, behind the one before."""
+        yield from self._close()
+        self._kind, self._text = delta.kind, ""
         item = self._item(delta)
         self.output.append(item)
-        yield self.event("output_item.added", output_index=len(self.output) - 1, item=item)
+        yield self._event("output_item.added", output_index=len(self.output) - 1, item=item)
         if item["type"] != "function_call":
-            yield self.event("content_part.added", **self._where(), part=_part(item, ""))
+            yield self._event("content_part.added", **self._where(), part=_part(item, ""))
 
-    def more(self, text: str) -> bytes:
+    def _more(self, text: str) -> bytes:
         """More text of the item."""
         item = self.output[-1]
         kind = {"reasoning": "reasoning_text", "function_call": "function_call_arguments"}.get(
             item["type"], "output_text"
         )
         extra: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
-        return self.event(f"{kind}.delta", **self._where(), delta=text, **extra)
+        return self._event(f"{kind}.delta", **self._where(), delta=text, **extra)
 
-    def close(self, text: str) -> Iterator[bytes]:
-        """The item is complete, with this text."""
-        item = self.output[-1]
+    def _close(self) -> Iterator[bytes]:
+        """The item is complete, where there is one."""
+        if not self._kind:
+            return
+        item, text = self.output[-1], self._text
         if item["type"] == "function_call":
-            yield self.event("function_call_arguments.done", **self._where(), arguments=text, name=item["name"])
+            yield self._event("function_call_arguments.done", **self._where(), arguments=text, name=item["name"])
         else:
             kind = "reasoning_text" if item["type"] == "reasoning" else "output_text"
             extra: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
-            yield self.event(f"{kind}.done", **self._where(), text=text, **extra)
-            yield self.event("content_part.done", **self._where(), part=_part(item, text))
+            yield self._event(f"{kind}.done", **self._where(), text=text, **extra)
+            yield self._event("content_part.done", **self._where(), part=_part(item, text))
         self.output[-1] = item = self._complete(item, text)
-        yield self.event("output_item.done", output_index=len(self.output) - 1, item=item)
+        yield self._event("output_item.done", output_index=len(self.output) - 1, item=item)
 
     def _where(self) -> dict[str, Any]:
         item = self.output[-1]
         where = {"item_id": item["id"], "output_index": len(self.output) - 1}
         return where if item["type"] == "function_call" else {**where, "content_index": 0}
+
+
+def _status(outcome: Outcome) -> str:
+    return "incomplete" if outcome.answers[0].finish_reason == "length" else "completed"
 
 
 def _part(item: dict[str, Any], text: str) -> dict[str, Any]:
@@ -286,49 +199,3 @@ def _parts(answer: Answer) -> Iterator[Delta]:
         yield Delta(0, "content", answer.content)
     for number, call in enumerate(answer.calls):
         yield Delta(0, "call", call.arguments, call, number)
-
-
-async def stream(
-    builder: Builder, question: Question, client: str, log: dict[str, Any], key: Key | None
-) -> AsyncGenerator[bytes]:
-    """The events of a streaming request. An error becomes the last of them."""
-    service = builder.service
-    yield builder.event("created", response=builder.body("in_progress"))
-    yield builder.event("in_progress", response=builder.body("in_progress"))
-    kind, text = "", ""
-    try:
-        async with aclosing(write(service, question, client, deltas=True)) as items:
-            async for item in items:
-                match item:
-                    case None:
-                        yield KEEP_ALIVE
-                    case Told(value) if question.options.events:
-                        yield builder.event("in_progress", response=builder.body("in_progress"), reflective=value)
-                    case Delta():
-                        if item.kind == "reasoning" and not service.settings.reasoning_fields:
-                            continue
-                        if item.kind != kind or item.call is not None:
-                            for event in builder.close(text) if kind else ():
-                                yield event
-                            kind, text = item.kind, ""
-                            for event in builder.open(item):
-                                yield event
-                        more = item.call.arguments if item.call is not None else item.text
-                        text += more
-                        yield builder.more(more)
-                    case Outcome():
-                        if kind in ("", "reasoning") and not item.answers[0].calls:  # an empty answer is a message
-                            for event in builder.close(text) if kind else ():
-                                yield event
-                            kind, text = "content", ""
-                            for event in builder.open(Delta(0, "content")):
-                                yield event
-                        for event in builder.close(text):
-                            yield event
-                        service.answered(builder.id, question, item, log, key, client)
-                        status = builder.finished(item)
-                        yield builder.event(status, response=builder.body(status, item))
-    except Exception as error:
-        fault = service.failed(error, log)
-        failure = {"code": fault.code or fault.kind, "message": str(fault)}
-        yield builder.event("failed", response=builder.body("failed", error=failure))

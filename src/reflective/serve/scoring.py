@@ -11,9 +11,9 @@ from pydantic import Field
 from reflective.api import Reflective
 from reflective.errors import ContextError
 from reflective.serve.faults import TOO_LONG, Fault
-from reflective.serve.keys import Key
 from reflective.serve.prompts import turn
 from reflective.serve.schemas import MAX_MESSAGES, Message, Strict
+from reflective.serve.visitor import Visitor
 from reflective.types import ScoredResponse
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ScoreRequest(Strict):
         return [ScoreItem(messages=self.messages or [], response=self.response or "")]
 
 
-async def scores(service: Service, body: ScoreRequest, client: str, key: Key | None) -> Any:
+async def scores(service: Service, body: ScoreRequest, visitor: Visitor) -> Any:
     """The response: the scores of all items, by turns with what else the engine does. Raises `Fault`."""
     items = body.all()
     engine = service.engine
@@ -57,15 +57,14 @@ async def scores(service: Service, body: ScoreRequest, client: str, key: Key | N
         raise Fault(400, f"Nothing can be scored here: {why}.", code="unsupported")
     several, loop = body.items is not None, asyncio.get_running_loop()
     found: list[dict[str, Any]] = []
-    with service.place(client, 1) as place:
+    with service.place(visitor.client, 1) as place:
         try:
             async with asyncio.timeout(service.settings.time_limit_s):
                 await place.came
                 for batch in _batches(items):
                     number = len(found) if several else None
                     found += await loop.run_in_executor(service.reader, _score, service.model, batch, number)
-                    if key is not None:
-                        key.tokens.take(sum(one["tokens"] for one in found[-len(batch) :]))
+                    visitor.pay(sum(one["tokens"] for one in found[-len(batch) :]))
         except TimeoutError:
             raise service.late from None
     return {"object": "list", "model": service.name, "data": found} if several else found[0]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reflective.api import DEFAULT_EFFORT, Reflective
 from reflective.engines.driver import Driver
+from reflective.errors import EngineError
 from reflective.search import SearchEvent
 from reflective.serve.admission import Admission, Place
 from reflective.serve.faults import Fault, fault_of
@@ -24,6 +25,7 @@ from reflective.serve.metrics import Metrics
 from reflective.serve.prompts import Question, read
 from reflective.serve.schemas import ChatRequest
 from reflective.serve.session import Bell, Session
+from reflective.serve.visitor import Visitor
 from reflective.types import Trajectory
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ class Service:
     def __init__(self, model: Reflective, settings: ServeSettings, metrics: Metrics) -> None:
         self.model, self.settings, self.engine, self.metrics = model, settings, model.engine, metrics
         self.name = settings.name or Path(model.engine.name).name
-        self.engine.name = self.name  # what errors call it: a folder's path is nobody's business
+        # what errors call it: a folder's path is nobody's business
+        self.engine.unscored = self.engine.unscored.replace(self.engine.name, self.name)
+        self.engine.name = self.name
         self.format = model.engine.judge.format
         self.ends = tuple(model.engine.decode([id]) for id in sorted(model.engine.end_ids))
         self.created = int(time.time())
@@ -93,7 +97,10 @@ class Service:
 
     def read(self, request: ChatRequest) -> Question:
         """What a request asks. Raises what `prompts.read` raises; takes as long as the prompt is long."""
-        return read(request, self.model, self.settings.effort, self._forms)
+        try:
+            return read(request, self.model, self.settings.effort, self._forms)
+        except EngineError as error:  # nothing has been written yet: it asks for what this engine can't do
+            raise Fault(400, str(error), code="unsupported") from error
 
     def check(self, question: Question, key: Key | None) -> None:
         """Raise `Fault` for what may not be asked now, or not by this client."""
@@ -130,10 +137,11 @@ class Service:
     def session(
         self,
         question: Question,
+        visitor: Visitor,
         wanted: frozenset[type[SearchEvent]] = frozenset(),
         answer_of: Callable[[Trajectory], str | None] | None = None,
     ) -> Iterator[Session]:
-        """A session under the time limit."""
+        """A session under the time limit. What was written of one that is not finished is paid for, too."""
         session = Session(
             self._driver,
             self._bell,
@@ -147,25 +155,23 @@ class Service:
         try:
             with session:
                 yield session
-        except GeneratorExit:
-            self.metrics.cut.labels("client").inc()
+        except BaseException as error:
+            visitor.pay(len(question.prompt_ids) + session.written)
+            if isinstance(error, GeneratorExit | asyncio.CancelledError):
+                self.metrics.cut.labels("client").inc()
             raise
         finally:
             timer.cancel()
             self._sessions.discard(session)
 
-    def answered(
-        self, id: str, question: Question, outcome: Outcome, log: dict[str, Any], key: Key | None, client: str
-    ) -> None:
-        """An answer goes out: what the log line says of it, and what it costs its key."""
-        usage = outcome.usage
-        log |= {"response": id, "k": question.k, "prompt": usage["prompt_tokens"], "tokens": usage["completion_tokens"]}
-        if key is not None:
-            key.tokens.take(usage["total_tokens"])
+    def answered(self, id: str, question: Question, outcome: Outcome, visitor: Visitor) -> None:
+        """An answer goes out: the log line says so, and it is kept where answers are."""
+        prompt, written = outcome.usage["prompt_tokens"], outcome.usage["completion_tokens"]
+        visitor.log.update(response=id, k=question.k, prompt=prompt, tokens=written)
         if self._store is not None:
             best = outcome.answers[0]
             self._store.keep(
-                id, client, self.name, question.messages, best.content, best.reasoning or "", outcome.summary
+                id, visitor.client, self.name, question.messages, best.content, best.reasoning or "", outcome.summary
             )
 
     def failed(self, error: Exception, log: dict[str, Any]) -> Fault:

@@ -20,6 +20,7 @@ from reflective.serve.prompts import Question
 from reflective.types import Solution, Trajectory
 
 MAX_EVENTS = 2048  # in the queue, before texts and steps are left out
+CHARACTERS_A_TOKEN = 4  # where tokens are not counted: of English, about
 
 
 class Bell:
@@ -59,12 +60,12 @@ class Session:
         calibration: Calibrated | None,
         wanted: Container[type[SearchEvent]],
         answer_of: Callable[[Trajectory], str | None] | None = None,
-        limit: int = MAX_EVENTS,
     ) -> None:
         self.question = question
         self.lost = 0
         """Events that were left out since somebody last looked."""
-        self._bell, self._wanted, self._limit = bell, wanted, limit
+        self._bell, self._wanted = bell, wanted
+        self._characters = 0
         self._queue: deque[SearchEvent] = deque()
         self._fresh = asyncio.Event()
         self._fault: Exception | None = None
@@ -115,6 +116,11 @@ class Session:
         if self._client.error is not None:
             raise self._client.error
 
+    @property
+    def written(self) -> int:
+        """Tokens so far, about."""
+        return self._characters // CHARACTERS_A_TOKEN
+
     async def solution(self) -> Solution:
         """The outcome, once the events have ended."""
         if isinstance(self.question.strategy, Majority):
@@ -124,9 +130,11 @@ class Session:
     # ---- on the thread that drives
 
     def _tell(self, event: SearchEvent) -> None:
+        if isinstance(event, Text):
+            self._characters += len(event.delta)
         if type(event) not in self._wanted:
             return
-        if len(self._queue) >= self._limit and isinstance(event, Text | StepScored):
+        if len(self._queue) >= MAX_EVENTS and isinstance(event, Text | StepScored):
             self.lost += 1
             return
         self._queue.append(event)

@@ -39,6 +39,7 @@ _PARTS = re.compile(
     rf"|\$\$(?P<block>[^$]{_LENGTH})\$\$|\\\[(?P<square>.{_LENGTH})\\\]"
     rf"|\\\((?P<round>.{_LENGTH})\\\)|(?<![\\$\w])\$(?P<dollar>(?=\S)[^$\n]{_LENGTH})(?<=[^\s\\])\$(?![\d$])"
     r"|(?P<boxed>\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,200}\}){0,200}\}){0,200}\})"
+    r"|(?P<mark>\\[\[\]()])"  # of a formula that does not end; Markdown would drop the backslash
     r"|(?P<product>(?<=[\w)\]])\*{1,2}(?=[\w(\[]))",  # 2*3 is no emphasis
     re.DOTALL,
 )
@@ -54,6 +55,8 @@ def typeset(text: str) -> str:
     def put_aside(match: re.Match[str]) -> str:
         if match["code"] is not None:
             return match[0]
+        if match["mark"] is not None:
+            return "\\" + match[0]
         if match["product"] is not None:
             return match[0].replace("*", "\\*")
         source = next(part for part in match.groups() if part is not None)

@@ -24,7 +24,8 @@ from reflective.serve.forms import OBJECT, JsonForm
 from reflective.serve.prompts import Question
 from reflective.serve.service import Service
 from reflective.serve.tools import BARE, OPENING, Call
-from reflective.types import Problem, Solution, Usage
+from reflective.serve.visitor import Visitor
+from reflective.types import Problem, Solution, Timing, Usage
 
 KEEP_ALIVE_S = 10.0
 PROGRESS_S = 0.5  # between two reports of progress
@@ -64,10 +65,10 @@ class Outcome:
 Item = Told | Delta | Outcome | None
 
 
-async def write(service: Service, question: Question, client: str, *, deltas: bool) -> AsyncGenerator[Item]:
+async def write(service: Service, question: Question, visitor: Visitor, *, deltas: bool) -> AsyncGenerator[Item]:
     """Everything that comes of a question; see the module's docstring."""
     events = deltas and question.options.events
-    with service.place(client, question.strategy.budget(question.k)) as place:
+    with service.place(visitor.client, question.strategy.budget(question.k)) as place:
         if not place.came.done() and deltas:
             yield Told({"type": "queued", "before": service.admission.waiting - 1})
         while not place.came.done():
@@ -80,7 +81,7 @@ async def write(service: Service, question: Question, client: str, *, deltas: bo
         reported = 0.0
         wanted = EVENTS if deltas else NOTHING
         of_calls = (lambda t: voter(question, t)) if question.tools else None
-        with service.session(question, wanted, of_calls) as session:
+        with service.session(question, visitor, wanted, of_calls) as session:
             async for event in session.events(KEEP_ALIVE_S):
                 if event is None:
                     yield None
@@ -97,16 +98,19 @@ async def write(service: Service, question: Question, client: str, *, deltas: bo
             if session.lost:
                 yield Told({"type": "lost", "events": session.lost})
             solution = await session.solution()
+        visitor.pay(solution.usage.prompt_tokens + solution.usage.completion_tokens)
         pairs = answers_of(solution, service.format, question)
         paid = solution.usage
         if question.following is not None and not pairs[0][1].calls:
             following = await asyncio.to_thread(_following, service, question, question.following, pairs[0][1].content)
-            with service.session(following) as session:
+            with service.session(following, visitor) as session:
                 async for _ in session.events(KEEP_ALIVE_S):
                     if deltas:
                         yield None
                 last = await session.solution()
+            visitor.pay(last.usage.prompt_tokens + last.usage.completion_tokens)
             paid = _sum(paid, last.usage)
+            solution = replace(solution, timing=_longer(solution.timing, last.timing.total_s))
             (written, answer) = answers_of(last, service.format, following)[0]
             given = [written] if written is not None else []
             answers = [replace(answer, reasoning=pairs[0][1].content)]
@@ -129,6 +133,10 @@ async def write(service: Service, question: Question, client: str, *, deltas: bo
 
 def _sum(one: Usage, other: Usage) -> Usage:
     return Usage(one.prompt_tokens + other.prompt_tokens, one.completion_tokens + other.completion_tokens)
+
+
+def _longer(timing: Timing, answer_s: float) -> Timing:
+    return replace(timing, total_s=timing.total_s + answer_s, answer_s=(timing.answer_s or 0.0) + answer_s)
 
 
 def _following(service: Service, question: Question, form: JsonForm, response: str) -> Question:

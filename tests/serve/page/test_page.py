@@ -242,6 +242,19 @@ def test_lost_events_are_made_up_for_by_the_outcome(page, recorded):
     assert page.locator(".lane i").count() == 2
 
 
+def test_without_scores_the_first_trajectory_is_open_and_a_cut_response_is_no_headline(page, recorded):
+    written = [{"type": "text", "trajectory": i, "delta": f"Response {i} that goes on"} for i in range(2)]
+    cut = [{"type": "finished", "trajectory": i, "reason": "length", "score": None, "tokens": 5} for i in range(2)]
+    content = [{"type": "content", "delta": "Response 0 that goes on"}]
+    recorded.events = [*run(2, written, cut, content), solved(None, None, None, score=None)]
+    ask(page, recorded)
+    page.locator("#answer .text").get_by_text("Response 0 that goes on").wait_for()
+    assert page.locator("#answer .final").count() == 0
+    assert page.locator("#detail h2").all_inner_texts() == ["Trajectory 0"]
+    assert page.locator("#detail .live").inner_text() == "Response 0 that goes on"
+    assert page.locator(".lane .tail").all_inner_texts() == ["Response 0 that goes on", "Response 1 that goes on"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_inaccessible(page, recorded, axe, scheme, width):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from reflective.nano import EXAMPLES
 from reflective.search import STRATEGIES
@@ -39,23 +39,13 @@ FILES: Final = (
     "stream.js",
     "typeset.js",
 )
-# nothing but what this server itself gives; no inline script, no inline style, in no frame
-SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS: Final[Mapping[str, str]] = {
-    "content-security-policy": SECURITY_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-cache",
-}
+HEADERS: Final[Mapping[str, str]] = {"cache-control": "no-cache"}
 NO_EXAMPLES: Final = "There are no examples for this model: type a problem of your own."
 KNOWN_EXAMPLES: Final = "nano answers problems like these, in their wording, and no others:"
 
 
 MOST_TEXTS: Final = 200  # of one request to set texts
+MOST_CHARACTERS: Final = 400_000  # of them together
 
 
 class Texts(BaseModel):
@@ -63,6 +53,13 @@ class Texts(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     texts: list[str] = Field(max_length=MOST_TEXTS)
+
+    @field_validator("texts")
+    @classmethod
+    def _not_too_long(cls, texts: list[str]) -> list[str]:
+        if sum(map(len, texts)) > MOST_CHARACTERS:
+            raise ValueError(f"the texts have more than {MOST_CHARACTERS:,} characters together")
+        return texts
 
 
 def files() -> APIRouter:

@@ -11,7 +11,7 @@ const same = (a, b) => String(a).replace(/\s+/g, "") === String(b).replace(/\s+/
 export function drawAnswer(node, run, { typesetter, open, feedback }) {
   const { solved } = run;
   const answer = solved.answer ?? run.content.trim();
-  const shown = el("div", { class: "final" });
+  const shown = el("div", { class: solved.answer === null && answer ? "text" : "final" }); // a whole response is no headline
   if (answer) typesetter.set(shown, formula(answer));
   else shown.textContent = "No answer";
   const parts = [el("h2", {}, "Answer"), shown];

@@ -58,7 +58,7 @@ class Row {
     const told = lane.tokens === null ? said : `${said} · ${whole(lane.tokens)}`;
     this.state.textContent = told;
     const tail = lane.state === "answering" ? lane.said : lane.pending;
-    this.tail.textContent = lane.ended ? lane.answer ?? "" : tail.slice(-TAIL).replace(/\s+/g, " ");
+    this.tail.textContent = (lane.ended && lane.answer) || tail.slice(-TAIL).replace(/\s+/g, " ");
     const first = lane.index === leader;
     this.mark.textContent = first ? (chosen ? "✓" : "▶") : lane.gone ? "✕" : "";
     this.button.className = `lane ${lane.state}${first ? " leader" : ""}${first && chosen ? " selected" : ""}`;

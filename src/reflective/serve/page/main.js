@@ -72,7 +72,7 @@ function draw() {
 
 // What is open follows the leader, and then the selection, until the user opens something.
 function follow() {
-  const { leader } = run;
+  const leader = run.leader ?? (run.lanes.length ? 0 : null); // without scores nobody leads
   if (!followed || leader === null || opened[0] === leader) return;
   const now = performance.now();
   if (!run.solved && opened.length && now - switched < LINGER_MS) return;

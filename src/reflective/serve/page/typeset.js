@@ -12,6 +12,7 @@ const MATHML_ATTRIBUTES =
 const CLASSES = new Set(["heading", "boxed"]);
 const MATH_NS = "http://www.w3.org/1998/Math/MathML";
 const BATCH = 100; // texts of one request
+const CHARACTERS = 100_000; // of them together; a longer one goes alone
 
 function copy(node, into) {
   for (const child of node.childNodes) {
@@ -62,7 +63,13 @@ export class Typesetter {
 
   async ask() {
     this.timer = 0;
-    const batch = [...this.waiting].slice(0, BATCH);
+    const batch = [];
+    let characters = 0;
+    for (const entry of this.waiting) {
+      characters += entry[0].length;
+      if (batch.length && (batch.length === BATCH || characters > CHARACTERS)) break;
+      batch.push(entry);
+    }
     for (const [text] of batch) this.waiting.delete(text);
     if (this.waiting.size) this.timer = setTimeout(() => this.ask(), 0);
     if (this.known.size > 20000) this.known.clear();
