@@ -39,6 +39,35 @@ def _same(one, other, tolerance):
         return True
     tolerance = tolerance or (1e-6 if _floats(other) else 0)
     return bool(tolerance) and type(one) is type(other) and _close(one, other, tolerance)
+
+# functions of which several outputs are right (evalplus 0.3.1, eval/_special_oracle.py and eval/__init__.py)
+_AS_SETS = set("similar_elements find_char_long common_in_nested_lists extract_singly larg_nnum intersection_array "
+               "find_dissimilar Diff".split())
+_NOT_NONE = {"check_str", "text_match_three", "text_starta_endb"}
+
+def _another(entry, given):  # Mbpp/295, /581 and /558, whose texts can be read in two ways
+    if entry == "sum_div":
+        return 0
+    if entry == "surface_Area":
+        return round(given[0] ** 2 + 2 * given[0] * math.sqrt((given[0] / 2) ** 2 + given[1] ** 2))
+    if entry == "digit_distance_nums":
+        long, short = sorted(map(str, given), key=len, reverse=True)
+        return sum(abs(int(a) - int(b)) for a, b in zip(long, short.zfill(len(long))))
+    return None
+
+def _right(entry, given, one, other, tolerance):
+    if entry == "are_equivalent":
+        return True
+    if entry == "find_zero":
+        return abs(sum(factor * math.pow(one, i) for i, factor in enumerate(given[0]))) <= tolerance
+    if entry in _AS_SETS:
+        return set(one) == set(other)
+    if entry in _NOT_NONE:
+        one, other = (value if isinstance(value, bool) else value is not None for value in (one, other))
+    if _same(one, other, tolerance):
+        return True
+    another = _another(entry, given)
+    return another is not None and one == another
 """
 
 
@@ -90,11 +119,11 @@ def _against_reference(row: Row, entry: str, solution: str | None) -> str:
     inputs = [*first(row, "base_input"), *(row.get("plus_input") or [])]
     parts = {"solution": solution, "entry": entry, "inputs": inputs, "tolerance": float(row.get("atol") or 0)}
     return (
-        f"import copy, json\n{_COMPARE}\n_told = json.loads({json.dumps(json.dumps(parts))})\n"
+        f"import copy, json, math\n{_COMPARE}\n_told = json.loads({json.dumps(json.dumps(parts))})\n"
         "_reference = {}\nexec(_told['solution'], _reference)\n"
         "for _input in _told['inputs']:\n"
         "    _expected = _reference[_told['entry']](*copy.deepcopy(_input))\n"
-        f"    assert _same({entry}(*_input), _expected, _told['tolerance'])\n"
+        f"    assert _right(_told['entry'], _input, {entry}(*_input), _expected, _told['tolerance'])\n"
     )
 
 
