@@ -159,7 +159,7 @@ def main() -> int:
     setting = parse(__doc__)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        graded = rates(setting)
+        graded, spent = rates(setting)
         figures_s = figures(setting)
         progress(f"figures: {figures_s:.1f} s")
         report_s, peak = whole_report(setting, folder)
@@ -174,6 +174,7 @@ def main() -> int:
             "ratio_of": "runner / bare engine",
             **overhead,
             "answers_graded_per_s": graded,
+            "processor_ms_per_answer": spent,
             "figures_s": rounded(figures_s),
             "report_s": rounded(report_s),
             "report_peak_bytes": peak,

@@ -23,7 +23,6 @@ from reflective.types import Verdict
 
 FUNCTIONS = {  # what a helper may be asked for
     "compare": "reflective.verify.math.comparison",
-    "reading_fault": "reflective.verify.math.comparison",
     "antiderivatives": "reflective.verify.math.integral",
     "draw": "reflective.verify.gym.scorers",
     "score": "reflective.verify.gym.scorers",

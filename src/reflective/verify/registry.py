@@ -40,8 +40,8 @@ class Registry(Mapping[str, Grader]):
 
     def __init__(self) -> None:
         self.without_gold: set[str] = set()
-        self._graders: dict[str, Grader] = {}
-        self._installed: dict[str, EntryPoint] | None = None
+        self._graders: dict[str, Grader | EntryPoint] = {}
+        self._looked = False  # for installed packages
 
     def register(self, kind: str, function: Grader, *, needs_gold: bool = True) -> None:
         """Add the grader of a kind that has none yet, or the same function again, as a notebook does."""
@@ -56,35 +56,32 @@ class Registry(Mapping[str, Grader]):
             self.without_gold.add(kind)
 
     def __getitem__(self, kind: str) -> Grader:
-        if kind not in self._graders:
-            self._load(kind)
-        return self._graders[kind]
+        found = self._graders.get(kind) or self._with_installed()[kind]
+        if isinstance(found, EntryPoint):
+            try:
+                function: Grader = found.load()
+            except Exception as error:  # whatever the package's import raises
+                raise InputError(f"the grader {kind!r} from {_package(found)} can't be loaded: {error!r}") from error
+            self.add_own(kind, function, needs_gold=bool(getattr(function, "needs_gold", True)))
+            return function
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._graders, **self._found()})
+        return iter(self._with_installed())
 
     def __len__(self) -> int:
-        return len({**self._graders, **self._found()})
+        return len(self._with_installed())
 
-    def _found(self) -> dict[str, EntryPoint]:
-        """The graders of installed packages."""
-        if self._installed is None:
+    def _with_installed(self) -> Mapping[str, Grader | EntryPoint]:
+        if not self._looked:
             found: dict[str, EntryPoint] = {}
             for point in entry_points(group=ENTRY_POINTS):
                 if point.name in self._graders or point.name in found:
                     raise InputError(f"a second grader for problems of kind {point.name!r}, from {_package(point)}")
                 found[point.name] = point
-            self._installed = found
-        return self._installed
-
-    def _load(self, kind: str) -> None:
-        if (point := self._found().get(kind)) is None:
-            raise KeyError(kind)
-        try:
-            function: Grader = point.load()
-        except Exception as error:  # whatever the package's import raises
-            raise InputError(f"the grader {kind!r} from {_package(point)} can't be loaded: {error!r}") from error
-        self.add_own(kind, function, needs_gold=bool(getattr(function, "needs_gold", True)))
+            self._graders.update(found)
+            self._looked = True
+        return self._graders
 
 
 GRADERS = Registry()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 MAX_ANSWER_CHARS = 2_000  # a final answer is short; longer ones are refused before any work is done on them
 
@@ -126,6 +127,7 @@ def strip_delimiters(text: str) -> str:
             return text
 
 
+@lru_cache(maxsize=4096)
 def to_latex(text: str) -> str:
     """`text` in one plain spelling of LaTeX; its value is what it was."""
     text = clean(text)

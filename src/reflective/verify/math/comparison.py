@@ -45,21 +45,14 @@ class Undecided(Exception):
     """The comparison can't tell; the message says why."""
 
 
-def compare(gold: str, answer: str, tolerances: Sequence[str]) -> tuple[str, str]:
-    """(kind, reason) of a verdict."""
+def compare(gold: str, answer: str, tolerances: Sequence[str], by_text: bool = True) -> tuple[str, str]:
+    """(kind, reason) of a verdict; `by_text` says that the same text is the same formula, read or not."""
     try:
-        difference = Comparison([Fraction(tolerance) for tolerance in tolerances]).texts(gold, answer)
+        exact = [Fraction(tolerance) for tolerance in tolerances]
+        difference = Comparison(exact, by_text=by_text).texts(gold, answer)
     except Undecided as error:
         return "ungradable", str(error)
     return ("right", "equivalent") if difference is None else ("wrong", difference)
-
-
-def reading_fault(gold: str) -> str | None:
-    """Why only an answer that is identical to `gold` could be right; None where `gold` is read and equals itself."""
-    try:
-        return Comparison(by_text=False).texts(gold, gold)
-    except (Undecided, Malformed) as error:
-        return str(error)
 
 
 class Comparison:
@@ -67,7 +60,7 @@ class Comparison:
 
     def __init__(self, tolerances: Sequence[Fraction] = (), *, by_text: bool = True) -> None:
         self.tolerances = tolerances
-        self.by_text = by_text  # the same text is the same formula, read or not
+        self.by_text = by_text
         self.tolerance: Fraction | None = tolerances[0] if len(tolerances) == 1 else None
 
     def texts(self, gold: str, answer: str) -> str | None:
@@ -273,7 +266,7 @@ class Comparison:
         except Exception as error:  # whatever a library raises
             raise Undecided(f"math-verify failed: {type(error).__name__}: {str(error)[:80]}") from error
         if result == "gold unreadable":
-            raise Undecided("the gold answer can't be read")
+            raise Undecided("the gold answer can't be read: math-verify finds no value")
         return {"right": None, "wrong": "not equivalent"}.get(result, "can't be read")
 
 

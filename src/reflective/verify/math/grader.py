@@ -26,7 +26,7 @@ from fractions import Fraction
 
 from reflective.types import Problem, Verdict
 from reflective.verify.extract import last_boxed
-from reflective.verify.processes import SHARED, HelperFailure, HelperTimeout
+from reflective.verify.processes import SHARED
 from reflective.verify.text import MAX_ANSWER_CHARS, to_latex
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
@@ -74,11 +74,8 @@ def plain_number(text: str) -> Fraction | None:
 
 def unreadable(gold: str, *, time_limit_s: float) -> str | None:
     """Why only an answer that is identical to `gold` could be right; None where `gold` can be read."""
-    try:
-        fault: str | None = SHARED.call("reading_fault", gold, time_limit_s=time_limit_s)
-    except (HelperFailure, HelperTimeout) as error:
-        return str(error)
-    return fault
+    verdict = SHARED.verdict("compare", gold, gold, [], False, time_limit_s=time_limit_s)
+    return None if verdict.right else verdict.reason.removeprefix("the gold answer can't be read: ")
 
 
 def _unboxed(text: str) -> str:

@@ -13,7 +13,6 @@ from functools import lru_cache
 
 from reflective.verify.math.clock import Clock, read_clock
 from reflective.verify.math.formula import Malformed, Unsupported
-from reflective.verify.math.phrases import plain
 from reflective.verify.math.units import MAGNITUDES, split_unit
 from reflective.verify.text import MAX_ANSWER_CHARS, strip_delimiters
 
@@ -89,10 +88,9 @@ _OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")  # ]0, 1[
 
 @lru_cache(maxsize=4096)
 def read(text: str) -> Value:
-    """The value that `text` writes; raises Malformed or Unsupported where it writes none."""
+    """The value that `text` (see `phrases.plain`) writes; raises Malformed or Unsupported where it writes none."""
     if len(text) > MAX_ANSWER_CHARS:
         raise Malformed(f"longer than {MAX_ANSWER_CHARS} characters")
-    text = plain(text)
     if not text:
         raise Malformed("empty")
     if "\ufffd" in text:

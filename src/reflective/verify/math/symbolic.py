@@ -56,8 +56,6 @@ def equivalent(gold: str, answer: str) -> str:
         return "answer unreadable"
     if gold == answer:
         return "right"
-    if _interval_against_list(gold_value, answer_value):
-        return "wrong"
     right = _equal_numbers(gold_value, answer_value)
     if right is None:
         right = verify(
@@ -71,14 +69,6 @@ def equivalent(gold: str, answer: str) -> str:
             raise_on_error=True,
         )
     return "right" if right else "wrong"
-
-
-def _interval_against_list(gold: Any, answer: Any) -> bool:
-    """math-verify takes the open interval (1, 2) for the list 1, 2; brackets belong to the answer."""
-    from sympy import FiniteSet, Interval, Tuple
-
-    pair = (gold, answer)
-    return any(isinstance(v, Interval) for v in pair) and any(isinstance(v, (FiniteSet, Tuple)) for v in pair)
 
 
 def _equal_numbers(gold: Any, answer: Any) -> bool | None:

@@ -88,14 +88,8 @@ _LEADING = re.compile(r"^\\text\s*\{([A-Za-z ]+)\}\s*(?=[-\d\\])")  # \text{Ther
 _DEGREES = re.compile(r"\s*\^\\circ\s*(?:\\text\s*\{\s*(?P<scale>[CF])\s*\}|(?P<bare>[CF]))?$")
 _PER = re.compile(r"\s*/\s*|\s+per\s+|每")
 _INVERSE = re.compile(r"\s*([A-Za-z]+)\s*\^\s*-\s*([1-4])$")
-_SQUARED = (
-    (re.compile(r"^(?:square|sq)\.?\s+(.+)$|^平方(.+)$"), "2"),
-    (re.compile(r"^(?:cubic|cu)\.?\s+(.+)$|^立方(.+)$"), "3"),
-    (re.compile(r"^(.+)\s+squared$"), "2"),
-    (re.compile(r"^(.+)\s+cubed$"), "3"),
-    (re.compile(r"^(.+?)\s*\^\s*2$"), "2"),
-    (re.compile(r"^(.+?)\s*\^\s*3$"), "3"),
-)
+_SQUARE = re.compile(r"^(?:square|sq)\.?\s+(.+)$|^平方(.+)$|^(.+)\s+squared$", re.IGNORECASE)
+_CUBE = re.compile(r"^(?:cubic|cu)\.?\s+(.+)$|^立方(.+)$|^(.+)\s+cubed$", re.IGNORECASE)
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
@@ -162,14 +156,9 @@ def canonical_unit(words: str, *, bare: bool = False) -> str | None:
 
 
 def _canonical_power(words: str) -> str:
-    for pattern, power in _SQUARED:
-        if match := pattern.match(words.lower()):
-            return f"{_canonical_words(next(filter(None, match.groups())))}^{power}"
-    return _canonical_words(words)
-
-
-def _canonical_words(words: str) -> str:
-    return " ".join(_COMPOUNDS.get(word) or _canonical_word(word) for word in words.split())
+    words = _CUBE.sub(r"\1\2\3^3", _SQUARE.sub(r"\1\2\3^2", words))
+    name, caret, power = words.partition("^")
+    return " ".join(_COMPOUNDS.get(word) or _canonical_word(word) for word in name.split()) + caret + power.strip()
 
 
 def _canonical_word(word: str) -> str:

@@ -12,6 +12,7 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -69,62 +70,24 @@ class Process:
 
     def communicate(self, data: bytes = b"") -> Outcome:
         """Give it `data` as its input and wait for its end."""
-        popen = self._running
-        assert popen.stdin is not None and popen.stdout is not None
-        waiting = memoryview(data)
-        with selectors.DefaultSelector() as selector:
-            for pipe in (popen.stdout, popen.stderr):
-                selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
-            if waiting:
-                selector.register(popen.stdin, selectors.EVENT_WRITE)
-            else:
-                popen.stdin.close()
-            reading = 2
-            while reading and self._end == "exit":
-                for key, _ in selector.select(LOOK_EVERY_S):
-                    if key.fileobj is popen.stdin:
-                        waiting = self._feed(waiting)
-                        if not waiting:
-                            selector.unregister(popen.stdin)
-                            with contextlib.suppress(OSError):
-                                popen.stdin.close()
-                    elif not self._take(key.fileobj):  # type: ignore[arg-type]
-                        selector.unregister(key.fileobj)
-                        reading -= 1
-                self._look()
+        self._exchange(data, lambda waiting, pipes: not pipes, close=True)
         return self._outcome()
 
     def send(self, line: bytes) -> None:
-        """One line for the program. Raises `Ended` where it does not read on or is not there any more."""
-        waiting = memoryview(line + b"\n")
-        popen = self._running
-        assert popen.stdin is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(popen.stdin, selectors.EVENT_WRITE)
-            while waiting:
-                if selector.select(LOOK_EVERY_S):
-                    before = len(waiting)
-                    waiting = self._feed(waiting)
-                    if waiting and len(waiting) == before:
-                        raise Ended(self._end)
-                self._look(or_raise=True)
+        """One line for the program. Raises `Ended` where it passes a limit before it has read the line."""
+        self._exchange(line + b"\n", lambda waiting, pipes: not waiting)
+        if self._end != "exit":
+            raise Ended(self._end)
 
     def receive(self) -> bytes:
         """The program's next line, without its end. Raises `Ended` where none comes within the limits."""
-        popen = self._running
-        with selectors.DefaultSelector() as selector:
-            for pipe in (popen.stdout, popen.stderr):
-                selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
-            while (at := self._buffer.find(b"\n")) < 0:
-                for key, _ in selector.select(LOOK_EVERY_S):
-                    if not self._take(key.fileobj):  # type: ignore[arg-type]
-                        selector.unregister(key.fileobj)
-                        if key.fileobj is popen.stdout:
-                            raise Ended(self._end)
-                self._look(or_raise=True)
-        line = bytes(self._buffer[:at])
-        del self._buffer[: at + 1]
-        return line
+        stdout = self._running.stdout
+        self._exchange(b"", lambda waiting, pipes: b"\n" in self._buffer or stdout not in pipes)
+        line, end, rest = self._buffer.partition(b"\n")
+        if not end or self._end != "exit":
+            raise Ended(self._end)
+        self._buffer = rest
+        return bytes(line)
 
     def extend(self, seconds: float) -> None:
         """From now on `seconds` of the clock are left."""
@@ -143,6 +106,36 @@ class Process:
     def errors(self) -> str:
         """The end of what the program wrote to stderr."""
         return bytes(self._errors).decode("utf-8", "replace")
+
+    def _exchange(
+        self, data: bytes, done: Callable[[memoryview, Container[object]], bool], *, close: bool = False
+    ) -> None:
+        """Write `data` and read what comes, until a limit is passed or `done` says so of what is still to be written
+        and of the pipes that are still open."""
+        popen, waiting = self._running, memoryview(data)
+        assert popen.stdin is not None
+        pipes: set[Any] = {popen.stdout, popen.stderr}
+        with selectors.DefaultSelector() as selector:
+            for pipe in pipes:
+                selector.register(pipe, selectors.EVENT_READ)
+            if waiting:
+                selector.register(popen.stdin, selectors.EVENT_WRITE)
+            elif close:
+                popen.stdin.close()
+            while self._end == "exit" and not done(waiting, pipes):
+                for key, _ in selector.select(LOOK_EVERY_S):
+                    if key.fileobj is not popen.stdin:
+                        if not self._take(key.fileobj):  # type: ignore[arg-type]
+                            selector.unregister(key.fileobj)
+                            pipes.discard(key.fileobj)
+                        continue
+                    waiting = self._feed(waiting)
+                    if not waiting:
+                        selector.unregister(popen.stdin)
+                        if close:
+                            with contextlib.suppress(OSError):
+                                popen.stdin.close()
+                self._look()
 
     def _feed(self, waiting: memoryview) -> memoryview:
         """What is still to be written; nothing where the program does not listen any more."""
@@ -172,8 +165,8 @@ class Process:
             self._errors = (self._errors + chunk)[-ERROR_TAIL:]
         return True
 
-    def _look(self, *, or_raise: bool = False) -> None:
-        """End what has used too much, and raise `Ended` for what has."""
+    def _look(self) -> None:
+        """End what has used too much."""
         now = time.monotonic()
         if now >= self._deadline:
             self._stop("time")
@@ -186,8 +179,6 @@ class Process:
             elif (folder := self._started.scratch) and watch.folder_bytes(folder) > self.limits.scratch_bytes:
                 self._stop("scratch")
             self._looked = time.monotonic()
-        if or_raise and self._end != "exit":
-            raise Ended(self._end)
 
     def _stop(self, how: End) -> None:
         if self._end == "exit":
