@@ -25,12 +25,13 @@ from reflective.records import finite
 from reflective.search import BestOfN, Settings
 from reflective.tasks import TASKS, mixture
 
-MAX_TOKENS = 512  # of a thinking
+MAX_TOKENS = 512  # of the reasoning
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
+    parser.add_argument("--dtype", default="auto", help="weights: auto (default), float32, bfloat16, int8, int4")
     parser.add_argument("--problems", type=int, default=200, help="test problems a family")
     parser.add_argument("--trajectories", type=int, default=32)
     parser.add_argument("--families", nargs="*", default=list(TASKS))
@@ -48,7 +49,7 @@ def main() -> int:
         Settings(seed=args.seed + 1, max_tokens=MAX_TOKENS),
         {"name": "nano's families", "levels": args.levels, "problems": args.problems, "seed": args.seed},
     )
-    path = sampled(args.model, problems, plan, args.output)
+    path = sampled(args.model, problems, plan, args.output, dtype=args.dtype)
     if path is None:
         return INTERRUPTED
     summary = summarise(Table.of(read_records(path)), seed=args.seed)
@@ -59,9 +60,9 @@ def main() -> int:
     return 0
 
 
-def sampled(model: str, problems: Sequence[Problem], plan: Plan, output: str) -> Path | None:
+def sampled(model: str, problems: Sequence[Problem], plan: Plan, output: str, dtype: str = "auto") -> Path | None:
     """The records of the plan's trajectories; None where Ctrl-C came before the last."""
-    loaded = Reflective.from_pretrained(model, **plan.engine_options)
+    loaded = Reflective.from_pretrained(model, dtype=dtype, **plan.engine_options)
     try:
         return run_benchmark(loaded.engine, problems, plan, Path(output), calibration=loaded.calibration, tell=_tell)
     except KeyboardInterrupt:

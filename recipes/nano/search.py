@@ -30,7 +30,7 @@ from reflective.search import Settings, get_strategy, resolve_effort
 from reflective.selection import best_closed, vote
 from reflective.tasks import mixture
 
-MAX_TOKENS = 512  # of a reasoning
+MAX_TOKENS = 512  # of the reasoning
 BASELINE, SINGLE = "best of n", "single sample"
 WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "best of n": ("best_of_n", {"answers": "all"}),

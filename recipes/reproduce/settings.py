@@ -33,7 +33,7 @@ class DataSettings:
     validation_trajectories: int = 16
     test_problems: int = 1000
     test_trajectories: int = 32
-    max_tokens: int = 400  # of a thinking
+    max_tokens: int = 400  # of the reasoning
     answer_tokens: int = 64
     rows: int = 128
     seed: int = 0

@@ -11,7 +11,7 @@ from reflective.errors import ContextError, InputError
 from reflective.types import EFFORTS, Problem
 
 MAX_EFFORT = 4096  # trajectories; more is a typing error
-DEFAULT_MAX_TOKENS = 4096  # of a thinking
+DEFAULT_MAX_TOKENS = 4096  # of the reasoning
 DEFAULT_ANSWER_TOKENS = 512
 ANSWER_SHARE = 0.25  # at most this share of a small context is kept free for the answer
 
