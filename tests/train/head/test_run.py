@@ -29,7 +29,8 @@ from reflective.train.head import layers as layers_module
 from reflective.train.head import run as head_module
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.fit import EXPONENTS, fit_exponent, step_logits_of
-from reflective.train.head.layers import candidate_layers, fit_layers
+from reflective.train.head.layers import HEADS, candidate_layers, fit_layers
+from reflective.train.head.probe import probe_aucs
 from reflective.train.head.run import _sprm_config, train_head
 from reflective.train.head.schedule import with_scores
 from reflective.train.rollouts import Rollouts, load_records, load_rollouts
@@ -259,6 +260,45 @@ def test_the_layer_that_ranks_the_validation_trajectories_best_is_taken(tmp_path
     assert best.place.layer == 2 and tried == {"-2": 0.5, "2": 1.0, "3": 0.5} and best.within_problem_auc == 1.0
     assert "AUC within problems by layer  -2: 0.5000  2: 1.0000  3: 0.5000" in notes
     assert "the head reads layer 2: AUC within problems 1.0000, over all 1.0000" in notes
+
+
+def test_probes_say_which_of_many_ways_get_a_head_without_a_look_at_the_validation_problems(tmp_path: Path) -> None:
+    made = rollouts([-1.0] * 24, [0, 1, 1, 0] * 6)
+    made = replace(made, problems=[i // 4 for i in range(24)])
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(24, 4, generator=generator)
+    signal = noise + 3 * torch.tensor([0.0, 1.0, 1.0, 0.0] * 6)[:, None]
+    sprm = JudgeConfig(4, whole_response((5,), end_ids=[0]))
+    notes: list[str] = []
+    config = settings(tmp_path, layer="auto", epochs=1)
+
+    def load(place: Place) -> tuple[Rollouts, Rollouts]:
+        features = [noise, signal] if place.layer == 7 else [signal, noise] if place.layer in (3, 5, 6) else [noise] * 2
+        return replace(made, features=features[0]), replace(made, features=features[1])
+
+    best, tried = fit_layers(config, [2, 3, 4, 5, 6, 7], load, sprm, notes.append)
+    assert list(tried) == ["3", "5", "6"] and best.place.layer in (3, 5, 6)
+    assert notes[0].startswith("linear probes, AUC within problems  2: 0.")
+    assert sum(note.startswith("layer ") for note in notes) == HEADS
+
+
+def test_a_probe_judges_problems_that_it_was_not_fitted_on_and_weighs_right_and_wrong_alike() -> None:
+    outcomes = [1, 0, 0, 0] * 10
+    problems = [i // 4 for i in range(40)]
+    lone = torch.eye(40)  # every trajectory has a direction of its own: nothing carries over
+    part = replace(
+        rollouts([-1.0] * 40, outcomes),
+        problems=problems,
+        features=lone,
+        starts=list(range(41)),
+        logprob_features=torch.zeros(40, 2),
+    )
+    assert len(probe_aucs(part, "last")) == 10 and abs(sum(probe_aucs(part, "last")) / 10 - 0.5) < 0.2
+    told = replace(part, features=torch.tensor(outcomes).float()[:, None])
+    assert probe_aucs(told, "last") == [1.0] * 10
+    assert probe_aucs(replace(told, outcomes=[1] * 40), "last") == [], "no problem is mixed"
+    ungradable = replace(told, outcomes=[1, 0, -1, -1] * 10)
+    assert probe_aucs(ungradable, "last") == [1.0] * 10
 
 
 def test_the_last_steps_of_trajectories_leave_one_without_steps_without_any() -> None:

@@ -3,12 +3,13 @@
 The paper's head reads what enters the last decoder layer, and takes the geometric mean over steps. In models that were
 not trained together with a head, what tells right from wrong may stand further down, where the state is not yet mostly
 about the next token, and in the last step, which states the answer (measured: docs/real-models.md). The states of
-several layers are kept while sampling, so that none of this needs a second pass.
+several layers are kept while sampling, so that none of this needs a second pass. Where there are many ways, linear
+probes on the training problems, which take seconds, say which few of them get a head, which takes minutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -18,12 +19,19 @@ from reflective.judge.heads.paper import SPRMHead
 from reflective.shards import Place
 from reflective.train.head.config import AUTO, HeadConfig
 from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_head
+from reflective.train.head.probe import probe_aucs
 from reflective.train.progress import Note
 from reflective.train.rollouts import Rollouts
 
 PAPER: Final = -2  # what enters the last decoder layer
 DEPTHS: Final = (2 / 3, 3 / 4, 5 / 6)  # of the layers, where probes of a first trial were best
 TRIED: Final = (DEFAULT_AGGREGATION, "last")  # aggregations
+HEADS: Final = 3  # that are fitted at most
+
+Load = Callable[[Place], tuple[Rollouts, Rollouts]]
+"""What to fit on and what to validate on, with the features of a place."""
+Way = tuple[Place, str]
+"""A place and an aggregation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +63,40 @@ def candidate_places(config: HeadConfig, layers: Sequence[int]) -> list[Place]:
 
 
 def fit_layers(
-    config: HeadConfig,
-    layers: Sequence[int],
-    load: Callable[[Place], tuple[Rollouts, Rollouts]],
-    sprm: JudgeConfig,
-    note: Note,
+    config: HeadConfig, layers: Sequence[int], load: Load, sprm: JudgeConfig, note: Note
 ) -> tuple[LayerFit, dict[str, float | None]]:
-    """The best head of all layers and aggregations, and the AUC within validation problems of each.
+    """The best head of all layers and aggregations, and the AUC within validation problems of each that was fitted.
 
-    Where the last step alone decides, heads are fitted on last steps alone.
-
-    `load` gives the rollouts of both parts with the features of a place. Where no problem is mixed, the AUC over all
-    trajectories decides; of equal layers the first.
+    Where the last step alone decides, heads are fitted on last steps alone. Of more than `HEADS` ways those get a head
+    that linear probes on the training problems rank first. Where no validation problem is mixed, the AUC over all
+    trajectories decides; of equal ways the first.
     """
     best: LayerFit | None = None
     tried: dict[str, float | None] = {}
     aggregations = TRIED if config.aggregation == AUTO else (config.aggregation,)
-    places = candidate_places(config, layers)
-    several = len(places) * len(aggregations) > 1
-    for place in places:
+    ways = [(place, aggregation) for place in candidate_places(config, layers) for aggregation in aggregations]
+    names = {way: _name(config, way) for way in ways}
+    several = len(ways) > 1
+    if len(ways) > HEADS:
+        ways = _most_promising(ways, names, load, note)
+    for place, aggregation in ways:
         train, validation = load(place)
-        for aggregation in aggregations:
-            name = str(place.layer) if config.position == "before" else str(place)
-            if len(aggregations) > 1:
-                name += f" {aggregation}"
-            if several:
-                note(f"layer {name}")
-            asked = replace(sprm, layer=place.layer, aggregation=aggregation)
-            parts = (train, validation)
-            if aggregation == "last":  # the outcome says little of earlier steps, and they are the many
-                parts = (train.last_steps(), validation.last_steps())
-            head, epoch = fit_head(config, *parts, asked, note)
-            within, overall = aucs(candidates_of(head, validation, aggregation))
-            tried[name] = within
-            fit = LayerFit(place, aggregation, head, epoch, within, overall, validation)
-            if best is None or _measure(fit) > _measure(best):
-                best = fit
+        name = names[place, aggregation]
+        if several:
+            note(f"layer {name}")
+        asked = replace(sprm, layer=place.layer, aggregation=aggregation)
+        parts = (train, validation)
+        if aggregation == "last":  # the outcome says little of earlier steps, and they are the many
+            parts = (train.last_steps(), validation.last_steps())
+        head, epoch = fit_head(config, *parts, asked, note)
+        within, overall = aucs(candidates_of(head, validation, aggregation))
+        tried[name] = within
+        fit = LayerFit(place, aggregation, head, epoch, within, overall, validation)
+        if best is None or _measure(fit) > _measure(best):
+            best = fit
     assert best is not None
     if several:
-        told = "  ".join(f"{name}: {'none' if found is None else f'{found:.4f}'}" for name, found in tried.items())
-        note(f"AUC within problems by layer  {told}")
+        note(f"AUC within problems by layer  {_told(tried)}")
         chosen = f"layer {best.place.layer}"
         if config.position != "before":
             chosen += f", {best.place.position}"
@@ -102,6 +104,27 @@ def fit_layers(
             chosen += f", {best.aggregation} of its step scores"
         note(f"the head reads {chosen}: AUC {aucs_text(best.within_problem_auc, best.auc)}")
     return best, tried
+
+
+def _most_promising(ways: Sequence[Way], names: Mapping[Way, str], load: Load, note: Note) -> list[Way]:
+    """The ways whose probes rank the training problems' trajectories best; the first ones where nothing is mixed."""
+    found: dict[Way, float | None] = {}
+    for place, aggregation in ways:
+        areas = probe_aucs(load(place)[0], aggregation)
+        found[place, aggregation] = sum(areas) / len(areas) if areas else None
+    note(f"linear probes, AUC within problems  {_told({names[way]: area for way, area in found.items()})}")
+    return sorted(ways, key=lambda way: -(found[way] or 0.0))[:HEADS]
+
+
+def _name(config: HeadConfig, way: Way) -> str:
+    """A way without what all of them share."""
+    place, aggregation = way
+    name = str(place.layer) if config.position == "before" else str(place)
+    return f"{name} {aggregation}" if config.aggregation == AUTO else name
+
+
+def _told(areas: Mapping[str, float | None]) -> str:
+    return "  ".join(f"{name}: {'none' if area is None else f'{area:.4f}'}" for name, area in areas.items())
 
 
 def _measure(fit: LayerFit) -> tuple[float, float]:
