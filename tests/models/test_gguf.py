@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 import torch
 
 from reflective import files
+from reflective.engines.torch import TorchEngine
+from reflective.engines.torch.backbones.native import library, packing
+from reflective.engines.torch.backbones.native.packing import unpacked
 from reflective.errors import CheckpointError, DependencyError, ReflectiveError
 from reflective.models import describe, load_checkpoint, resolve_source
 from reflective.models import gguf as gguf_module
-from reflective.models.gguf import cached_folder, import_gguf, is_converted, is_gguf
+from reflective.models.gguf import cached_folder, described, form_folder, import_gguf, is_gguf
+from reflective.models.gguf_weights import GGUFWeights, Rows
 from tiny import tiny_model, tiny_tokenizer
 
 gguf = pytest.importorskip("gguf")
@@ -35,9 +40,12 @@ LAYER = {
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write_gguf(path: Path, architecture: str = "qwen2", *, without: str = "nothing") -> Path:
-    """The tiny model as a GGUF file in float32, as llama.cpp's converter writes one."""
-    model, tokenizer = tiny_model("qwen2"), tiny_tokenizer()
+def write_gguf(
+    path: Path, architecture: str = "qwen2", *, without: str = "nothing", numbers: str = "F32", family: str = "qwen2"
+) -> Path:
+    """The tiny model as a GGUF file, as llama.cpp's converter writes one; matrices in that number type."""
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    kind = gguf.GGMLQuantizationType[numbers]
     config = model.config
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_context_length(config.max_position_embeddings)
@@ -60,14 +68,22 @@ def write_gguf(path: Path, architecture: str = "qwen2", *, without: str = "nothi
     writer.add_pad_token_id(tokenizer.pad_token_id)
     writer.add_chat_template(tokenizer.chat_template)
     for name, tensor in model.state_dict().items():
-        stem, _, kind = name.rpartition(".")
+        stem, _, part = name.rpartition(".")
         if stem.startswith("model.layers."):
             _, _, number, rest = stem.split(".", 3)
             ours = f"blk.{number}.{LAYER[rest]}"
         else:
             ours = TOP[stem]
-        if without not in ours:
-            writer.add_tensor(f"{ours}.{kind}", numpy.ascontiguousarray(tensor.float().numpy()))
+        if without in ours:
+            continue
+        data = numpy.ascontiguousarray(tensor.float().numpy())
+        if family == "llama" and ours.endswith(("attn_q", "attn_k")):  # llama.cpp's form of rotary embeddings
+            heads = config.num_attention_heads if ours.endswith("q") else config.num_key_value_heads
+            data = data.reshape(heads, 2, -1, data.shape[1]).swapaxes(1, 2).reshape(data.shape)
+        if data.ndim == 2:
+            writer.add_tensor(f"{ours}.{part}", gguf.quants.quantize(data, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{ours}.{part}", data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -85,7 +101,7 @@ def test_a_file_loads_as_the_model_that_it_holds_and_is_converted_once(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_gguf(tmp_path / "tiny.gguf")
-    assert not is_converted(path)
+    assert not cached_folder(path).exists()
     loaded = load_checkpoint(path, device="cpu", dtype="float32", require_head=False)
     ids = torch.tensor([loaded.tokenizer.encode("One.\n\nTwo")])
     assert ids.tolist() == [tiny_tokenizer().encode("One.\n\nTwo")]
@@ -96,7 +112,7 @@ def test_a_file_loads_as_the_model_that_it_holds_and_is_converted_once(
         ours, theirs = loaded.model(ids).logits, model(ids).logits
     torch.testing.assert_close(ours, theirs)
     assert loaded.tokenizer.chat_template == tiny_tokenizer().chat_template
-    assert is_converted(path) and cached_folder(path).parent == cache / "gguf"
+    assert (cached_folder(path) / "config.json").is_file() and cached_folder(path).parent == cache / "gguf"
 
     def again(*_: object) -> None:
         raise AssertionError("converted twice")
@@ -177,3 +193,82 @@ def test_a_folder_of_gguf_files_says_which_to_name(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf")
     with pytest.raises(CheckpointError, match=f"Name one of them: --model {path}"):
         resolve_source(tmp_path)
+
+
+# ---- packed straight from the file
+
+needs_step = pytest.mark.skipif(library() is None, reason="no C compiler when the package was installed")
+
+
+def packed(path: Path, kind: str) -> TorchEngine:
+    return TorchEngine.from_checkpoint(load_checkpoint(path, dtype=kind, device="cpu", require_head=False, packed=True))
+
+
+# the error of the file's own numbers, and that of packing them anew in as many bits
+ERROR = {"F32": 1e-7, "F16": 1e-3, "Q8_0": 0.01, "Q4_0": 0.11}
+
+
+@needs_step
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+@pytest.mark.parametrize(("numbers", "kind"), [("F32", "int8"), ("F16", "int8"), ("Q8_0", "int8"), ("Q4_0", "int4")])
+def test_a_file_is_packed_as_it_is_without_its_weights_in_another_type(
+    tmp_path: Path, family: str, numbers: str, kind: str
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", family, family=family, numbers=numbers)
+    engine = packed(path, kind)
+    assert engine.remark == engine.unscored and engine.dtype.startswith(kind)
+    assert not cached_folder(path).exists() and not [*form_folder(path).glob("*.safetensors")]
+    model: Any = tiny_model(family)
+    decoder = engine._backbone.decoder  # type: ignore[union-attr]
+    bound = ERROR[numbers] + {"int8": 0.012, "int4": 0.004 if numbers == "Q4_0" else 0.11}[kind]
+    for module, layer in zip(model.get_decoder().layers, decoder.layers, strict=True):
+        attention, mlp = module.self_attn, module.mlp
+        pairs = [
+            (layer.qkv, torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])),
+            (layer.out, attention.o_proj.weight),
+            (layer.down, mlp.down_proj.weight),
+        ]
+        for matrix, right in pairs:
+            assert (unpacked(matrix) - right).norm() < bound * right.norm()
+        torch.testing.assert_close(layer.post_norm[:, 0], module.post_attention_layernorm.weight)
+
+
+@needs_step
+def test_large_matrices_are_packed_some_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", numbers="Q8_0")
+    whole = packed(path, "int8")
+    monkeypatch.setattr(packing, "CHUNK", 64 * 16)
+    asked: list[int] = []
+    rows = Rows.__getitem__
+    monkeypatch.setattr(Rows, "__getitem__", lambda s, i: (asked.append(len(rows(s, i))), rows(s, i))[1])
+    pieces = packed(path, "int8")
+    assert asked.count(16) > 20
+    for ours, theirs in zip(pieces._backbone.decoder.matrices(), whole._backbone.decoder.matrices(), strict=True):  # type: ignore[union-attr]
+        assert torch.equal(ours.data, theirs.data)
+
+
+def test_a_file_that_is_cut_short_and_one_that_lacks_weights_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", numbers="Q8_0")
+    described(path)
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(CheckpointError, match="can't be read"):
+        packed(cut, "int8")
+    form = form_folder(path)
+    path.write_bytes(cut.read_bytes())
+    config = load_checkpoint(write_gguf(tmp_path / "again.gguf"), device="cpu", require_head=False).model.config
+    with pytest.raises(CheckpointError, match="is cut short"):
+        GGUFWeights(path, form, config, "int8")
+    with pytest.raises(CheckpointError, match="ffn_up|up_proj"):
+        packed(write_gguf(tmp_path / "lacks.gguf", without="ffn_up"), "int8")
+
+
+@needs_step
+def test_embedding_and_output_that_are_one_matrix_are_held_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_module, "SAME_MATRIX", 10.0)
+    decoder = packed(write_gguf(tmp_path / "tiny.gguf", numbers="Q8_0"), "int8")._backbone.decoder  # type: ignore[union-attr]
+    right = tiny_model("qwen2").get_output_embeddings().weight
+    assert decoder.embedding is decoder.lm_head
+    assert (unpacked(decoder.lm_head) - right).norm() < 0.02 * right.norm()

@@ -252,7 +252,7 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
     import warnings
 
     warnings.simplefilter("ignore")
-    announce_conversion(args.model)
+    announce_conversion(args.model, args.dtype)
     with _collector_resting(), _loading(args.model):
         from reflective.api import Reflective
 
@@ -272,17 +272,19 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
     return model
 
 
-def announce_conversion(model: str) -> None:
-    """Say on stderr that a GGUF file will be converted, which takes a while, and where to."""
+def announce_conversion(model: str, dtype: str = "auto") -> None:
+    """Say on stderr that a GGUF file will be read for the first time, which takes a while, and where to."""
     from pathlib import Path
 
     path = Path(model).expanduser()
     if path.suffix != ".gguf" or not path.is_file():
         return
-    from reflective.models.gguf import cached_folder, is_converted
+    from reflective.models.gguf import cached_folder, form_folder
+    from reflective.models.stored import QUANTIZED
 
-    if not is_converted(path):
-        say(f"note: making a model folder of {path.name}, once, in {cached_folder(path)}; this takes a minute or two")
+    folder = form_folder(path) if dtype in QUANTIZED else cached_folder(path)
+    if not (folder / "config.json").is_file():
+        say(f"note: making a model folder of {path.name}, once, in {folder}; this takes a minute or two")
 
 
 def read_problem(argument: str) -> str:

@@ -2,13 +2,15 @@
 
 A file that is named as a model is converted once, into a folder in the cache (`$REFLECTIVE_CACHE`, or `reflective` in
 the user's cache folder); `import_gguf` writes the same where the user says. The weights become bfloat16, one tensor at
-a time: the file's quantisation is undone, not kept, and they take the memory that the model takes in bfloat16.
+a time: the file's quantisation is undone, not kept, and they take the memory that the model takes in bfloat16. Where an
+engine packs the weights straight from the file (`models.gguf_weights`), a folder without weights describes the model.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -20,7 +22,9 @@ from reflective.files import cache_folder, disk_errors, sampled_digest, whole_fo
 MAGIC: Final = b"GGUF"
 SUFFIX: Final = ".gguf"
 VERSION: Final = 1  # of the conversion: another one does not take the folders of this one
+TABLE: Final = "gguf.json"  # in a folder without weights: {tensor: [type, shape, first byte in the file]}
 SAME_MATRIX: Final = 2e-3  # mean difference under which embedding and output are one matrix, quantised in two ways
+COMPARED_ROWS: Final = 256  # of the two, where no more is read of them
 
 
 def is_gguf(path: Path) -> bool:
@@ -37,9 +41,10 @@ def cached_folder(path: Path) -> Path:
     return cache_folder() / "gguf" / f"{path.stem}-{sampled_digest(path, f'{VERSION} ')}"
 
 
-def is_converted(path: Path) -> bool:
-    """Whether a GGUF file has its folder in the cache."""
-    return (cached_folder(path) / "config.json").is_file()
+def form_folder(path: Path) -> Path:
+    """Where the folder lies, or would lie, that describes the model without its weights."""
+    whole = cached_folder(path)
+    return whole.with_name(f"{whole.name}-form")
 
 
 def converted(path: Path) -> Path:
@@ -48,41 +53,95 @@ def converted(path: Path) -> Path:
     return folder if (folder / "config.json").is_file() else import_gguf(path, folder)
 
 
+def described(path: Path) -> Path:
+    """The folder in the cache that describes the model of a GGUF file without its weights, made if it is not there."""
+    import transformers
+
+    folder = form_folder(path)
+    if (folder / TABLE).is_file():
+        return folder
+    _check(path, "gguf")
+    place: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    with disk_errors(folder), whole_folder(folder) as temporary, _quietly():
+        try:
+            config = transformers.AutoConfig.from_pretrained(path.parent, **place)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **place)
+            tensors = {tensor.name: tensor for tensor in _reader(path).tensors}
+        except Exception as error:  # readers of many architectures, each with errors of its own
+            raise CheckpointError(_explained(path, error)) from None
+        config.tie_word_embeddings = bool(config.tie_word_embeddings or _one_matrix(tensors))
+        config.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        table = {
+            name: [int(t.tensor_type), [int(n) for n in reversed(t.shape)], int(t.data_offset)]
+            for name, t in tensors.items()
+        }
+        (temporary / TABLE).write_text(json.dumps(table), encoding="utf-8")
+    return folder
+
+
+def model_type(folder: Path) -> str:
+    """The architecture that a folder's config names."""
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+
+
+def _reader(path: Path) -> Any:
+    import gguf
+
+    module: Any = gguf
+    return module.GGUFReader(str(path))
+
+
+def _one_matrix(tensors: Mapping[str, Any]) -> bool:
+    """Whether embedding and output are the same numbers, quantised in two ways, by some of their rows."""
+    import numpy
+    from gguf.quants import dequantize
+
+    both = [tensors[name] for name in ("token_embd.weight", "output.weight") if name in tensors]
+    if len(both) < 2 or tuple(both[0].shape) != tuple(both[1].shape):
+        return False
+    step = max(len(both[0].data) // COMPARED_ROWS, 1)
+    embedding, output = (dequantize(numpy.ascontiguousarray(t.data[::step]), t.tensor_type) for t in both)
+    return float(abs(embedding - output).mean()) < SAME_MATRIX
+
+
 def import_gguf(path: Path, out: str | Path) -> Path:
     """Make a model folder of a GGUF file, and return it. Raises `CheckpointError` where it is not empty."""
     import torch
 
-    from reflective.models.library_logging import quiet
     from reflective.models.save import save_backbone
 
     target = Path(out).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"'{out}' exists and is not empty. Name a new folder.")
-    _check(path)
-    with disk_errors(target), whole_folder(target) as temporary, quiet(), torch.inference_mode():
-        # without a progress bar that transformers' switch for bars does not know
-        with redirect_stderr(StringIO()), _parsed_once():
+    _check(path, "gguf", "accelerate")
+    with disk_errors(target), whole_folder(target) as temporary, torch.inference_mode():
+        with _quietly():
             model, tokenizer = _read(path)
         save_backbone(temporary, model, tokenizer)
     return target
 
 
 @contextmanager
-def _parsed_once() -> Iterator[None]:
-    """transformers parses a file anew for its config, tokenizer and weights, and each time takes many seconds."""
+def _quietly() -> Iterator[None]:
+    """Without a word of transformers, nor the progress bar that its switch for bars does not know; and parsed once:
+    transformers parses a file anew for its config, tokenizer and weights, and each time takes many seconds."""
     import gguf
+
+    from reflective.models.library_logging import quiet
 
     module: Any = gguf
     reader = module.GGUFReader
     module.GGUFReader = functools.cache(reader)
     try:
-        yield
+        with quiet(), redirect_stderr(StringIO()):
+            yield
     finally:
         module.GGUFReader = reader
 
 
-def _check(path: Path) -> None:
-    for name in ("gguf", "accelerate"):
+def _check(path: Path, *packages: str) -> None:
+    for name in packages:
         try:
             __import__(name)
         except ImportError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -14,10 +14,12 @@ from reflective.judge.judge import Judge
 from reflective.judge.sidecar import no_head
 from reflective.models.fingerprint import LIMIT, check_deviation, measure, notice
 from reflective.models.generation import make_valid
+from reflective.models.gguf import described, is_gguf, model_type
+from reflective.models.gguf_weights import DECODERS, GGUFWeights
 from reflective.models.library_logging import quiet
 from reflective.models.metadata import NO_HEAD, read_metadata
 from reflective.models.source import SMALL_WEIGHTS, resolve_device, resolve_dtype
-from reflective.models.stored import QUANTIZED, StoredWeights
+from reflective.models.stored import QUANTIZED, PackedKind, StoredWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,7 +48,7 @@ class Checkpoint:
         """The same with its weights in the model, in the number type that "auto" gives."""
         if self.weights is None:
             return self
-        folder = self.weights.folder
+        folder = self.weights.dense_folder()
         dtype = resolve_dtype("auto", "cpu", stored_bytes(folder))
         with quiet():
             model = load_backbone(folder, self.name, dtype, torch.device("cpu"))
@@ -84,8 +86,13 @@ def load_checkpoint(
     """
     device = resolve_device(device)
     # the head first: it is small, and what is wrong with it should not cost the loading of the backbone
-    found = read_metadata(source, require_head=require_head, weights=True, **metadata)
-    weights = _stored(found.folder, dtype, device) if packed else None
+    form = _form_of_file(source, dtype, device) if packed else None
+    found = read_metadata(source, folder=form, require_head=require_head, weights=True, **metadata)
+    weights: StoredWeights | None = None
+    if form is not None:
+        weights = GGUFWeights(Path(source).expanduser(), form, found.model_config, cast(PackedKind, dtype))
+    elif packed:
+        weights = _stored(found.folder, dtype, device)
     number_type = resolve_dtype(dtype if weights is None else "float32", device, stored_bytes(found.folder))
     with quiet():
         if weights is not None:
@@ -109,6 +116,15 @@ def load_checkpoint(
     unchecked = wanted and weights is not None
     undecided = weights is not None and dtype == "auto"
     return Checkpoint(model, found.tokenizer, judge, str(source), weights, deviation, unchecked, remark, undecided)
+
+
+def _form_of_file(source: str | Path, dtype: str | torch.dtype, device: torch.device) -> Path | None:
+    """The folder that describes a GGUF file which is to be packed as it is; None where `source` is no such file."""
+    path = Path(source).expanduser()
+    if dtype not in QUANTIZED or device.type != "cpu" or not path.is_file() or not is_gguf(path):
+        return None
+    folder = described(path)
+    return folder if model_type(folder) in DECODERS else None
 
 
 def _stored(folder: Path, dtype: str | torch.dtype, device: torch.device) -> StoredWeights | None:

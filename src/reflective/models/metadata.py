@@ -50,6 +50,7 @@ class Metadata:
 def read_metadata(
     source: str | Path,
     *,
+    folder: Path | None = None,
     require_head: bool = True,
     head: str | Path | None = None,
     check_fingerprint: bool = True,
@@ -59,13 +60,13 @@ def read_metadata(
 ) -> Metadata:
     """The metadata of "nano", a folder, a GGUF file or a hub id.
 
-    Of a hub model the weights are downloaded only with `weights`. The judge is the one in the folder `head`, or else
-    the model's own, or else one that the package ships for it (with `weights` also one that fits by its shapes); head
-    "none" leaves all of them out. Without `check_fingerprint`, a head may belong to another model of the same width.
-    `detection` says how the format of a model without a head is found (see `judge.detection.detect_format`);
-    `template_kwargs` is added to what the chat template is given.
+    `folder` is where it is known to lie. Of a hub model the weights are downloaded only with `weights`. The judge
+    is the one in the folder `head`, or else the model's own, or else one that the package ships for it (with
+    `weights` also one that fits by its shapes); head "none" leaves all of them out. Without `check_fingerprint`, a
+    head may belong to another model of the same width. `detection` says how the format of a model without a head is
+    found (see `judge.detection.detect_format`); `template_kwargs` is added to what the chat template is given.
     """
-    folder = resolve_source(source, weights=weights)
+    folder = folder or resolve_source(source, weights=weights)
     wanted = str(head) != NO_HEAD
     if not wanted and require_head:
         raise InputError(f"head is {NO_HEAD!r}, but a head is needed here. Leave it out, or name a head's folder.")

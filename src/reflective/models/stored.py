@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
-from torch import Tensor
 
 from reflective.errors import CheckpointError
 
@@ -30,9 +29,11 @@ NUMBERS: Final = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.flo
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
+    """Where a tensor lies."""
+
     path: Path
-    dtype: torch.dtype
+    type: Any  # of its numbers, as the file's format names it
     shape: tuple[int, ...]
     start: int  # bytes into the file
 
@@ -42,7 +43,7 @@ class StoredWeights:
 
     def __init__(self, folder: Path, kind: PackedKind) -> None:
         self.folder, self.kind = folder, kind
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         for path in sorted(folder.glob("*.safetensors")):
             self._places |= _places(path)
 
@@ -66,7 +67,7 @@ class StoredWeights:
 
     def holds(self, dtype: torch.dtype) -> bool:
         """Whether every tensor is stored in this number type."""
-        return all(place.dtype == dtype for place in self._places.values())
+        return all(place.type == dtype for place in self._places.values())
 
     def digest(self, model: PreTrainedModel) -> str:
         """Of every weight, the kind that they are held in, and the configuration (see `models.digest`)."""
@@ -81,8 +82,9 @@ class StoredWeights:
         return name in self._places
 
     @contextmanager
-    def read(self, *names: str) -> Iterator[list[Tensor]]:
-        """The tensors, valid inside: views of the mapped files, whose pages are let go afterwards."""
+    def read(self, *names: str) -> Iterator[list[Any]]:
+        """The tensors, or what gives some of a tensor's rows (`rows[a:b]`), valid inside: views of the mapped files,
+        whose pages are let go afterwards."""
         maps: dict[Path, mmap.mmap] = {}
         try:
             tensors = []
@@ -91,15 +93,21 @@ class StoredWeights:
                 if place.path not in maps:
                     with open(place.path, "rb") as file:
                         maps[place.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-                count = math.prod(place.shape)
-                whole = torch.frombuffer(maps[place.path], dtype=place.dtype, count=count, offset=place.start)
-                tensors.append(whole.view(place.shape))
+                tensors.append(self._tensor(name, place, maps[place.path]))
             yield tensors
         except OSError as error:
             raise CheckpointError(f"the weights in '{self.folder}' can't be read: {error}.") from None
 
+    def _tensor(self, name: str, place: Place, pages: mmap.mmap) -> Any:
+        whole = torch.frombuffer(pages, dtype=place.type, count=math.prod(place.shape), offset=place.start)
+        return whole.view(place.shape)
 
-def _places(path: Path) -> dict[str, _Place]:
+    def dense_folder(self) -> Path:
+        """The folder from which transformers loads the same model."""
+        return self.folder
+
+
+def _places(path: Path) -> dict[str, Place]:
     """Where each tensor of a file lies: 8 bytes with the header's length, the header (JSON), the numbers."""
     damaged = CheckpointError(f"'{path}' is damaged. Copy or download it again.")
     try:
@@ -119,7 +127,7 @@ def _places(path: Path) -> dict[str, _Place]:
             begin, end = entry["data_offsets"]
             if end - begin != math.prod(shape) * dtype.itemsize or 8 + length + end > size:
                 raise damaged
-            found[name] = _Place(path, dtype, shape, 8 + length + begin)
+            found[name] = Place(path, dtype, shape, 8 + length + begin)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged from error
     return found

@@ -20,8 +20,8 @@ from reflective.engines.torch.backbones.hf import decoder_layers, kv_shape
 from reflective.engines.torch.kv import KVShape
 from reflective.engines.torch.matrix import Matrix
 from reflective.errors import EngineError
+from reflective.models.gguf_weights import DECODERS
 
-MODEL_TYPES = frozenset({"qwen2", "qwen3", "llama", "mistral"})
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})  # angles that don't depend on the length so far
 
 
@@ -44,7 +44,7 @@ def obstacle(model: PreTrainedModel) -> str | None:
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     if (
-        config.model_type not in MODEL_TYPES
+        config.model_type not in DECODERS
         or config.hidden_act != "silu"
         or rope.get("rope_type", "default") not in STATIC_ROPE
         or rope.get("partial_rotary_factor", 1.0) != 1.0

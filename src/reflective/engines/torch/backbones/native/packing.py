@@ -24,6 +24,7 @@ from reflective.errors import CheckpointError, EngineError
 from reflective.models.stored import StoredWeights
 
 STRIP = 16  # rows that lie side by side
+CHUNK = 2**22  # numbers that are read and packed in one go
 # Of keys and values. Beside codes, whose error is larger, half the memory costs nothing; where the weights are exact,
 # so is the rest.
 KV_NUMBERS: Mapping[Kind, torch.dtype] = {
@@ -33,8 +34,10 @@ KV_NUMBERS: Mapping[Kind, torch.dtype] = {
 }
 
 
-def pack(kind: Kind, parts: Sequence[Tensor], name: str = "a matrix") -> Matrix:
+def pack(kind: Kind, parts: Sequence[Any], name: str = "a matrix") -> Matrix:
     """The rows of all parts (M, K) as one matrix; each part begins at a whole number of strips.
+
+    A part is a tensor or gives some of its rows as one (`part[a:b]`; see `StoredWeights.read`).
 
     Raises `CheckpointError` where a weight is NaN or infinite, `EngineError` where memory is short.
     """
@@ -51,12 +54,15 @@ def pack(kind: Kind, parts: Sequence[Tensor], name: str = "a matrix") -> Matrix:
         matrix = Matrix(data, scale, held, (rows, columns))
         pointer = MatrixPointer.of(matrix)
         first = 0
+        step = max(CHUNK // columns // STRIP, 1) * STRIP  # rows in one go: nothing is converted as a whole
         for part, room in zip(parts, padded, strict=True):
-            source = (part if part.dtype == torch.bfloat16 else part.float()).contiguous()
-            half = source.dtype == torch.bfloat16
-            threads = torch.get_num_threads()
-            if found.reflective_pack(byref(pointer), source.data_ptr(), half, first, part.shape[0], threads):
-                raise CheckpointError(f"{name} holds NaN or infinite weights: the checkpoint is damaged.")
+            for begin in range(0, part.shape[0], step):
+                rows = part[begin : begin + step]
+                source = (rows if rows.dtype == torch.bfloat16 else rows.float()).contiguous()
+                half, threads = source.dtype == torch.bfloat16, torch.get_num_threads()
+                place = (source.data_ptr(), half, first + begin, source.shape[0], threads)
+                if found.reflective_pack(byref(pointer), *place):
+                    raise CheckpointError(f"{name} holds NaN or infinite weights: the checkpoint is damaged.")
             first += room
     except (MemoryError, OSError, RuntimeError) as error:
         raise EngineError(
@@ -81,11 +87,12 @@ def packed_decoder(model: PreTrainedModel, weights: StoredWeights) -> Decoder:
 
     def vector(name: str) -> Tensor:
         with weights.read(name) as (tensor,):
-            return tensor.float().unsqueeze(1)
+            numbers: Tensor = tensor[:].float().unsqueeze(1)
+            return numbers
 
     def matrix(*names: str, joined: bool = False, kind: Kind = kind) -> Matrix:
         with weights.read(*names) as tensors:
-            return pack(kind, [torch.cat(tensors)] if joined else tensors, names[0])
+            return pack(kind, [torch.cat([tensor[:] for tensor in tensors])] if joined else tensors, names[0])
 
     def layer(prefix: str) -> LayerWeights:
         qkv = [f"{prefix}.self_attn.{name}_proj" for name in "qkv"]
