@@ -14,7 +14,7 @@ import random
 from pathlib import Path
 
 from reflective.evaluate.policies import problems_of
-from reflective.search.certify import DROPS, LEARNT, learn_then_test
+from reflective.search.certify import DROPS, LEARNT, learn_then_test, orders_of
 from reflective.search.clocked import EVERY
 from reflective.search.courses import Deck
 
@@ -31,8 +31,8 @@ def main() -> int:
 
     problems = [traces for run in args.runs for traces in problems_of(Path(run))[1]]
     k = min(map(len, problems))
-    deck = Deck.of(problems, k, EVERY)
-    by_drop = {drop: deck.play(args.first, 1.0, drop, "score") for drop in DROPS}
+    decks = orders_of(Deck.of(problems, k, EVERY), args.seed)
+    by_drop = {drop: [deck.play(args.first, 1.0, drop, "score") for deck in decks] for drop in DROPS}
     rng = random.Random(args.seed)
     outcomes: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
     for _ in range(args.splits):
@@ -46,9 +46,9 @@ def main() -> int:
             if not fine:
                 continue
             limit = min(fine, key=lambda limit: limit.tokens)
-            held = by_drop[limit.drop].take(order[half:])
+            held = by_drop[limit.drop][0].take(order[half:])  # in the recorded order, as it would have gone
             found = held.played(weights, [limit.regret])[0]
-            outcomes[risk].append(((found.losses - found.gains) / (len(order) - half), found.tokens))
+            outcomes[risk].append((float(found.loss.mean()), found.tokens))
     figures = {
         str(risk): {
             "certified": len(rows),

@@ -2,9 +2,10 @@
 
 The loss of a problem is L = 1 where all k give a right answer and effort auto a wrong one, −1 the other way round, else
 0; the risk is E[L], the share of right answers that is lost against effort high (k trajectories, the best by score).
+Each problem is played in several orders of its trajectories, and L is the mean over them (`search.risk`).
 
     learn   on a third of the problems: the weights of the regret, how many to begin with, and a path of settings (a
-            limit of the regret, a score below which to drop) from the safest, all k, to the cheapest: for 0, 1, 2, …
+            limit of the regret, a score below which to drop) from the safest, all k, to the cheapest: for 0, ½, 1, …
             right answers lost there, the setting that takes the fewest tokens (Pareto testing, arXiv 2210.07913)
     test    on the others: the settings of the path, in this order
 
@@ -12,9 +13,6 @@ Theorem: learn then test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arX
 sequence testing. Each setting is a null hypothesis E[L] ≥ r with a valid p-value; they are tested in an order that the
 tested problems have no part in, and testing ends with the first that is not rejected at δ = 5 %. Then with probability
 1 − δ over the draw of the tested problems, every limit before has a risk below r. Each r is a statement of its own.
-
-The p-value is exact for L in {−1, 0, 1}: the distribution of Σ L depends on the share d of problems with L ≠ 0; the
-p-value is the largest over a 1 − γ confidence set of d, plus γ (Berger and Boos 1994).
 
 Assumptions: the tested problems are independent draws from the problems to come; model, head, sampling and k are the
 same. It breaks where problems come from elsewhere, where the head was chosen by the same problems (its validation
@@ -39,6 +37,8 @@ from reflective.search.simulate import Trace
 LEARNT: Final = 1 / 3  # share of the problems that the rule is learnt on
 RISKS: Final = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 LIMITS: Final = tuple(round(0.001 * 1.25**i, 6) for i in range(28))  # of the regret, up to 0.41
+ORDERS: Final = 8  # in which each problem is played; the first is the recorded one
+STEP: Final = 0.5  # right answers lost between two settings of the path
 STARTS: Final = ((2, 1.0), (4, 1.0))  # first, growth
 DROPS: Final = (0.0, 0.01, 0.03, 0.06, 0.1)  # of the running score
 FEWEST: Final = 30  # problems that a fit needs
@@ -73,10 +73,10 @@ def fit_schedule(
     random.Random(seed).shuffle(order)
     cut = max(1, round(LEARNT * len(order)))
     tell = note or (lambda line: None)
-    deck = Deck.of(problems, k, every)
-    first, growth, leader = _beginning(deck.take(order[:cut]), tell)
-    by_drop = {drop: deck.play(first, growth, drop, leader) for drop in DROPS}
-    tell(f"played {len(problems):,} problems, {first} trajectories at once")
+    decks = orders_of(Deck.of(problems, k, every), seed)
+    first, growth, leader = _beginning([deck.take(order[:cut]) for deck in decks], tell)
+    by_drop = {drop: [deck.play(first, growth, drop, leader) for deck in decks] for drop in DROPS}
+    tell(f"played {len(problems):,} problems in {len(decks)} orders, {first} trajectories at once")
     risks = sorted({*RISKS, *(() if risk is None else (risk,))})
     weights, limits = learn_then_test(by_drop, order[:cut], order[cut:], risks)
     return Schedule(
@@ -95,31 +95,45 @@ def fit_schedule(
     )
 
 
+def orders_of(deck: Deck, seed: int) -> list[Deck]:
+    """The trajectories of each problem in several orders."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    return [deck, *(deck.shuffled(generator) for _ in range(ORDERS - 1))]
+
+
 def learn_then_test(
-    by_drop: Mapping[float, Courses], learnt: Sequence[int], tested: Sequence[int], risks: Sequence[float]
+    by_drop: Mapping[float, Sequence[Courses]], learnt: Sequence[int], tested: Sequence[int], risks: Sequence[float]
 ) -> tuple[tuple[float, ...], list[Limit]]:
-    """The weights of the regret and the certified limits. `by_drop`: the problems' courses for each of `DROPS`; those
-    numbered `learnt` are learnt from, those numbered `tested` tested on."""
-    parts = {drop: courses.take(learnt) for drop, courses in by_drop.items()}
-    weights = learn(list(parts.values()))
+    """The weights of the regret and the certified limits. `by_drop`: the problems' courses for each of `DROPS`, in
+    every order; those numbered `learnt` are learnt from, those numbered `tested` tested on."""
+    parts = {drop: [courses.take(learnt) for courses in orders] for drop, orders in by_drop.items()}
+    weights = learn([courses for orders in parts.values() for courses in orders])
     found: dict[Setting, Played] = {}
-    for drop, courses in parts.items():
-        found |= zip(((limit, drop) for limit in LIMITS), courses.played(weights, LIMITS), strict=True)
+    for drop, orders in parts.items():
+        found |= zip(((limit, drop) for limit in LIMITS), _played(orders, weights, LIMITS), strict=True)
     path = [SAFEST, *path_of(found)]
     results: dict[Setting, Played] = {}
     for drop, courses in by_drop.items():
         limits = [limit for limit, other in path if other == drop]
         if limits:
-            settings = [(limit, drop) for limit in limits]
-            results |= zip(settings, courses.take(tested).played(weights, limits), strict=True)
-    return weights, certified([results[setting] for setting in path], path, len(tested), risks)
+            held = [each.take(tested) for each in courses]
+            results |= zip([(limit, drop) for limit in limits], _played(held, weights, limits), strict=True)
+    return weights, certified([results[setting] for setting in path], path, risks)
 
 
-def _beginning(deck: Deck, tell: Callable[[str], None]) -> tuple[int, float, Leader]:
+def _played(orders: Sequence[Courses], weights: Sequence[float], limits: Sequence[float]) -> list[Played]:
+    """What each limit comes to, on the average over the orders."""
+    each = [courses.played(weights, limits) for courses in orders]
+    return [Played.mean(same) for same in zip(*each, strict=True)]
+
+
+def _beginning(decks: Sequence[Deck], tell: Callable[[str], None]) -> tuple[int, float, Leader]:
     """How many begin at once, the growth, and who leads: the best score as in effort high, or the weighted vote where
     that is clearly better at k."""
     gains = losses = 0
-    for traces in deck.traces:
+    for traces in decks[0].traces:
         ended = [t.whole for t in traces]
         best, voted = leader_of(ended, "score"), leader_of(ended, "vote")
         right = [found is not None and traces[found[0].index].right is True for found in (best, voted)]
@@ -127,19 +141,21 @@ def _beginning(deck: Deck, tell: Callable[[str], None]) -> tuple[int, float, Lea
         losses += right[0] and not right[1]
     leader: Leader = "vote" if gains - losses > 2.0 * math.sqrt(gains + losses) else "score"
     tried = []
-    for first, growth in sorted({(min(first, deck.traces.shape[1]), growth) for first, growth in STARTS}):
-        courses = deck.play(first, growth, 0.0, leader)
-        fine = [r.tokens for r in courses.played(learn([courses]), (-1.0, *LIMITS)) if r.losses <= r.gains]
+    for first, growth in sorted({(min(first, decks[0].traces.shape[1]), growth) for first, growth in STARTS}):
+        orders = [deck.play(first, growth, 0.0, leader) for deck in decks]
+        played = _played(orders, learn(orders), (-1.0, *LIMITS))
+        fine = [r.tokens for r in played if r.loss.sum() <= 0.0]
         tried.append((min(fine, default=math.inf), first, growth))
         tell(f"{first} at once: {tried[-1][0]:.3f} of the tokens lose nothing on the problems to learn from")
     return (*min(tried)[1:], leader)
 
 
 def path_of(found: Mapping[Setting, Played]) -> list[Setting]:
-    """Limits without dropping from the lowest, as far as they lose nothing; then for 0, 1, 2, … losses the cheapest."""
-    path = sorted(setting for setting, result in found.items() if setting[1] == 0.0 and result.losses == 0)
-    for losses in sorted({result.losses for result in found.values()}):
-        within = {setting: r.tokens for setting, r in found.items() if r.losses <= losses}
+    """Limits without dropping from the lowest, as far as they lose nothing; then for 0, ½, 1, … losses the cheapest."""
+    path = sorted(setting for setting, result in found.items() if setting[1] == 0.0 and result.lost == 0.0)
+    lost = {setting: math.ceil(result.lost / STEP) for setting, result in found.items()}
+    for steps in sorted(set(lost.values())):
+        within = {setting: r.tokens for setting, r in found.items() if lost[setting] <= steps}
         cheapest = min(within, key=lambda setting: (within[setting], setting))
         if cheapest not in path:
             path.append(cheapest)

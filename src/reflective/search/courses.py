@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reflective.judge.calibrate import fit_logistic
 from reflective.judge.schedule import Leader
@@ -49,15 +49,17 @@ def _take(arrays: Arrays, rows: Sequence[int]) -> Arrays:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Courses:
-    """At each mark of each problem the evidence, whether the leader is right, and the tokens so far.
+    """At the marks of each problem the evidence, whether the leader is right, and the tokens so far.
 
-    `last` numbers a problem's last mark; those behind it repeat it. `high`: whether effort high gives a right answer,
-    which takes `full` tokens.
+    Of marks with the same evidence only the first is there, which stands for `marks` of them, and the last of all.
+    `last` numbers the last one of a problem; those behind it repeat it. `high`: whether effort high gives a right
+    answer, which takes `full` tokens.
     """
 
     x: Floats  # (P, M, F)
     right: Bools  # (P, M)
     tokens: Ints  # (P, M)
+    marks: Ints  # (P, M)
     last: Ints  # (P,)
     high: Bools  # (P,)
     full: Ints  # (P,)
@@ -76,9 +78,8 @@ class Courses:
         for limit in limits:
             stopped = least <= limit
             mark = np.where(stopped.any(axis=1), stopped.argmax(axis=1), self.last)
-            right = self.right[rows, mark]
             share = float(self.tokens[rows, mark].sum() / max(self.full.sum(), 1))
-            found.append(Played(int((self.high & ~right).sum()), int((right & ~self.high).sum()), share))
+            found.append(Played(self.high - self.right[rows, mark].astype(float), share))
         return found
 
 
@@ -140,6 +141,17 @@ class Deck:
         """Some of the problems."""
         return _take(self, rows)
 
+    def shuffled(self, generator: np.random.Generator) -> Deck:
+        """The trajectories of each problem in another order."""
+        import numpy as np
+
+        order = generator.permuted(np.broadcast_to(np.arange(self.tokens.shape[1]), self.tokens.shape), axis=1)
+        moved: dict[str, Any] = {"every": self.every}
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            moved[field.name] = np.take_along_axis(value, order[..., None] if value.ndim > 2 else order, axis=1)
+        return Deck(**moved)
+
     def play(self, first: int, growth: float, drop: float, leader: Leader) -> Courses:
         """The courses of effort auto that never finds a problem safe."""
         import numpy as np
@@ -184,8 +196,9 @@ class Deck:
             led[:] = np.where(ranks[np.arange(len(best)), best] < k, best, -1)
             return
         for p in np.flatnonzero(news.any(axis=1)):
-            found = leader_of([trace.whole for trace in self.traces[p, ended[p]]], leader)
-            led[p] = found[0].index if found is not None else -1
+            there = {self.traces[p, i].whole.index: i for i in np.flatnonzero(ended[p])}
+            found = leader_of([self.traces[p, i].whole for i in there.values()], leader)
+            led[p] = there[found[0].index] if found is not None else -1
 
     def _evidence(self, led: Ints, ended: Bools, started: Ints, running: Ints) -> tuple[Floats, Bools]:
         """The evidence (P, F), as `auto_effort.evidence` has it, and whether the leader is right (P,)."""
@@ -211,11 +224,17 @@ def _courses(seen: Sequence[tuple[Floats, Bools, Ints, Bools]], total: Ints, hig
     x, right, tokens, there = (np.stack(column, axis=1) for column in zip(*seen, strict=True))
     x[~there.any(axis=1)] = 0.0  # all were dropped: nothing is known, and nothing right
     tokens[~there.any(axis=1)] = total[~there.any(axis=1), None]
-    last = np.maximum(there.sum(axis=1) - 1, 0)
-    start = there.argmax(axis=1)
-    marks = start[:, None] + np.minimum(np.arange(int(last.max(initial=0)) + 1), last[:, None])  # (P, M)
-    rows = np.arange(len(high))[:, None]
-    return Courses(x[rows, marks], right[rows, marks], tokens[rows, marks], last, high, full)
+    new = there.copy()
+    new[:, 1:] &= ~there[:, :-1] | (x[:, 1:] != x[:, :-1]).any(axis=2)
+    stop = there.shape[1] - there[:, ::-1].argmax(axis=1)  # behind the last that counts
+    rows = np.arange(len(high))
+    new[rows, stop - 1] = True
+    last = new.sum(axis=1) - 1
+    at = np.argsort(~new, axis=1, kind="stable")[:, : int(last.max(initial=0)) + 1]  # (P, M)
+    at = np.where(np.arange(at.shape[1]) <= last[:, None], at, (stop - 1)[:, None])
+    marks = np.diff(at, axis=1, append=(stop - 1)[:, None])
+    marks[rows, last] = 1
+    return Courses(x[rows[:, None], at], right[rows[:, None], at], tokens[rows[:, None], at], marks, last, high, full)
 
 
 def learn(parts: Sequence[Courses]) -> tuple[float, ...]:
@@ -227,6 +246,6 @@ def learn(parts: Sequence[Courses]) -> tuple[float, ...]:
         there = np.arange(c.x.shape[1])[None, :] <= c.last[:, None]  # (P, M)
         x.append(c.x[there])
         y.append((c.high[:, None] & ~c.right)[there].astype(float))
-        weight.append(np.broadcast_to(1.0 / (c.last[:, None] + 1.0), there.shape)[there] / len(parts))
+        weight.append((c.marks / c.marks.sum(axis=1, keepdims=True))[there] / len(parts))
     prior = np.zeros(FEATURES)
     return tuple(fit_logistic(np.concatenate(x), np.concatenate(y), np.concatenate(weight), prior, ridge=RIDGE))
