@@ -39,9 +39,9 @@ TAIL_CHARS = 4_000  # of the end of a text without a stated answer, in which one
 _THINK_CLOSE = "</think>"
 _THINK_AGAIN = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
-_BRACES = re.compile(r"(?P<box>\\+(?:boxed|fbox)\s*\{)|\\[^A-Za-z]|(?P<brace>[{}])")
+_BRACES = re.compile(r"(?P<box>(?<!\\)\\+(?:boxed|fbox)\s*\{)|\\[^A-Za-z]|(?P<brace>[{}])")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?[\d.][^\s{}$\\]*|[A-Za-z](?![A-Za-z])|\\[A-Za-z]+(?:\{[^{}]*\})*)")
-_INNER_BOX = re.compile(r"\\+(?:boxed|fbox)\s*(?:\{([^{}]*)\})?")
+_INNER_BOX = re.compile(r"(?<!\\)\\+(?:boxed|fbox)\s*(?:\{([^{}]*)\})?")
 _OWN_NAME = re.compile(
     r"(?:\\text\{)?\s*(?:(?:your|the|final|my)\s+)*(?:answer|ANSWER)?\s*\}?|\\?[lc]?dots|\.{3}|…|\?+"
 )
