@@ -14,5 +14,6 @@ from inspect_ai.solver import generate
 def multiples() -> Task:
     """Two least common multiples."""
     question = "Find the Least Common Multiple (LCM) of these numbers: {}"
-    samples = [Sample(question.format(pair), target) for pair, target in (("14, 20", "140"), ("4, 6", "12"))]
+    pairs = {"14, 20": "140", "4, 6": "12"}
+    samples = [Sample(input=question.format(pair), target=target) for pair, target in pairs.items()]
     return Task(dataset=samples, solver=generate(), scorer=includes())

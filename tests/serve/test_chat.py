@@ -177,6 +177,9 @@ BAD = [
     ({"max_tokens": 0}, 400, "max_tokens"),
     ({"n": 1000}, 400, "n"),
     ({"stop": [""]}, 400, None),
+    ({"stop": "x" * 257}, 400, "stop"),
+    ({"stop": ["x", 5]}, 400, "stop"),
+    ({"messages": [{"role": "user", "content": 5}]}, 400, "messages[0].content"),
     ({"seed": 2**80}, 400, "seed"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
     ({"tool_choice": {"type": "function", "function": {"name": "missing"}}}, 400, "tool_choice"),
@@ -189,6 +192,11 @@ BAD = [
                 "json_schema": {"schema": {"type": "object", "properties": {"a": False}, "required": ["a"]}},
             }
         },
+        400,
+        "response_format.json_schema.schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"items": [{"maxItems": 10**9}]}}}},
         400,
         "response_format.json_schema.schema",
     ),

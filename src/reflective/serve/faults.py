@@ -7,6 +7,7 @@ from typing import Any
 
 from reflective.errors import CheckpointError, ContextError, InputError, ReflectiveError
 
+BRANCH = re.compile(r"str|int|float|bool|constrained-.*|(list|dict)\[.*")  # of a union, as pydantic names it in a path
 INTERNAL = "The server failed on this request. Its log says more, under the request's id."
 TOO_LONG = "context_length_exceeded"
 ENGINE = "The engine failed while it wrote, and the request was given up. Try again."
@@ -56,7 +57,7 @@ def fault_of(error: BaseException) -> Fault:
 def invalid(errors: list[dict[str, Any]]) -> Fault:
     """The first of pydantic's errors: what, where, got."""
     error = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    path = [part for part in error["loc"] if part != "body"]
+    path = [part for part in error["loc"] if part != "body" and not BRANCH.fullmatch(str(part))]
     param = re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in path))
     kind = error["type"]
     if kind == "json_invalid":

@@ -12,13 +12,15 @@ from reflective.serve.schemas import ChatRequest
 from reflective.serve.tools import calls_schema, must_call
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
 OBJECT: dict[str, Any] = {"type": "object"}
 MAX_SCHEMA = 100_000  # characters
+MAX_COUNT = 10_000  # of items that a schema may count: a grammar has a rule for each
+COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains")
 
 
 class JsonForm:
@@ -33,6 +35,9 @@ class JsonForm:
         text = json.dumps(schema)
         if len(text) > MAX_SCHEMA:
             raise _refused(param, f"it has {len(text):,} characters, more than {MAX_SCHEMA:,}")
+        for name, count in _counts(schema):
+            if count > MAX_COUNT:
+                raise _refused(param, f"{name} is {count:,}, more than {MAX_COUNT:,}")
         try:
             self._grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
         except ValueError as error:  # nested too deeply for it
@@ -113,6 +118,18 @@ class Forms:
                 raise DependencyError("answers in a given form need llguidance: pip install llguidance") from error
             self._tokenizer = from_tokenizer(self._engine.tokenizer)
         return JsonForm(schema, param, self._engine, self._tokenizer)
+
+
+def _counts(schema: Any) -> Iterator[tuple[str, float]]:
+    """The numbers of items anywhere in a schema."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _counts(part)
+    elif isinstance(schema, dict):
+        for name, part in schema.items():
+            if name in COUNTS and isinstance(part, int | float):
+                yield name, part
+            yield from _counts(part)
 
 
 def _refused(param: str, why: str) -> Fault:

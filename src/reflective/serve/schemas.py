@@ -16,6 +16,7 @@ from reflective.types import FinishReason
 
 MAX_MESSAGES = 2048
 MAX_STOPS = 16
+MAX_STOP = 256  # characters: so many are looked at again with every token
 MAX_CHOICES = 64
 MAX_TOOLS = 128
 
@@ -114,6 +115,7 @@ class ResponseFormat(BaseModel):
     json_schema: JsonSchema | None = None
 
 
+Stop = Annotated[str, Field(max_length=MAX_STOP)]
 Tokens = Annotated[int, Field(ge=1, le=2**31)]
 
 
@@ -140,7 +142,7 @@ class ChatRequest(Sampled):
     min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None

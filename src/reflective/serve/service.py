@@ -118,9 +118,9 @@ class Service:
         """Count a request. Raises `Fault` where none is taken now, or none of this client's."""
         if self.stopping:
             raise stopping()
+        self.admission.expect()
         if key is not None:
             key.admit()
-        self.admission.expect()
 
     @contextmanager
     def place(self, client: str, rows: int) -> Iterator[Place]:
