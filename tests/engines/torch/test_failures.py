@@ -23,8 +23,7 @@ from engines.torch.runs import (
 )
 from reflective import CheckpointError, ContextError, EngineError, InputError
 from reflective.engines.base import Request, Sampling
-from reflective.engines.torch import TorchEngine
-from reflective.engines.torch import engine as engine_module
+from reflective.engines.torch import TorchEngine, draws
 from reflective.engines.torch import kv_manager as room
 from reflective.engines.torch.backbones import base
 from reflective.judge.format import whole_response
@@ -96,8 +95,8 @@ def test_a_machine_that_holds_two_rows_only_writes_all_of_them(undisturbed):
 @pytest.mark.parametrize("when", [0, 1, 4])
 def test_out_of_memory_while_drawing_takes_fewer_rows_and_gives_the_same(undisturbed, monkeypatch, when):
     engine = make_engine(max_rows=5)
-    drawn = failing(engine_module.draw_tokens, lambda i, _: i == when, torch.OutOfMemoryError("full"))
-    monkeypatch.setattr(engine_module, "draw_tokens", drawn)
+    drawn = failing(draws.draw_tokens, lambda i, _: i == when, torch.OutOfMemoryError("full"))
+    monkeypatch.setattr(draws, "draw_tokens", drawn)
     monkeypatch.setattr(base, "draw_tokens", drawn)
     if when == 0:  # the first prompt's first token: nothing runs that could make room
         for request in REQUESTS:

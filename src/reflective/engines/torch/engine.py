@@ -11,7 +11,7 @@ another, this holds one copy and reads every token once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,20 +21,14 @@ from reflective.engines.sequence import TEXT_INTERVAL, Running
 from reflective.engines.token_engine import TokenEngine
 from reflective.engines.torch import precision
 from reflective.engines.torch.backbones import choose, packed_name, packed_obstacle
-from reflective.engines.torch.backbones.base import DecodePlan
 from reflective.engines.torch.batch import Rows
+from reflective.engines.torch.draws import Draws, SampledRows
 from reflective.engines.torch.kv_manager import KVManager
 from reflective.engines.torch.memory import is_out_of_memory
 from reflective.engines.torch.reading import features_at, step_logits
-from reflective.engines.torch.sampling import (
-    BROKEN,
-    SamplingRows,
-    certainty_and_confidence,
-    constrain,
-    draw_tokens,
-)
 from reflective.engines.torch.scheduler import Scheduler
 from reflective.engines.torch.step_features import StepFeatures
+from reflective.engines.torch.step_scores import StepScores
 from reflective.errors import CheckpointError, ContextError, EngineError, InputError
 from reflective.judge.format import step_positions
 from reflective.judge.judge import Judge, headless_judge
@@ -48,15 +42,6 @@ from reflective.models.fingerprint import (
 from reflective.models.metadata import eos_ids_of
 from reflective.models.stored import StoredWeights
 from reflective.types import FinishReason, Step
-
-
-class SampledRows(NamedTuple):
-    """What was drawn for some rows; the last two are empty unless they are kept."""
-
-    tokens: list[int]
-    logprobs: list[float]
-    certainties: list[float] = []
-    confidences: list[float] = []
 
 
 class TorchEngine(TokenEngine):
@@ -114,15 +99,13 @@ class TorchEngine(TokenEngine):
             model, judge.config.layer, further=layers, weights=weights, fuse=fuse, compiled=compiled
         )
         self.remark = " ".join(filter(None, (slow, self.remark)))
-        self._device = self._backbone.shape.device
         self._scheduler = Scheduler(max_rows)
-        self._rows = Rows(self.vocabulary, self._device)
+        self._rows = Rows(self.vocabulary, self._backbone.shape.device)
         self._kv_manager = KVManager(self._backbone, self.context_length)
-        self._constrained = False  # whether a response was ever held to a form
-        self._keep_confidences = keep_confidences
-        self._asked_confidences = False  # whether a request ever did
+        self._draws = Draws(name, self._backbone, self._rows, keep_confidences=keep_confidences)
         self._reads_means = self.head is not None and judge.config.feature_position == "mean"
         self._features = StepFeatures(kept=catch_features, means=catch_means, read=self._reads_means)
+        self._scores = StepScores(self._backbone, self.head, self._features, reads_means=self._reads_means)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Any, **options: Any) -> TorchEngine:
@@ -166,8 +149,7 @@ class TorchEngine(TokenEngine):
         """Queue a request (see `Engine.submit`)."""
         sequence = self._open(request)
         if request.constraint is not None:
-            sequence.matcher, self._constrained = request.constraint.start(), True
-        self._asked_confidences = self._asked_confidences or request.confidences
+            sequence.matcher = request.constraint.start()
         if self.catch_means and request.parent is not None:
             raise InputError("the means over steps are caught of trajectories that begin at a prompt alone.")
         if request.parent is not None and (parent := self._held(request.parent)) is not None:
@@ -206,7 +188,9 @@ class TorchEngine(TokenEngine):
         self._finish_cancelled()
         self._retry_when_full(self._admit)
         if self._scheduler.running:
-            tokens, features = self._retry_when_full(self._write)
+            tokens, features = self._retry_when_full(
+                lambda: self._draws.next(self._scheduler.running, self._kv_manager.memory)
+            )
             self._advance(0, tokens, features)
         events, self._events = self._events, []
         return events
@@ -310,7 +294,7 @@ class TorchEngine(TokenEngine):
                     running = self._scheduler.running
                     logits, feature = self._kv_manager.fill(group, first_row, running, keep=keep)
                     self._load(first_row)
-                    tokens = self._draw_first(first_row, logits)
+                    tokens = self._draws.first(first_row, group, logits)
                 else:
                     self._kv_manager.bring_back(group[0], first_row, self._scheduler.running)
                     self._load(first_row)
@@ -336,56 +320,7 @@ class TorchEngine(TokenEngine):
             self._rows.move(move.source, move.target)
         self._rows.changed()
 
-    # ---- decode, draw, score
-
-    def _write(self) -> tuple[SampledRows, Tensor]:
-        """A token for each running row, and the features (B, H) that gave it."""
-        running = self._scheduler.running
-        settings, common = self._rows.settled(running)
-        plan = DecodePlan(
-            [s.token_ids[-1] for s in running],
-            [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running],
-            common,
-        )
-        held = self._constrained and any(s.matcher is not None for s in running)
-        if held or self._keeps_confidences(running):  # they need all logits
-            logits, features = self._backbone.decode(plan, self._kv_manager.memory)
-            places = torch.tensor(plan.positions, device=self._device).unsqueeze(1) + 1
-            uniform = self._rows.uniform[: len(running)].gather(1, places).squeeze(1)
-            return self._draw(0, logits, settings, uniform), features
-        seen = self._rows.seen(0, len(running))
-        kv, uniform = self._kv_manager.memory, self._rows.uniform
-        tokens, logprobs, features = self._backbone.write(plan, kv, settings, uniform, seen)
-        self._refuse_broken(tokens, running)
-        return SampledRows(tokens, logprobs), features
-
-    def _draw_first(self, first: int, logits: Tensor) -> SampledRows:
-        """Draw the first token of each row from `first` on, from the logits (1, V) of their prompt."""
-        running = self._scheduler.running[first:]
-        uniform = self._rows.uniform[first : first + len(running), len(running[0].prompt_ids)]
-        return self._draw(first, logits.expand(len(running), -1), self._rows.settings_of(running), uniform)
-
-    def _draw(self, first: int, logits: Tensor, settings: SamplingRows, uniform: Tensor) -> SampledRows:
-        """Draw a token for each row from `first` on, by logits (B, V) and numbers (B,); changes no trajectory."""
-        running = self._scheduler.running[first:]
-        if self._constrained:
-            logits = constrain(logits, [s.matcher for s in running])
-        tokens, logprobs = draw_tokens(logits, settings, uniform, self._rows.seen(first, len(running)))
-        self._refuse_broken(tokens, running)
-        if not self._keeps_confidences(running):
-            return SampledRows(tokens, logprobs)
-        certainties, confidences = certainty_and_confidence(logits)
-        return SampledRows(tokens, logprobs, certainties.tolist(), confidences.tolist())
-
-    def _keeps_confidences(self, running: Sequence[Running]) -> bool:
-        return self._keep_confidences or (self._asked_confidences and any(s.request.confidences for s in running))
-
-    def _refuse_broken(self, tokens: Sequence[int], running: Sequence[Running]) -> None:
-        if BROKEN in tokens:
-            raise EngineError(
-                f"{self.name!r} gave NaN or infinite logits at token {len(running[tokens.index(BROKEN)].token_ids)} of "
-                "a trajectory: its weights overflow or are damaged. Try dtype float32."
-            )
+    # ---- advance
 
     def _advance(self, first: int, drawn: SampledRows, features: Tensor) -> None:
         """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
@@ -415,7 +350,7 @@ class TorchEngine(TokenEngine):
             if len(ids) - sequence.emitted >= TEXT_INTERVAL:
                 due.append(i)
         for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
-            if self._keep_confidences or sequence.request.confidences:
+            if self._draws.keeps_confidences(sequence):
                 sequence.certainties.append(certainty)
                 sequence.confidences.append(confidence)
         self._rows.saw(first, drawn.tokens)
@@ -432,27 +367,9 @@ class TorchEngine(TokenEngine):
 
     def _score(self, scored: list[int], running: list[Running], features: Tensor) -> None:
         """s for the rows whose step has just ended, from the hidden state that drew the step token."""
-        ended = [running[i] for i in scored]
-        means = self._features.keep(scored, running, features)
-        if self.head is None:
-            return
-        if self._reads_means:
-            features, scored = torch.stack(means).to(features.device), list(range(len(ended)))
-        for sequence, logit in zip(ended, self._head_logits(scored, ended, features), strict=True):
-            self._take_score(sequence, logit)
-
-    def _head_logits(self, rows: list[int], ended: list[Running], features: Tensor) -> list[float]:
-        """The head's logits of the trajectories that ended a step, from these rows of the features, at once."""
-        assert self.head is not None
-        if not self.head.keeps_state:
-            return self._backbone.score(self.head, features, rows)
-        features = features[:, : self.head.hidden_size]
-        before = [sequence.head_states[-1] if sequence.head_states else None for sequence in ended]
-        logits, states = self.head.step_logits(features[rows], before)
-        for sequence, state in zip(ended, states, strict=True):
-            sequence.head_states.append(state)
-        found: list[float] = logits.tolist()
-        return found
+        logits = self._scores.logits(scored, running, features)
+        for i, logit in zip(scored, logits or ()):
+            self._take_score(running[i], logit)
 
     # ---- memory
 
