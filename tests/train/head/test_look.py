@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reflective import Problem, Scripted, ScriptedEngine, TrainingError
-from reflective.engines.scripted import WHOLE_RESPONSE
+from reflective.engines.scripted import BETWEEN_MARKS, WHOLE_RESPONSE
+from reflective.judge.format import Format
 from reflective.search import Settings
 from reflective.train.head.look import PROBLEMS, TRAJECTORIES, Look, look
 
@@ -13,9 +14,9 @@ PROBLEM_SET = [Problem(f"What is {i} + 2?", str(i + 2)) for i in range(12)]
 GOOD = [Scripted("two steps.\n\nso \\boxed{4}"), Scripted("one.\n\nso \\boxed{9}")]
 
 
-def looked(scripts: list[Scripted], max_tokens: int = 20) -> tuple[Look, str]:
+def looked(scripts: list[Scripted], max_tokens: int = 20, format: Format = WHOLE_RESPONSE) -> tuple[Look, str]:
     said: list[str] = []
-    engine = ScriptedEngine(scripts, scored=False, format=WHOLE_RESPONSE)
+    engine = ScriptedEngine(scripts, scored=False, format=format)
     return look(engine, PROBLEM_SET, Settings(max_tokens=max_tokens), 1000, said.append), "\n".join(said)
 
 
@@ -31,7 +32,10 @@ def test_a_response_is_shown_with_its_steps_and_what_sampling_will_take_is_told(
 @pytest.mark.parametrize(
     ("scripts", "reason"),
     [
-        ([Scripted("on and on", endless=True)], "0% of the responses ended within 20 tokens.*--max-tokens.*--marks"),
+        (
+            [Scripted("on and on", endless=True)],
+            r"0% of the responses ended within 20 tokens\. Allow more with --max-tokens\.$",
+        ),
         ([Scripted("a step.\n\nthe sea is calm")], "0% of the responses state a final answer.*--prompt"),
         ([Scripted("so \\boxed{1000}")], "all 24 responses are wrong.*easier"),
     ],
@@ -39,3 +43,8 @@ def test_a_response_is_shown_with_its_steps_and_what_sampling_will_take_is_told(
 def test_what_would_teach_a_head_nothing_is_said_before_hours_are_lost(scripts: list[Scripted], reason: str) -> None:
     with pytest.raises(TrainingError, match=reason):
         looked(scripts)
+
+
+def test_marks_are_named_where_reasoning_that_never_closes_may_be_between_none() -> None:
+    with pytest.raises(TrainingError, match="--max-tokens.*--marks whole"):
+        looked([Scripted("on and on", endless=True)], format=BETWEEN_MARKS)

@@ -74,7 +74,7 @@ def look(engine: Engine, problems: Sequence[Problem], settings: Settings, wanted
         f"{seen.trajectories} responses to {len(chosen)} problems: {seen.ended:.0%} ended, {seen.answered:.0%} of "
         f"these state a final answer, {right}, {seen.steps:.1f} steps and {seen.tokens:.0f} tokens per response"
     )
-    _check(seen, known, settings)
+    _check(seen, known, settings, marks=not engine.judge.format.is_whole)
     speed = f"{seen.tokens_per_s:,.0f} tokens/s"
     note(f"sampling {wanted:,} responses will take about {clock(seen.seconds(wanted))} at {speed}")
     return seen
@@ -89,13 +89,13 @@ def _show(engine: Engine, found: Sequence[tuple[Problem, Trajectory]], note: Not
     note(f"{text[:SHOWN_CHARACTERS].strip()}{more}\n")
 
 
-def _check(seen: Look, known: Sequence[bool], settings: Settings) -> None:
+def _check(seen: Look, known: Sequence[bool], settings: Settings, *, marks: bool) -> None:
     """Raise for what would make a head impossible, the first cause first."""
     if seen.ended < FEW:
+        unclosed = " If the response above closes no mark, the model may never have learnt to: try --marks whole."
         raise TrainingError(
             f"only {seen.ended:.0%} of the responses ended within {settings.max_tokens or 4096:,} tokens. Allow more "
-            "with --max-tokens. If the response above closes no mark, the model may never have learnt to: try "
-            "--marks whole."
+            f"with --max-tokens.{unclosed if marks else ''}"
         )
     if seen.answered < FEW:
         raise TrainingError(
