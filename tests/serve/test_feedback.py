@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+import socket
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import openai
 import pytest
 
 from reflective import InputError, Reflective
+from reflective.serve.faults import Fault
 from reflective.serve.feedback import Feedback, FeedbackStore
 from reflective.serve.service import ServeSettings
 from serve.conftest import MESSAGES, serving
@@ -93,8 +103,6 @@ def test_what_is_too_old_is_gone(client, place):
 
 
 def test_another_keys_answer_is_nobodys_business(tmp_path):
-    import asyncio
-
     store = FeedbackStore(str(tmp_path / "store.sqlite"), 1)
     store.keep("a", "key:alice", "nano", [], "x", "", {})
 
@@ -116,3 +124,70 @@ def test_it_is_off_unless_it_is_switched_on(nano_server, tmp_path):
             FeedbackStore(str(place), 1)
     with pytest.raises(InputError):
         FeedbackStore(str(tmp_path / "x"), 0)
+
+
+@contextmanager
+def postgresql():
+    """The URL of a server that runs for a while, as a user that may run one."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    if programs is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    become = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:  # pytest's own folders are nobody else's
+        if become:
+            shutil.chown(home, "postgres")
+
+        def run(name, *options):
+            subprocess.run([*become, programs / name, "-D", f"{home}/data", *options], check=True, timeout=120)
+
+        run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
+        run("pg_ctl", "-w", "-l", f"{home}/log", "-o", f"-p {port} -k {home} -h 127.0.0.1", "start")
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "-m", "immediate", "stop")
+
+
+def keeps_what_it_should(place):
+    """Everything that a store promises, in one life of it."""
+    store = FeedbackStore(place, 1)
+
+    async def run():
+        store.keep("a", "key:alice", "nano", [{"role": "user", "content": "x\0%s?"}], "y\0", "", {"score": 0.5})
+        store.keep("old", "key:alice", "nano", [], "x", "", {})
+        await store.add(Feedback(id="a", verdict="right", comment="so\0so"), "key:alice")
+        got = await store.read("a", "key:alice")
+        assert got["messages"][0]["content"] == "x\0%s?" and got["reflective"] == {"score": 0.5}
+        assert [(one["score"], one["comment"].replace("\0", "")) for one in got["feedback"]] == [(1.0, "soso")]
+        for lost in (store.read("a", "key:bob"), store.delete("a", "key:bob"), store.read("\0", "key:alice")):
+            with pytest.raises(Fault) as fault:
+                await lost
+            assert fault.value.status == 404
+        await store._run(lambda: store._write("UPDATE answers SET at = ? WHERE id = ?", (time.time() - 86_401, "old")))
+        with pytest.raises(Fault, match="no answer"):
+            await store.read("old", "key:alice")
+        if place.startswith("postgresql"):  # the server drops the connection: an error, and then it is there again
+            with pytest.raises(Fault) as fault:
+                await store._run(lambda: store._read("SELECT pg_terminate_backend(pg_backend_pid())", ()))
+            assert (fault.value.status, fault.value.code) == (503, "feedback_failed")
+        await store.delete("a", "key:alice")
+        assert await store._run(lambda: store._read("SELECT * FROM feedback", ())) == []
+
+    asyncio.run(run())
+    store.close()
+
+
+def test_sqlite_keeps_what_it_should(tmp_path):
+    keeps_what_it_should(str(tmp_path / "store.sqlite"))
+
+
+@pytest.mark.long
+def test_postgresql_keeps_what_it_should(tmp_path, monkeypatch):
+    command = [sys.executable, "-m", "pip", "install", "-q", "--target", tmp_path, "psycopg[binary]"]
+    if subprocess.run(command, check=False, timeout=300).returncode:
+        pytest.skip("the network: pip can't bring psycopg")
+    monkeypatch.syspath_prepend(tmp_path)
+    with postgresql() as place:
+        keeps_what_it_should(place)

@@ -87,11 +87,11 @@ class FeedbackStore:
     def __init__(self, place: str, retention_days: float) -> None:
         if retention_days <= 0:
             raise InputError(f"answers are kept for {retention_days} days; it must be more than 0.")
-        self._postgres = place.startswith(("postgresql://", "postgres://"))
+        self._place, self._postgres = place, place.startswith(("postgresql://", "postgres://"))
         self._retention_s = retention_days * DAY_S
         self._swept = 0.0
         self._thread = ThreadPoolExecutor(1, "feedback")
-        self._base = self._thread.submit(self._connect, place).result()
+        self._base = self._thread.submit(self._connect).result()
 
     def keep(self, id: str, client: str, model: str, messages: Any, content: str, reasoning: str, result: Any) -> None:
         """Keep an answer, soon. Never raises."""
@@ -156,9 +156,17 @@ class FeedbackStore:
     # ---- on its thread
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except Fault:
+            raise
+        except Exception as error:  # of either database: it is away, or busy for long
+            log.exception("the feedback store failed")
+            what = "The feedback store failed. Try again."
+            raise Fault(503, what, code="feedback_failed", headers={"Retry-After": "5"}) from error
 
-    def _connect(self, place: str) -> Any:
+    def _connect(self) -> Any:
+        place = self._place
         if self._postgres:
             try:
                 import psycopg
@@ -183,7 +191,13 @@ class FeedbackStore:
         return base
 
     def _execute(self, text: str, values: Sequence[Any]) -> Any:
-        return self._base.execute(re.sub(r"\?", "%s", text) if self._postgres else text, values)
+        if not self._postgres:
+            return self._base.execute(text, values)
+        if self._base.closed:  # the server has gone away since
+            self._base = self._connect()
+        # a text of PostgreSQL's holds no NUL
+        values = [value.replace("\0", "") if isinstance(value, str) else value for value in values]
+        return self._base.execute(re.sub(r"\?", "%s", text), values)
 
     def _check(self, id: str, client: str) -> None:
         found = self._read("SELECT client FROM answers WHERE id = ?", (id,))
