@@ -35,8 +35,18 @@ def test_policies_of_a_run_are_reported(run, capsys):
 
 
 def test_too_few_problems_are_refused(run, capsys):
-    assert main(["calibrate", str(run), "--model", "nano"]) == 2
+    assert main(["calibrate", str(run), "--model", "nano", "--output", str(run / "judged")]) == 2
     assert "a fit needs 30" in capsys.readouterr().err
+
+
+def test_a_run_that_is_named_twice_is_refused(run, capsys):
+    assert main(["calibrate", str(run), str(run), "--model", "nano"]) == 2
+    assert "12 problems are in several of the runs" in capsys.readouterr().err
+
+
+def test_a_head_of_the_package_needs_a_folder_before_anything_is_fitted(run, capsys):
+    assert main(["calibrate", str(run), "--model", "nano"]) == 2
+    assert "comes with the package" in capsys.readouterr().err
 
 
 def test_only_what_can_be_played_is_played(run):

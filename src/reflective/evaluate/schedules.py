@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from reflective.errors import InputError
 from reflective.evaluate.policies import problems_of
 from reflective.judge.config import SPRM_FOLDER
 from reflective.judge.schedule import NEUTRAL, Schedule
+from reflective.records import Record
 from reflective.records.manifest import Manifest, read_manifest
 from reflective.search.auto_fit import fit_auto
+
+PACKAGE: Final = Path(__file__).resolve().parents[1]  # its own heads stay as they came
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +52,29 @@ def calibrate_run(
                     "alike."
                 )
     first = manifests[0]
-    problems = [traces for folder in folders for traces in problems_of(folder)[1]]
+    played = [problems_of(folder) for folder in folders]
+    _check_distinct([record for records, _ in played for record in records])
+    problems = [traces for _, of_run in played for traces in of_run]
     sampling = {name: float(first.settings[name]) for name in NEUTRAL if name in first.settings}
     found = read_metadata(model or first.model, head=head, require_head=False)
     judge = found.judge
     if first.head and first.head != judge.digest:
         raise InputError(f"the run was scored by another head than that of {model or first.model!r}.")
-    fitted, schedule = fit_auto(judge, problems, sampling=sampling, risk=risk, seed=seed, note=note)
     place = output or found.head_folder or found.folder / SPRM_FOLDER
-    if output is None and found.shipped:
+    if output is None and PACKAGE in place.resolve().parents:
         raise InputError("this head comes with the package; name a folder for it with its schedule: --output.")
+    fitted, schedule = fit_auto(judge, problems, sampling=sampling, risk=risk, seed=seed, note=note)
     return Calibrated(schedule, str(save_judge(place, fitted)))
+
+
+def _check_distinct(records: Sequence[Record]) -> None:
+    """A certificate counts problems, each of which must be a draw of its own."""
+    twice = len(records) - len({(record.key, record.problem.text) for record in records})
+    if twice:
+        raise InputError(
+            f"{twice:,} problems are in several of the runs, and a certificate counts each problem once. Name each run "
+            "once, and runs of different problems."
+        )
 
 
 def _drawn(manifest: Manifest) -> dict[str, Any]:
