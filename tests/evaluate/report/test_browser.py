@@ -8,7 +8,7 @@ import pytest
 from reflective import Problem, Scripted, ScriptedEngine
 from reflective.evaluate.report import page, read_runs
 from reflective.evaluate.run import Plan, run_benchmark
-from reflective.search import BestOfN, Settings
+from reflective.search import BestOfN, Prune, Settings
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -46,3 +46,13 @@ def test_plots_and_problems_are_drawn_and_nothing_hostile_runs(tmp_path):
     assert dom.count("<svg") == dom.count('<article class="fig') >= 12
     assert dom.count('<span class="tally">') == 6  # the list of problems, which the script fills last
     assert dom.count('class="step"') >= 2 and "&lt;img src=x" in dom
+
+
+def test_what_was_let_go_says_at_which_token_and_why(tmp_path):
+    plan = Plan(4, Prune(every=4, marks=(4,), survivors=1), Settings(max_tokens=90), {"name": "x"})
+    engine = ScriptedEngine([Scripted("Go.\n\n" + " on" * 9 + "</think>\\boxed{4}", [float(i)]) for i in range(4)])
+    run_benchmark(engine, [Problem("q?", "4", id="a")], plan, tmp_path / "run")
+    path = tmp_path / "report.html"
+    path.write_text(page(read_runs([tmp_path / "run"])), encoding="utf-8")
+    dom = drawn(path, tmp_path)
+    assert dom.count("tokens · token 4: pruned") == 2 == dom.count(">let go<")
