@@ -45,6 +45,14 @@ _SUBSCRIPT_RUN = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 
 _TEXT = r"\\(?:mathrm|text)\s*\{([^{}]*)\}(\^\s*\{?\s*[23]\s*\}?)?"
 
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+_ALIASES = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys("mbox hbox textrm textbf textit textnormal textsf".split(), r"\text"),
+    **{"dbinom": r"\binom", "tbinom": r"\binom", "bmod": r"\mod", "varnothing": r"\emptyset", "degree": r"^\circ "},
+    **{"leq": r"\le", "leqslant": r"\le", "geq": r"\ge", "geqslant": r"\ge", "neq": r"\ne", "lt": "<", "gt": ">"},
+    **{"lbrace": r"\{", "rbrace": r"\}", "langle": "(", "rangle": ")", "vert": "|", "lvert": "|", "rvert": "|"},
+}
 _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -53,24 +61,10 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\)\\!\s*|\\(?:displaystyle|textstyle|limits|nolimits)(?![A-Za-z])", ""),
         (r"\\(?:left|right)\s*\.", ""),
         (r"\\(?:left|right|[bB]igg?[lrm]?|mleft|mright)(?![A-Za-z])\s*", ""),
-        (r"\\[lr]?vert(?![A-Za-z])", "|"),
-        (r"\\langle(?![A-Za-z])|^<(?=[^<>]*,[^<>]*>$)", "("),
-        (r"\\rangle(?![A-Za-z])|(?<=\d)>$", ")"),
-        (r"\\lbrace(?![A-Za-z])", r"\\{"),
-        (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"^<([^<>]*,[^<>]*)>$", r"(\1)"),
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|&nbsp;", " "),
         (r"\{,\}", ","),
-        (r"(?<![\\\w^}])\{\s*\}", ""),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
-        (r"\\(?:leqslant|leq)(?![A-Za-z])", r"\\le"),
-        (r"\\(?:geqslant|geq)(?![A-Za-z])", r"\\ge"),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\neq(?![A-Za-z])", r"\\ne"),
-        (r"\\bmod(?![A-Za-z])", r"\\mod"),
-        (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset"),
-        (r"\\(?:degree)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
+        (r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
         (rf"\\frac\s*\{{\s*{_TEXT}\s*\}}\s*\{{\s*{_TEXT}\s*\}}", r"\\text{\1\2/\3\4}"),
         (
             r"(?:(?<=[\d}/])|(?<=cdot))(\s*)\\(?:mathrm|operatorname)\s*\{\s*([A-DF-HJ-Za-df-hj-z])\s*\}",
@@ -78,7 +72,7 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"\\(?:mathrm|mathit|operatorname)\s*\{\s*([A-Za-z])\s*\}", r" \1 "),
         (r"\\operatorname\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "),
-        (r"\\(?:mbox|textrm|textbf|textit|textnormal|textsf|mathrm|mathit|hbox)(?![A-Za-z])\s*", r"\\text"),
+        (r"\\(?:mathrm|mathit)(?![A-Za-z])\s*", r"\\text"),
         (r"\{\\rm\s+", r"\\text{"),
         (r"\\underline\s*\{([^{}]*)\}", r"\1"),
         (r"^(?:=|[∴⇒→]|\\(?:therefore|implies|to|(?:Long)?[Rr]ightarrow)(?![A-Za-z]))\s*(?=[^=\s])", ""),
@@ -140,6 +134,7 @@ def to_latex(text: str) -> str:
         text = _VULGAR.sub(_vulgar_fraction, text)
         text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
     text = _INNER_DOLLARS.sub(r" \1 ", strip_delimiters(text))
+    text = _COMMAND.sub(lambda m: _ALIASES.get(m[1], m[0]), text)
     for pattern, replacement in _COSMETICS:
         text = pattern.sub(replacement, text)
     return strip_delimiters(text)
