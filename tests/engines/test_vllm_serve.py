@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
+from types import SimpleNamespace
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from engines.serving import serving_folder, write
 from engines.vllm_runs import ENVIRONMENT, NEEDS_VLLM, assert_same, embedded, greedy_requests, prepare
 from reflective.cli import main
+from reflective.engines.base import Finished, Request, Sampling
 from reflective.engines.remote.engine import OpenAIEngine
 from reflective.models import resolve_source
 
@@ -130,6 +133,30 @@ def test_greedily_it_is_what_the_embedded_engine_finds(servers, capsys):
         assert (a["thinking"], a["answer_text"]) == (b["thinking"], b["answer_text"])
         assert [s["score"] for s in a["steps"]] == pytest.approx([s["score"] for s in b["steps"]], abs=1e-3)
         assert len(a["steps"]) >= 2
+
+
+def test_an_answer_in_a_form_is_held_to_it_by_the_server(servers):
+    parts = {"name": {"enum": ["sum", "product"]}, "sure": {"type": "boolean"}}
+    schema = {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
+    engine = OpenAIEngine.from_source("nano", servers[0][:1])
+    prompt = engine.encode_prompt(PROBLEM)
+    first = Request(prompt, Sampling(temperature=0.0), max_tokens=200)
+    parent = engine.submit(first)
+    (thought,) = finished(engine)
+    constraint = SimpleNamespace(schema=schema)
+    engine.submit(replace(first, parent=parent, until="eos", max_tokens=60, constraint=constraint))
+    (held,) = finished(engine)
+    answer = json.loads(held.answer_text)
+    assert list(answer) == list(parts) and answer["name"] in ("sum", "product") and type(answer["sure"]) is bool
+    assert held.finish_reason == "eos" and held.steps == thought.steps and thought.steps
+    engine.close()
+
+
+def finished(engine):
+    done = []
+    while engine.busy:
+        done += [event.trajectory for event in engine.step() if isinstance(event, Finished)]
+    return done
 
 
 def test_servers_of_another_model_end_it_in_one_line(servers, capsys, tmp_path):

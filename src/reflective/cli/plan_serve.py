@@ -99,7 +99,8 @@ def _rates(args: argparse.Namespace) -> Rates:
         rates = read_rates(Path(args.rates))
         return rates if args.max_rows is None else replace(rates, max_rows=args.max_rows)
     tokens = args.tokens + args.prompt_tokens + args.answer_tokens
-    return assumed_rates(shape_of(args.shape), args.gpu, tokens, gpus=args.gpus, most_rows=args.max_rows or MOST_ROWS)
+    rows = MOST_ROWS if args.max_rows is None else args.max_rows
+    return assumed_rates(shape_of(args.shape), args.gpu, tokens, gpus=args.gpus, most_rows=rows)
 
 
 def _told(planned: dict[str, Any], rates: Rates) -> list[tuple[str, str]]:

@@ -138,6 +138,19 @@ def test_a_load_that_cannot_be_is_refused(options):
         Load(**options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(("--delay", "-1"), ("--delay", "nan"), ("--replicas", "0"), ("--replicas", "-1")),
+        *(("--gpus", "0"), ("--max-rows", "0"), ("--users", "0"), ("--tokens", "nan")),
+    ],
+    ids=" ".join,
+)
+def test_a_plan_that_cannot_be_is_refused_in_one_line(run, options):
+    code, out, err = run("plan", "serve", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
 def test_the_command_prints_the_plan_and_its_rates_can_be_read_again(run, tmp_path):
     asked = ("plan", "serve", "--shape", "1.5b", "--users", "100", "--cost-hour", "2", "--json")
     code, out, _ = run(*asked)

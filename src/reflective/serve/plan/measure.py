@@ -9,7 +9,7 @@ from typing import Final
 
 from reflective.engines.base import Engine, Finished, Request, Sampling
 from reflective.engines.driver import Driver
-from reflective.errors import EngineError
+from reflective.errors import EngineError, InputError
 from reflective.nano import EXAMPLES
 from reflective.serve.plan.rates import Rates
 
@@ -27,7 +27,9 @@ def measured_rates(
     encoded = [tuple(engine.encode_prompt(prompt)) for prompt in prompts]
     if not encoded:
         raise EngineError("no prompts were given, so nothing can be measured.")
-    rows = most_rows or engine.max_rows
+    rows = engine.max_rows if most_rows is None else most_rows
+    if rows < 1:
+        raise InputError(f"max_rows is {rows}; it must be 1 or more.")
     counts = sorted({min(2**i, rows) for i in range(rows.bit_length() + 1)})
     steps, reads = [], []
     for count in counts:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any, Final
 
+from reflective.errors import InputError
 from reflective.serve.plan.rates import Rates
 from reflective.serve.plan.simulate import Load, Outcome, simulate
 
@@ -44,7 +45,11 @@ def plan(
     load: Load, rates: Rates, *, replicas: int | None = None, delay_s: float = 5.0, cost_per_hour: float | None = None
 ) -> dict[str, Any]:
     """All of it as plain values: what `reflective plan serve` prints. `cost_per_hour` is that of one replica."""
-    count = replicas or enough(load, rates, delay_s)
+    if not (0 <= delay_s < math.inf):  # also false for NaN
+        raise InputError(f"delay is {delay_s:g}; it must be 0 seconds or more.")
+    if replicas is not None and replicas < 1:
+        raise InputError(f"replicas is {replicas}; it must be 1 or more.")
+    count = enough(load, rates, delay_s) if replicas is None else replicas
     outcome = simulated(load, rates, count)
     answers_per_hour = 60 * load.per_minute
     hours = 1000 * count / answers_per_hour

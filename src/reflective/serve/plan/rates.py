@@ -116,6 +116,8 @@ def assumed_rates(
     `tokens` are those of a trajectory with its prompt. A row holds half of them on average while it is written.
     """
     check_names([gpu], GPUS, "GPU")
+    if most_rows < 1 or (gpus is not None and gpus < 1):
+        raise InputError(f"a replica has 1 or more GPUs and rows; got {gpus} GPUs and {most_rows} rows.")
     card = GPUS[gpu]
     weights = BF16 * (shape.parameters + shape.head_parameters)
     row = shape.kv_bytes * tokens
@@ -126,7 +128,7 @@ def assumed_rates(
 
     # as few GPUs as write a quarter of the rows that are allowed, or else as many as a machine has
     few = (count for count in (1, 2, 4, 8) if rows_on(count) >= most_rows // 4)
-    count = gpus or next(few, 8)
+    count = next(few, 8) if gpus is None else gpus
     rows = rows_on(count)
     if rows < 1:
         raise InputError(

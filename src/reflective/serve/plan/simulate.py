@@ -124,8 +124,6 @@ def simulate(load: Load, rates: Rates, replicas: int = 1) -> Outcome:
         import simpy
     except ImportError as error:
         raise DependencyError("planning needs SimPy. Install it: pip install 'reflective[serve]'.") from error
-    if replicas < 1:
-        raise InputError(f"replicas is {replicas}; it must be 1 or more.")
     env = simpy.Environment()
     fleet = [Replica(rates) for _ in range(replicas)]
     counter = itertools.count()
