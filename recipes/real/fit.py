@@ -127,6 +127,12 @@ def cross_fitted(config: HeadConfig, engine: TorchEngine, samples: Path, folds: 
     return found
 
 
+def _sampled(samples: Path) -> dict[str, int]:
+    """How many problems there are to fit on and to validate on, for the head's provenance."""
+    parts = {"problems": samples / "train", "validation_problems": samples / "validation"}
+    return {name: len(load_records(folder)) for name, folder in parts.items() if folder.is_dir()}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit both heads, or take them, and score the test responses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     samples = Path(args.samples)
     target = Path(args.records) if args.records else samples / "records"
-    base = settings(args.model, args.samples, args.dtype)
+    # vLLM hands out states before tokens, not means over steps, and a head should serve in every engine
+    base = replace(settings(args.model, args.samples, args.dtype), position="before", **_sampled(samples))
     engine = None if args.heads else sampling_engine(base)[0]
     for kind, logprobs in KINDS.items():
         print_note(f"head {kind}")

@@ -24,6 +24,10 @@ from reflective.judge.config import HEAD_FILE
 from reflective.models import save_judge
 from reflective.models.shipped import INDEX
 
+AGGREGATIONS = {
+    "geometric_mean": "A response's score is the geometric mean of its steps'.",
+    "last": "A response's score is its last step's, on which alone the head was fitted.",
+}
 HEADS = Path(__file__).resolve().parents[2] / "src/reflective/heads"
 CARD = """\
 # {name}
@@ -34,13 +38,14 @@ word problem is likely to be right. The model itself is not in this folder and i
 ## What it is for
 
 `reflective solve "…" --model {hub_id} --effort high` finds it by itself. It reads `hidden_states[{layer}]`
-at the end of each paragraph of a response{logprobs}.
+at the end of each paragraph of a response{logprobs}. {aggregation}
 
 ## Data, recipe and seed
 
-{data}: training problems × {trajectories} responses at temperature {temperature}, at most {max_tokens} tokens, and
-validation problems × {validation_trajectories}, which chose the layer, the epoch and the calibration. Weights of the
-model: {weights}; sampled with {dtype}. Seed {seed}. `config.json` holds every setting.
+{data}: {problems:,} training problems × {trajectories} responses at temperature {temperature}, at most {max_tokens}
+tokens, and {validation_problems:,} validation problems × {validation_trajectories}, which chose the layer, the epoch
+and the calibration. Weights of the model: {weights}; sampled with {dtype}. Seed {seed}. `config.json` holds every
+setting.
 
     python recipes/real/sample.py --model … --output …
     python recipes/real/fit.py --model … --samples …
@@ -89,12 +94,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state = {key: tensor.bfloat16().contiguous() for key, tensor in judge.head.state_dict().items()}
     save_file(state, str(folder / HEAD_FILE), metadata={"format": "pt"})
     settings = judge.config.provenance["trained_with"]
-    names = ("data", "trajectories", "validation_trajectories", "temperature", "max_tokens", "dtype", "seed")
+    names = (
+        "data",
+        "problems",
+        "validation_problems",
+        "trajectories",
+        "validation_trajectories",
+        "temperature",
+        "max_tokens",
+        "dtype",
+        "seed",
+    )
     card = CARD.format(
         name=name,
         hub_id=args.hub_id,
         parameters=sum(tensor.numel() for tensor in state.values()),
         layer=judge.config.layer,
+        aggregation=AGGREGATIONS[judge.config.aggregation],
         logprobs=", and the log-probabilities of its tokens" if judge.config.logprob_features else "",
         weights=args.weights,
         records=f"{records.parent.parent.name}/{records.parent.name}",
