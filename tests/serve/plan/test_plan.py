@@ -40,6 +40,14 @@ def test_steps_with_more_rows_take_longer():
     assert simulate(fixed(per_minute=0.01, k=3, requests=20), rates).latency == pytest.approx([100 * 0.03] * 16)
 
 
+@pytest.mark.timeout(60)  # it went on for ever
+@pytest.mark.parametrize("step_s", [1e-3, 1e-6])
+def test_steps_far_shorter_than_the_clock_tells_late_in_a_long_simulation_end(step_s):
+    rates = Rates(((1, step_s), (4, 1.3 * step_s)), 1e9, 4, "a test", True)
+    outcome = simulate(fixed(per_minute=0.001, k=4, lengths=(107, 105, 189, 28), answer_tokens=7.3, requests=500), rates)
+    assert len(outcome.latency) == 400 and max(outcome.latency) < 1
+
+
 @pytest.mark.parametrize("busy", [0.3, 0.6, 0.8])
 def test_one_row_and_equal_trajectories_are_an_m_d_1_queue(busy):
     load = fixed(per_minute=60 * busy, requests=20_000)  # a second each
