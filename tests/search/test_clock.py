@@ -2,7 +2,7 @@
 
 import pytest
 
-from reflective import Scripted, ScriptedEngine
+from reflective import Problem, Scripted, ScriptedEngine
 from reflective.errors import InputError
 from reflective.judge.schedule import Limit, Schedule
 from reflective.search import ESC, AdaptiveConsistency, AutoEffort, DeepConf, Prune, Settings, solve, solve_many
@@ -69,6 +69,19 @@ def test_what_else_is_in_flight_changes_nothing(strategy):
             together[text].answer,
             let_go(together[text]),
         )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "beyond"), [(Prune(every=4), 1.0), (Prune(0.3, 1, every=4), 1.0), (AutoEffort(), 1.02)]
+)
+def test_rows_that_wait_hold_up_no_decision(strategy, beyond):
+    """Of many problems on few rows, little more is written than simulations of them say."""
+    problems = [Problem(f"What is {i} + 1?") for i in range(12)]
+    engine = ScriptedEngine(varied(1), max_rows=16)
+    settings = Settings(max_tokens=90)
+    solved = list(solve_many(engine, problems, K, strategy=strategy, settings=settings, in_flight=16))
+    told = sum(simulate(strategy, recorded(varied(1), problem)).tokens for problem in problems)
+    assert len(solved) == 12 and told <= engine.tokens_written <= beyond * told
 
 
 def test_every_decision_saves_tokens_and_none_costs_any():

@@ -108,6 +108,10 @@ class Strategy(ABC):
         """How many trajectories are written when k are allowed."""
         return k
 
+    def begins(self, k: int) -> int:
+        """How many trajectories begin at once, of k."""
+        return k
+
     def begin(self, run: Steering) -> None:
         """The problem starts: by default all k thinkings."""
         for index in range(run.k):

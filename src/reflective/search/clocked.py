@@ -82,6 +82,9 @@ class Clocked(Strategy):
         """How many trajectories begin at tick 0; by default all."""
         return k
 
+    def begins(self, k: int) -> int:
+        return max(1, min(self.first(k), k))
+
     @abstractmethod
     def decide(self, board: Board) -> Decision:
         """What to do at a mark. Where nothing is running afterwards, the problem is done."""

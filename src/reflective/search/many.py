@@ -35,17 +35,20 @@ def solve_many(
     A problem's solution is the same as from `solve` alone, whatever else is under way. All thinkings of a problem are
     submitted together, so that the engine reads their prompt once. A problem that can't be solved (too long for the
     context, blank) yields a solution without trajectories that says so in its notes. Problems are drawn from the
-    iterable as room appears. Ctrl-C stops what is being written and raises KeyboardInterrupt.
+    iterable as room appears, for one trajectory, or where the strategy decides at marks for all that begin together.
+    Ctrl-C stops what is being written and raises KeyboardInterrupt.
     """
     if in_flight < 1:
         raise InputError(f"in_flight is {in_flight}; it must be 1 or more.")
     strategy, settings = strategy or BestOfN(), settings or Settings()
+    # a trajectory that waits would hold up decisions that fall at marks, and the others would be written beyond them
+    together = strategy.begins(strategy.budget(k)) if strategy.every else 1
     waiting = iter(problems)
     attempts: list[tuple[Item, Attempt]] = []
     more = True
     with Driver.of(engine).client() as client:
         while more or attempts:
-            while more and client.in_flight < in_flight:
+            while more and (client.in_flight < in_flight + 1 - together or not client.in_flight):
                 item = next(waiting, None)
                 if item is None:
                     more = False
