@@ -187,3 +187,17 @@ def test_records_that_can_not_be_fitted_are_refused(sampled):
         fit_schedule(sampled[:10], 6)
     with pytest.raises(InputError, match="between 0 and 1"):
         fit_schedule(sampled, 6, risk=1.0)
+    unknown = [[replace(trace, right=None) for trace in traces] for traces in sampled[:80]]
+    with pytest.raises(InputError, match="10 graded problems"):  # what is never right loses nothing, and says nothing
+        fit_schedule([*unknown, *sampled[80:]], 6)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_problems_that_are_all_alike_certify_what_so_many_can(sampled, right):
+    alike = [[replace(trace, right=right) for trace in traces] for traces in sampled]
+    fitted = fit_schedule(alike, 6)
+    assert fitted.smallest_risk == smallest_risk(np.zeros(60)) and fitted.limits[0].tokens < 1.0
+
+
+def test_one_trajectory_of_each_problem_leaves_nothing_to_save(sampled):
+    assert {limit.tokens for limit in fit_schedule(sampled, 1).limits} == {1.0}

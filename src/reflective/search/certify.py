@@ -43,7 +43,8 @@ STARTS: Final = ((2, 1.0), (4, 1.0))  # first, growth
 DROPS: Final = (0.0, 0.01, 0.03, 0.06, 0.1)  # of the running score
 FEWEST: Final = 30  # problems that a fit needs
 TOO_FEW = (
-    "{:,} problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 610 without a loss"
+    "{:,} graded problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 610 without "
+    "a loss"
 )
 SAFEST: Final[Setting] = (-1.0, 0.0)
 
@@ -61,11 +62,12 @@ def fit_schedule(
 ) -> Schedule:
     """Learn and test a schedule. `risk` is asked for beside the usual ones.
 
-    Raises `InputError` for too few problems, for trajectories without step scores, and where all scores are equal.
+    Raises `InputError` for too few problems with verdicts, for trajectories without step scores, and where all scores
+    are equal.
     """
     if risk is not None:
         check_risk(risk)
-    problems = [traces for traces in problems if len(traces) >= k]
+    problems = [traces for traces in problems if len(traces) >= k and any(t.right is not None for t in traces[:k])]
     if len(problems) < FEWEST:
         raise InputError(TOO_FEW.format(len(problems), k, FEWEST) + ".")
     _check_scores(problems)

@@ -44,7 +44,9 @@ def test_steps_with_more_rows_take_longer():
 @pytest.mark.parametrize("step_s", [1e-3, 1e-6])
 def test_steps_far_shorter_than_the_clock_tells_late_in_a_long_simulation_end(step_s):
     rates = Rates(((1, step_s), (4, 1.3 * step_s)), 1e9, 4, "a test", True)
-    outcome = simulate(fixed(per_minute=0.001, k=4, lengths=(107, 105, 189, 28), answer_tokens=7.3, requests=500), rates)
+    outcome = simulate(
+        fixed(per_minute=0.001, k=4, lengths=(107, 105, 189, 28), answer_tokens=7.3, requests=500), rates
+    )
     assert len(outcome.latency) == 400 and max(outcome.latency) < 1
 
 

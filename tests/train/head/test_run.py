@@ -232,7 +232,7 @@ def test_the_schedule_is_fitted_on_the_scores_that_the_model_will_give(tmp_path:
 
 def test_too_few_validation_problems_leave_effort_auto_to_agreement_and_say_so(tmp_path: Path, by_chance: None) -> None:
     said = told(settings(tmp_path))
-    assert "no schedule for effort auto: 1 problems with 4 trajectories are there; a fit needs 30" in said
+    assert "no schedule for effort auto: 1 graded problems with 4 trajectories are there; a fit needs 30" in said
     assert load_checkpoint(tmp_path / "out").judge.config.schedule is None
 
 
