@@ -74,5 +74,5 @@ def _fit(vectors: Tensor, outcomes: Sequence[int], groups: Sequence[Sequence[int
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     return mean, deviation, w.detach()
