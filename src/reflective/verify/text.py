@@ -75,7 +75,7 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:mathrm|mathit)(?![A-Za-z])\s*", r"\\text"),
         (r"\{\\rm\s+", r"\\text{"),
         (r"\\underline\s*\{([^{}]*)\}", r"\1"),
-        (r"^(?:=|[∴⇒→]|\\(?:therefore|implies|to|(?:Long)?[Rr]ightarrow)(?![A-Za-z]))\s*(?=[^=\s])", ""),
+        (r"^(?:=|[∴⇒→]|\\(?:therefore|implies|approx|to|(?:Long)?[Rr]ightarrow)(?![A-Za-z]))\s*(?=[^=\s])", ""),
         (r"^\\text\s*\{\s*(?:[Ff]inal )?[Aa]nswer\s*:?\s*\}\s*:?\s*", ""),
         (r"\\(?:text)?color\s*\{[A-Za-z]+\}", ""),
         (r"\\math(?:bf|sf|tt)\s*\{([A-Za-z]{3,})\}", r"\\text{\1}"),

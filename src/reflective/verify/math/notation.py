@@ -223,8 +223,6 @@ def _relation(text: str, depth: int) -> Value:
         return _union(parts[0], depth)
     if len(parts) > 12:
         raise Malformed("a chain of more than 12 sides")
-    if parts[0] == "" and "approx" in operators[0]:
-        return _relation(text.partition(operators[0])[2].strip(), depth)
     ops = tuple(_RELATION_NAMES.get(op, op.lstrip("\\")) for op in operators)
     return Relation(tuple(_union(part, depth) for part in parts), ops)
 

@@ -54,7 +54,9 @@ for _canonical, _spellings in {
     "Pa": "pascal",
     "ohm": "Omega Ω",
     "mph": "",
-    "unit": " ".join("个只条本支张人名位颗棵件种次枚辆朵头匹把根套双页题分步倍组项对片粒盒袋瓶"),  # measure words
+    # what fits any unit: measure words and remarks
+    "unit": " ".join("个只条本支张人名位颗棵件种次枚辆朵头匹把根套双页题分步倍组项对片粒盒袋瓶")
+    + " approximately approx exactly",
 }.items():
     for _spelling in (_canonical, *_spellings.split()):
         _NAMES.setdefault(_spelling, _canonical)
