@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -16,6 +18,7 @@ from transformers import (
 from engines.torch.runs import GREEDY, make_engine, prompts, reference, write
 from reflective import InputError
 from reflective.engines.base import Request, Sampling
+from reflective.engines.torch import sampling as module
 from reflective.engines.torch.sampling import BROKEN, SamplingRows, draw, uniforms
 
 V = 40
@@ -277,3 +280,32 @@ def test_temperature_0_does_not_depend_on_the_seed():
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         Sampling(**wrong)
+
+
+# ---- filters over a large vocabulary, which look at the likeliest tokens first
+
+FILTERS = st.builds(
+    Sampling,
+    top_k=st.sampled_from([0, 1, 3, 7, 50, 299, 300]),
+    top_p=st.sampled_from([1e-6, 0.3, 0.9, 0.999, 1.0]),
+    min_p=st.sampled_from([0.0, 0.001, 0.2, 0.99]),
+)
+
+
+@given(settings_=st.lists(FILTERS, min_size=1, max_size=4), seed=st.integers(0, 999), flat=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_filters_leave_the_same_whether_all_tokens_are_sorted_or_the_likeliest(settings_, seed, flat):
+    logits = torch.randn(len(settings_), 300, generator=torch.Generator().manual_seed(seed)) * (0.1 if flat else 4)
+    weights = (logits.mul(2).round() / 2).exp()  # many are equal
+    rows = SamplingRows.of(settings_, 300, torch.device("cpu"))
+    before = module.CANDIDATES
+    try:
+        found = []
+        for module.CANDIDATES in (300, 2, 40):
+            found.append(module._filter(weights, rows))
+    finally:
+        module.CANDIDATES = before
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    for i, setting in enumerate(settings_):  # and a row alone is as it is among the others
+        alone = SamplingRows.of([setting], 300, torch.device("cpu"))
+        assert torch.equal(module._filter(weights[i : i + 1], alone)[0], found[0][i])

@@ -21,6 +21,7 @@ from reflective.engines.base import Sampling
 from reflective.engines.constraint import Matcher
 
 CONFIDENCE_TOKENS = 20  # the likeliest tokens that a confidence looks at (DeepConf, section 3.1)
+CANDIDATES = 256  # the likeliest tokens, among which filters are tried first
 BROKEN = -1  # stands for a token where the logits hold NaN, or no finite number at all
 
 
@@ -43,6 +44,7 @@ class SamplingRows:
     top_p: Tensor  # (B, 1); 2 where off
     min_p: Tensor  # (B, 1)
     penalty: Tensor  # (B, 1)
+    most_k: int  # the largest top-k of those that are on
     any_greedy: bool
     all_greedy: bool
     tempered: bool
@@ -65,6 +67,7 @@ class SamplingRows:
             top_p=column([s.top_p if s.top_p < 1 else 2.0 for s in settings]),
             min_p=column([s.min_p for s in settings]),
             penalty=column([s.repetition_penalty for s in settings]),
+            most_k=max((k for k in top_k if k < vocabulary), default=0),
             any_greedy=any(greedy),
             all_greedy=all(greedy),
             tempered=any(s.temperature not in (0.0, 1.0) for s in settings),
@@ -147,16 +150,42 @@ def _penalize(logits: Tensor, penalty: Tensor, seen: Tensor) -> Tensor:
 
 
 def _filter(weights: Tensor, rows: SamplingRows) -> Tensor:
-    """Set to 0 what top-k, top-p and min-p leave out; each works on what the one before left. (B, V) -> (B, V)."""
-    ordered, order = torch.sort(weights, dim=-1, descending=True, stable=True)
-    rank = torch.arange(weights.shape[1], device=weights.device)
+    """Set to 0 what top-k, top-p and min-p leave out; each works on what the one before left. (B, V) -> (B, V).
+
+    Sorting a vocabulary takes a CPU longer than all else in a step, so the likeliest tokens are looked at first: where
+    the last of them is left out, so is every token behind it.
+    """
+    vocabulary = weights.shape[1]
+    limited = rows.top_k < vocabulary  # (B, 1)
+    free = ~limited & (rows.top_p > 1) & (rows.min_p == 0)  # (B, 1): rows without a filter
+    count = max(CANDIDATES, rows.most_k + 1) if weights.device.type == "cpu" else vocabulary
+    while True:
+        count = min(count, vocabulary)
+        kept, ids, whole = _kept(weights, rows, limited, count)
+        if count == vocabulary or bool((whole | free).all()):
+            return torch.where(free, weights, torch.zeros_like(weights).scatter_(1, ids, kept))
+        count *= 16
+
+
+def _kept(weights: Tensor, rows: SamplingRows, limited: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the filters leave of the `count` likeliest tokens (B, count), their ids, and whether that is all (B, 1)."""
+    if count == weights.shape[1]:
+        ordered, ids = torch.sort(weights, dim=-1, descending=True, stable=True)
+    else:
+        ids = weights.topk(count, dim=-1, sorted=False).indices.sort(-1).values  # of equal ones, the lower id is first
+        ordered, order = torch.sort(weights.gather(1, ids), dim=-1, descending=True, stable=True)
+        ids = ids.gather(1, order)
     # ties with the k-th stay in, as in Hugging Face
-    kth = ordered.gather(1, rows.top_k - 1)
-    ordered = torch.where(ordered < kth, 0.0, ordered)
+    kth = ordered.gather(1, rows.top_k.clamp(max=count) - 1)
+    after_top_k = torch.where(limited & (ordered < kth), 0.0, ordered)
     # top-p: the smallest head of the ranking whose mass reaches p; the first always stays
-    mass = ordered.cumsum(-1)
-    before = (mass - ordered) / mass[:, -1:]
-    ordered = torch.where((before >= rows.top_p) & (rank > 0), 0.0, ordered)
+    mass = after_top_k.cumsum(-1)
+    total = torch.where(limited, mass[:, -1:], weights.sum(-1, keepdim=True, dtype=torch.float64).to(weights.dtype))
+    before = (mass - after_top_k) / total
+    rank = torch.arange(count, device=weights.device)
+    kept = torch.where((before >= rows.top_p) & (rank > 0), 0.0, after_top_k)
     # min-p: at least that share of the largest probability
-    ordered = torch.where(ordered < rows.min_p * ordered[:, :1], 0.0, ordered)
-    return torch.zeros_like(weights).scatter_(1, order, ordered)
+    kept = torch.where(kept < rows.min_p * kept[:, :1], 0.0, kept)
+    # of tokens as likely as the last one, others may have lower ids
+    tied = ((kept == ordered[:, -1:]) & (kept > 0)).any(-1, keepdim=True)
+    return kept, ids, ~tied & (~limited | (after_top_k[:, -1:] == 0))
