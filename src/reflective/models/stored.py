@@ -125,9 +125,9 @@ def _places(path: Path) -> dict[str, Place]:
                 continue
             dtype, shape = NUMBERS[entry["dtype"]], tuple(entry["shape"])
             begin, end = entry["data_offsets"]
-            if end - begin != math.prod(shape) * dtype.itemsize or 8 + length + end > size:
+            if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize or 8 + length + end > size:
                 raise damaged
             found[name] = Place(path, dtype, shape, 8 + length + begin)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged from error
     return found

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from engines.torch.runs import GREEDY, judge_of, make_head, prompts, write
 from reflective import Reflective
@@ -444,6 +445,24 @@ def test_a_file_that_was_cut_off_is_damaged(tmp_path, keep):
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="damaged"):
         StoredWeights(path, "int8")
+
+
+@pytest.mark.parametrize("header", [[], {"x": 1}, {"x": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}])
+def test_a_file_whose_header_makes_no_sense_is_damaged(tmp_path, header):
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(CheckpointError, match="damaged"):
+        StoredWeights(tmp_path, "int8")
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.self_attn.k_norm.weight"])
+def test_a_norm_that_is_nan_is_named_when_the_model_is_loaded(tmp_path, name):
+    path = tiny_folder(tmp_path / "m", "qwen3")
+    tensors = load_file(path / "model.safetensors")
+    tensors[name][3] = torch.nan
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinite weights"):
+        packed(path)
 
 
 def test_the_head_s_scores_do_not_depend_on_where_they_are_computed(tmp_path):

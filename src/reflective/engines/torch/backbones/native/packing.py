@@ -24,6 +24,7 @@ from reflective.errors import CheckpointError, EngineError
 from reflective.models.stored import StoredWeights
 
 STRIP = 16  # rows that lie side by side
+BROKEN = "{} holds NaN or infinite weights: the checkpoint is damaged."
 CHUNK = 2**22  # numbers that are read and packed in one go
 # Of keys and values. Beside codes, whose error is larger, half the memory costs nothing; where the weights are exact,
 # so is the rest.
@@ -62,7 +63,7 @@ def pack(kind: Kind, parts: Sequence[Any], name: str = "a matrix") -> Matrix:
                 half, threads = source.dtype == torch.bfloat16, torch.get_num_threads()
                 place = (source.data_ptr(), half, first + begin, source.shape[0], threads)
                 if found.reflective_pack(byref(pointer), *place):
-                    raise CheckpointError(f"{name} holds NaN or infinite weights: the checkpoint is damaged.")
+                    raise CheckpointError(BROKEN.format(name))
             first += room
     except (MemoryError, OSError, RuntimeError) as error:
         raise EngineError(
@@ -88,7 +89,9 @@ def packed_decoder(model: PreTrainedModel, weights: StoredWeights) -> Decoder:
     def vector(name: str) -> Tensor:
         with weights.read(name) as (tensor,):
             numbers: Tensor = tensor[:].float().unsqueeze(1)
-            return numbers
+        if not numbers.isfinite().all():
+            raise CheckpointError(BROKEN.format(name))
+        return numbers
 
     def matrix(*names: str, joined: bool = False, kind: Kind = kind) -> Matrix:
         with weights.read(*names) as tensors:
