@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.long, NEEDS_VLLM]
 START_S = 300.0
 FLAGS = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "64"]
 FLAGS += ["--logprobs-mode", "raw_logits", "--block-size", "32", "--no-enable-chunked-prefill"]
+# or a form leaves white space free, of which nano would write any amount
+FLAGS += ["--structured-outputs-config", '{"backend": "guidance", "disable_any_whitespace": true}']
 PROBLEM = "What is 12 * 17 + 5?"
 
 # vLLM's server, with the shortcut of `vllm_runs.prepare`
