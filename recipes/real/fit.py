@@ -140,6 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", required=True, metavar="FOLDER", help="what sample.py wrote")
     parser.add_argument("--records", metavar="FOLDER", help="where the compact records go (default: FOLDER/records)")
     parser.add_argument("--dtype", default="int8", help="as with sample.py")
+    parser.add_argument(
+        "--position",
+        default="before",
+        choices=("before", "mean", "auto"),
+        help="the state before a step's last token (default: every engine hands it out), the mean over its tokens "
+        "(vLLM does not), or what validation prefers",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--folds", type=int, metavar="N", help="fit on the test problems, cut into so many parts")
     how.add_argument("--heads", metavar="FOLDER", help="heads of another benchmark")
@@ -147,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     samples = Path(args.samples)
     target = Path(args.records) if args.records else samples / "records"
-    # vLLM hands out states before tokens, not means over steps, and a head should serve in every engine
-    base = replace(settings(args.model, args.samples, args.dtype), position="before", **_sampled(samples))
+    base = replace(settings(args.model, args.samples, args.dtype), position=args.position, **_sampled(samples))
     engine = None if args.heads else sampling_engine(base)[0]
     for kind, logprobs in KINDS.items():
         print_note(f"head {kind}")

@@ -4,8 +4,8 @@
         --records recipes/real/records/qwen2.5-coder-0.5b-gsm8k/logprobs.jsonl.gz \\
         --hub-id Qwen/Qwen2.5-Coder-0.5B-Instruct --weights "dequantised from Q4_K_M"
 
-A head is shipped where best of k is ahead of a single sample, and majority voting is not ahead of best of k, both
-beyond noise on the test problems. Its weights are stored in bfloat16; `fit.py` has rounded them before it scored.
+A head is shipped where best of k is ahead of a single sample beyond noise on the test problems, and not behind majority
+voting, which needs no head. Its weights are stored in bfloat16; `fit.py` has rounded them before it scored.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def objection(judged: Judged) -> str:
     if gain.outcome != "better":
         return f"not ahead of a single sample beyond noise: {gain.sentence('best of k', 'a single sample')}"
     behind = judged.gain("majority") if "majority" in judged.values else None
-    if behind is not None and behind.outcome == "worse":
+    if behind is not None and behind.difference < 0:
         return f"majority voting is ahead: {behind.sentence('best of k', 'majority voting')}"
     return ""
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import compact
@@ -19,6 +20,7 @@ import sample
 import ship
 import torch
 
+from reflective.evaluate.paired import Comparison
 from reflective.judge.config import read_config
 from reflective.models import shipped
 from reflective.records import Record
@@ -165,6 +167,14 @@ def test_a_head_is_not_shipped_where_it_gains_nothing_or_a_vote_is_better(
     assert ship.main([*common, "--records", str(records)]) == 1
     assert "not ahead of a single sample beyond noise" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_head_behind_a_vote_is_not_shipped_though_chance_may_explain_it() -> None:
+    gains = {"single": Comparison(0.08, 0.03, 0.13, 0.01, 150), "majority": Comparison(-0.05, -0.12, 0.01, 0.13, 150)}
+    judged = SimpleNamespace(values=gains, gain=gains.__getitem__)
+    assert ship.objection(judged).startswith("majority voting is ahead: ")
+    gains["majority"] = Comparison(0.0, -0.06, 0.06, 1.0, 150)
+    assert ship.objection(judged) == ""
 
 
 def test_where_nothing_can_vote_only_choices_are_told(run: Path, tmp_path: Path) -> None:
