@@ -28,27 +28,32 @@ AGGREGATIONS = {
     "geometric_mean": "A response's score is the geometric mean of its steps'.",
     "last": "A response's score is its last step's, on which alone the head was fitted.",
 }
+POSITIONS = {
+    "before": " at the end of each paragraph of a response",
+    "mean": ", the mean over each paragraph of a response, which vLLM does not hand out",
+}
 HEADS = Path(__file__).resolve().parents[2] / "src/reflective/heads"
 CARD = """\
 # {name}
 
-A score head for {hub_id} ({parameters:,} parameters, bfloat16): it tells which of several responses to a
-word problem is likely to be right. The model itself is not in this folder and is not changed.
+A score head for {hub_id} ({parameters:,} parameters, bfloat16): it tells which of
+several responses to a word problem is likely to be right. The model itself is not in this folder and is not changed.
 
 ## What it is for
 
-`reflective solve "…" --model {hub_id} --effort high` finds it by itself. It reads `hidden_states[{layer}]`
-at the end of each paragraph of a response{logprobs}. {aggregation}
+`reflective solve "…" --model {hub_id} --effort high` finds it by itself. It reads
+`hidden_states[{layer}]`{position}{logprobs}.
+{aggregation}
 
 ## Data, recipe and seed
 
-{data}: {problems:,} training problems × {trajectories} responses at temperature {temperature}, at most {max_tokens}
-tokens, and {validation_problems:,} validation problems × {validation_trajectories}, which chose the layer, the epoch
-and the calibration. Weights of the model: {weights}; sampled with {dtype}. Seed {seed}. `config.json` holds every
-setting.
+{data}: {problems:,} training problems × {trajectories} responses at temperature {temperature}, at most
+{max_tokens} tokens, and {validation_problems:,} validation problems × {validation_trajectories}, which chose the layer,
+the epoch and the calibration. Weights of the model: {weights}; sampled with {dtype}.
+Seed {seed}. `config.json` holds every setting.
 
     python recipes/real/sample.py --model … --output …
-    python recipes/real/fit.py --model … --samples …
+    python recipes/real/fit.py --model … --samples … --position {where}
 
 ## Measured
 
@@ -110,10 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hub_id=args.hub_id,
         parameters=sum(tensor.numel() for tensor in state.values()),
         layer=judge.config.layer,
+        where=judge.config.feature_position,
+        position=POSITIONS[judge.config.feature_position],
         aggregation=AGGREGATIONS[judge.config.aggregation],
         logprobs=", and the log-probabilities of its tokens" if judge.config.logprob_features else "",
         weights=args.weights,
-        records=f"{records.parent.parent.name}/{records.parent.name}",
+        records=records.parent.name if records.is_absolute() else records.parent.as_posix(),
         figures=report(records.parent),
         **{key: settings[key] for key in names},
     )
