@@ -91,6 +91,7 @@ def test_a_response_may_have_a_form(client):
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": []}, "input"),
         ({"reasoning": {"effort": 65}}, "reasoning.effort"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"nonsense": 1}, "nonsense"),
     ],
     ids=str,
@@ -99,6 +100,7 @@ def test_what_can_not_be_is_refused_by_its_name_here(client, change, param):
     with pytest.raises(openai.BadRequestError) as error:
         client.post("/responses", body=asked(**change), cast_to=object)
     assert error.value.body["param"].startswith(param)
+    assert "response_format" not in error.value.body["message"]
 
 
 def test_scores_are_those_of_the_library(client, nano_server):

@@ -140,7 +140,7 @@ def _add_routes(app: FastAPI) -> None:
             question = await asyncio.to_thread(service.read, body.as_chat())
             return await _reply(request, ResponsesWire(service, body, question.options.events), question, body, visitor)
         except Fault as fault:
-            fault.param = renamed(fault.param)
+            fault.rename(renamed(fault.param))
             raise
 
     @app.post("/v1/score")

@@ -28,6 +28,12 @@ class Fault(Exception):
         super().__init__(message)
         self.status, self.param, self.code, self.headers = status, param, code, headers or {}
 
+    def rename(self, param: str | None) -> None:
+        """Another name for the field, in the message, too."""
+        if self.param and param:
+            self.args = (str(self).replace(f"'{self.param}'", f"'{param}'"),)
+        self.param = param
+
     @property
     def kind(self) -> str:
         """OpenAI's `type`."""

@@ -130,4 +130,4 @@ def _messages(item: InputItem) -> Iterator[Message]:
 def renamed(param: str | None) -> str | None:
     """The name of a field of chat completions in this API."""
     head, sep, rest = (param or "").partition(".") if "[" not in (param or "") else (param or "").partition("[")
-    return NAMES.get(head, head) + sep + rest or None
+    return NAMES.get(head, head) + sep + rest.removeprefix("json_schema.") or None
