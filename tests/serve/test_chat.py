@@ -200,6 +200,23 @@ BAD = [
         400,
         "response_format.json_schema.schema",
     ),
+    (  # each of them would do
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            f"p{i}": {"type": "array", "items": {"const": i}, "minItems": 5000} for i in range(5)
+                        },
+                    }
+                },
+            }
+        },
+        400,
+        "response_format.json_schema.schema",
+    ),
 ]
 
 

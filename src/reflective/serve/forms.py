@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OBJECT: dict[str, Any] = {"type": "object"}
 MAX_SCHEMA = 100_000  # characters
-MAX_COUNT = 10_000  # of items that a schema may count: a grammar has a rule for each
+MAX_COUNT = 20_000  # items that a schema may count in all: a grammar has a rule for each
 COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains")
 
 
@@ -35,9 +35,8 @@ class JsonForm:
         text = json.dumps(schema)
         if len(text) > MAX_SCHEMA:
             raise _refused(param, f"it has {len(text):,} characters, more than {MAX_SCHEMA:,}")
-        for name, count in _counts(schema):
-            if count > MAX_COUNT:
-                raise _refused(param, f"{name} is {count:,}, more than {MAX_COUNT:,}")
+        if sum(_counts(schema)) > MAX_COUNT:
+            raise _refused(param, f"the values of {', '.join(COUNTS)} in it come to more than {MAX_COUNT:,} in all")
         try:
             self._grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
         except ValueError as error:  # nested too deeply for it
@@ -120,15 +119,15 @@ class Forms:
         return JsonForm(schema, param, self._engine, self._tokenizer)
 
 
-def _counts(schema: Any) -> Iterator[tuple[str, float]]:
-    """The numbers of items anywhere in a schema."""
+def _counts(schema: Any) -> Iterator[float]:
+    """The numbers of items anywhere in a schema, each cut to what is too many alone."""
     if isinstance(schema, list):
         for part in schema:
             yield from _counts(part)
     elif isinstance(schema, dict):
         for name, part in schema.items():
             if name in COUNTS and isinstance(part, int | float):
-                yield name, part
+                yield min(max(part, 0), MAX_COUNT + 1)
             yield from _counts(part)
 
 
