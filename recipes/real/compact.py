@@ -20,9 +20,10 @@ LEFT_OUT = "…"  # stands for the text of an answer, so that it still counts as
 
 
 def compact(record: Record) -> Record:
-    """The record without what was asked and written."""
+    """The record without what was asked and written, and without the folder that the model lay in."""
     return replace(
         record,
+        model=Path(record.model).name,
         problem=Problem("", id=record.key, kind=record.problem.kind),
         trajectories=tuple(_compact(t) for t in record.trajectories),
         answer=None if record.answer is None else LEFT_OUT,

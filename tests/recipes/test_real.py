@@ -79,6 +79,7 @@ def test_compact_records_hold_no_texts_and_the_same_figures(run: Path) -> None:
         path = run / "records" / f"{kind}.jsonl.gz"
         text = gzip.decompress(path.read_bytes()).decode()
         assert "What is" not in text and '"token_ids":[]' in text
+        assert str(run) not in text and '"model":"model"' in text
         full = {record.key: record for record in load_records(run / "runs/test")}
         for record in compact.read_compact(path):
             theirs = full[record.key]
