@@ -1,7 +1,7 @@
 """Put a fitted head into the package, with its card and an entry in the index, if the figures bear it out.
 
-    python recipes/real/ship.py --head runs/real/0.5b/heads/logprobs \\
-        --records recipes/real/records/qwen2.5-coder-0.5b-gsm8k/logprobs.jsonl.gz \\
+    python recipes/real/ship.py --head runs/real/0.5b/heads/plain \\
+        --records recipes/real/records/qwen2.5-coder-0.5b-gsm8k/plain.jsonl.gz \\
         --hub-id Qwen/Qwen2.5-Coder-0.5B-Instruct --weights "dequantised from Q4_K_M"
 
 A head is shipped where best of k is ahead of a single sample beyond noise on the test problems, and not behind majority

@@ -131,7 +131,7 @@ def mostly(usual: Any, seldom: Any) -> Any:
 
 texts = mostly(
     st.text(st.characters(codec="utf-8"), max_size=8), st.text(st.characters(), max_size=8)
-)  # half surrogates
+)  # lone surrogates
 numbers = st.integers() | st.floats() | st.sampled_from([0, 1, 2, 2**31, 2**63, -(2**63), 10**40])
 scalars = st.none() | st.booleans() | numbers | texts
 anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))

@@ -43,7 +43,7 @@ STARTS: Final = ((2, 1.0), (4, 1.0))  # first, growth
 DROPS: Final = (0.0, 0.01, 0.03, 0.06, 0.1)  # of the running score
 FEWEST: Final = 30  # problems that a fit needs
 TOO_FEW = (
-    "{:,} graded problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 610 without "
+    "{:,} graded problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 615 without "
     "a loss"
 )
 SAFEST: Final[Setting] = (-1.0, 0.0)

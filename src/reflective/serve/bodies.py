@@ -1,4 +1,4 @@
-"""A request's JSON, read strictly: no NaN, no half surrogates, nothing nested deeper than 200 levels.
+"""A request's JSON, read strictly: no NaN, no lone surrogates, nothing nested deeper than 200 levels.
 
 What gets past it can be written as JSON again, and no schema or argument in it is too deep for what walks through it.
 """
