@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -65,6 +66,23 @@ def test_an_installed_grader_is_imported_when_it_is_asked_for(fresh: Registry, m
     assert grade(Problem("", "hey", kind="shout"), "HEY").kind == "right"
     with pytest.raises(InputError, match=r"'broken' from no_such_package:f can't be loaded: ModuleNotFoundError"):
         grade(Problem("", "hey", kind="broken"), "HEY")
+
+
+def test_two_threads_that_look_at_once_find_the_same(fresh: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("shout", "verify.test_registry:shout", registry.ENTRY_POINTS)
+    told: list[str] = []
+    other = threading.Thread(target=lambda: told.append(grade(Problem("", "hey", kind="shout"), "HEY").kind))
+
+    def looked(group: str) -> list[EntryPoint]:
+        if threading.current_thread() is not other:  # the other one looks while this one does
+            other.start()
+            other.join(0.3)
+        return [point]
+
+    monkeypatch.setattr(registry, "entry_points", looked)
+    assert grade(Problem("", "hey", kind="shout"), "HEY").kind == "right"
+    other.join(10)
+    assert told == ["right"]
 
 
 def test_the_own_kinds_and_the_version() -> None:

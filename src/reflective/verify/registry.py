@@ -16,6 +16,7 @@ A kind has one grader: a second one for the same kind is refused, whoever brings
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, TypeVar
@@ -42,6 +43,7 @@ class Registry(Mapping[str, Grader]):
         self.without_gold: set[str] = set()
         self._graders: dict[str, Grader | EntryPoint] = {}
         self._looked = False  # for installed packages
+        self._looking = threading.Lock()
 
     def register(self, kind: str, function: Grader, *, needs_gold: bool = True) -> None:
         """Add the grader of a kind that has none yet, or the same function again, as a notebook does."""
@@ -73,14 +75,15 @@ class Registry(Mapping[str, Grader]):
         return len(self._with_installed())
 
     def _with_installed(self) -> Mapping[str, Grader | EntryPoint]:
-        if not self._looked:
-            found: dict[str, EntryPoint] = {}
-            for point in entry_points(group=ENTRY_POINTS):
-                if point.name in self._graders or point.name in found:
-                    raise InputError(f"a second grader for problems of kind {point.name!r}, from {_package(point)}")
-                found[point.name] = point
-            self._graders.update(found)
-            self._looked = True
+        with self._looking:
+            if not self._looked:
+                found: dict[str, EntryPoint] = {}
+                for point in entry_points(group=ENTRY_POINTS):
+                    if point.name in self._graders or point.name in found:
+                        raise InputError(f"a second grader for problems of kind {point.name!r}, from {_package(point)}")
+                    found[point.name] = point
+                self._graders.update(found)
+                self._looked = True
         return self._graders
 
 
