@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from reflective import Reflective, Scripted, ScriptedEngine
+from reflective.serve.responses_schema import ResponsesRequest
 from serve.conftest import MESSAGES, PROBLEM, serving
 
 SHORT = {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"], "additionalProperties": False}
@@ -81,6 +82,12 @@ def test_a_response_may_have_a_form(client):
     form = {"type": "json_schema", "name": "x", "schema": SHORT}
     got = client.responses.create(**asked(text={"format": form}))
     assert set(json.loads(got.output_text)) == {"x"}
+
+
+def test_a_schema_that_takes_any_json_is_a_schema():
+    form = {"type": "json_schema", "name": "x", "schema": {}}
+    chat = ResponsesRequest.model_validate(asked(text={"format": form})).as_chat()
+    assert chat.response_format.json_schema.schema_ == {}
 
 
 @pytest.mark.parametrize(

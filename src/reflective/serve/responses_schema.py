@@ -99,7 +99,9 @@ class ResponsesRequest(Sampled):
         else:
             messages += [message for item in self.input for message in _messages(item)]
         form = self.text.format if self.text is not None else None
-        schema = JsonSchema(name=form.name, schema=form.schema_) if form is not None and form.schema_ else None
+        schema = None
+        if form is not None and form.schema_ is not None:  # {} is one, too: any JSON
+            schema = JsonSchema(name=form.name, schema=form.schema_)
         tools = [Tool(type="function", function=FunctionTool(**_function(tool))) for tool in self.tools or ()]
         return ChatRequest.model_construct(
             **{name: getattr(self, name) for name in Sampled.model_fields},
