@@ -217,6 +217,9 @@ class Reflective:
 
     def score_many(self, items: Iterable[Mapping[str, Any]]) -> list[ScoredResponse]:
         """Score several responses, each with the arguments of `score`. A prompt that several share is read once."""
+        items = list(items)
+        for item in items:
+            _check_parts(**item)
         engine = self.engine
         if not engine.reads:
             raise EngineError(f"the engine of {engine.name!r} can't score given text; use the engine torch.")
@@ -251,10 +254,6 @@ class Reflective:
         response_ids: Sequence[int] | None = None,
     ) -> tuple[tuple[int, ...], list[int]]:
         """The ids of prompt and response of an item to score."""
-        if sum(given is not None for given in (prompt, messages, prompt_ids)) != 1:
-            raise InputError("give the prompt as exactly one of prompt, messages and prompt_ids.")
-        if (response is None) == (response_ids is None):
-            raise InputError("give the response as either response or response_ids.")
         engine: Any = self.engine
         if prompt is not None:
             ids = _encode_raw(engine.tokenizer, _text("prompt", prompt))
@@ -396,6 +395,21 @@ def _once_opened(prompt: list[int], response: list[int], opening: list[int]) -> 
         return prompt
     last = max((i for i in range(len(prompt) - n + 1) if prompt[i : i + n] == opening), default=len(prompt))
     return prompt[:last]
+
+
+def _check_parts(
+    *,
+    prompt: object = None,
+    messages: object = None,
+    prompt_ids: object = None,
+    response: object = None,
+    response_ids: object = None,
+) -> None:
+    """An item to score has one prompt and one response."""
+    if sum(given is not None for given in (prompt, messages, prompt_ids)) != 1:
+        raise InputError("give the prompt as exactly one of prompt, messages and prompt_ids.")
+    if (response is None) == (response_ids is None):
+        raise InputError("give the response as either response or response_ids.")
 
 
 def _encode_raw(tokenizer: Any, text: str) -> list[int]:
