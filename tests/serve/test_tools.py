@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import openai
@@ -55,6 +56,13 @@ def test_what_is_no_call_of_an_offered_function_stays_text():
     assert [call.name for call in split_calls(both, ["weather", "news"])[1]] == ["weather", "news"]
     assert split_calls(both, ["weather"]) == (both, []) and split_calls("[]", ["weather"]) == ("[]", [])
     assert canonical([Call("f", '{"a":1,"b":2}')]) == canonical([Call("f", '{"b": 2, "a": 1}')])
+
+
+@pytest.mark.parametrize("text", ["```" + " " * 3000 + "x" + " " * 3000 + "y", "<tool_call>x" + " " * 100_000 + "y"])
+def test_long_white_space_is_read_in_linear_time(text):
+    began = time.process_time()
+    assert split_calls(text, ["weather"]) == (text, [])
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("stream", [False, True])

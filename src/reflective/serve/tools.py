@@ -19,8 +19,9 @@ from reflective.serve.faults import Fault
 from reflective.serve.schemas import ChatRequest
 
 OPENING = "<tool_call>"
-BARE = ("{", "[", "```")  # how calls without their marks may begin
-_CALL = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+FENCE = "```"
+BARE = ("{", "[", FENCE)  # how calls without their marks may begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,9 @@ def split_calls(text: str, names: Sequence[str]) -> tuple[str, list[Call]]:
 
 def _fenced(text: str) -> str:
     """What is in a code fence, where all is in one."""
-    inner = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
-    return inner[1] if inner else text
+    if len(text) < 2 * len(FENCE) or not (text.startswith(FENCE) and text.endswith(FENCE)):
+        return text
+    return text[len(FENCE) : -len(FENCE)].removeprefix("json")
 
 
 def _read(text: str) -> Call | None:
@@ -146,7 +148,7 @@ def _read(text: str) -> Call | None:
 def _read_all(text: str) -> list[Call | None]:
     """What an object or a list of them stands for; None for one that is no call."""
     try:
-        value = json.loads(text)
+        value = json.loads(text.strip())
     except (ValueError, RecursionError):
         return []
     return [_call(one) for one in (value if isinstance(value, list) else [value])]
