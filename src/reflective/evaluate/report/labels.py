@@ -16,7 +16,7 @@ ROWS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "chosen": ("answers given, right", "share"),
         "single": ("single sample, right", "share"),
         "gain": ("gain of best of k over one", "points"),
-        "unfinished": ("unfinished thinkings", "share"),
+        "unfinished": ("unfinished reasoning", "share"),
         "ungradable": ("ungradable answers", "share"),
         "pruned": ("trajectories let go: pruned", "share"),
         "stopped_early": ("trajectories let go: stopped early", "share"),
