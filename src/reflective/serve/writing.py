@@ -5,7 +5,7 @@ happened for a while) and at last an `Outcome`. Deltas come only where they were
 
 Where an answer must have a form, it is written under a constraint, behind free reasoning. A model whose whole response
 is the reasoning is asked once more: the selected response is then the reasoning, and what follows is the answer. Where
-that form is a call's, a selected response that makes one is the answer as it is.
+a tool call is asked for and the selected response already makes one, it is the answer, and nothing more is asked.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ FLATTERED = "the head was chosen on the same problems, so the real risks are a l
 
 
 def with_schedule(judge: Judge, folder: Path, temperature: float, note: Note) -> Judge:
-    """The judge with the schedule that the validation rollouts in `folder` give; as it is, and told why, if none."""
+    """The judge with a schedule fitted on the rollouts in `folder`; unchanged, with a note why, if none can be."""
     records = [record for record in load_records(folder) if record.trajectories]
     rollouts = load_rollouts(folder, Place(judge.config.layer, judge.config.feature_position))
     logits = iter(step_logits_of(cast(SPRMHead, judge.head), rollouts))
