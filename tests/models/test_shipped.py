@@ -46,10 +46,17 @@ def test_the_index_of_this_package_is_read_and_every_head_in_it_is_whole() -> No
         assert (head.folder / "MODEL_CARD.md").is_file() and (head.folder / "head.safetensors").is_file()
 
 
+def test_a_model_without_a_chat_template_finds_its_head_and_says_what_it_lacks(package: Path, plain: Path) -> None:
+    (plain / "chat_template.jinja").unlink()
+    remark = load_checkpoint(plain, device="cpu", dtype="float32").remark
+    assert "the head 'tiny-head'" in remark and "The model has no chat template" in remark
+
+
 def test_a_model_without_a_head_finds_its_one_by_its_fingerprint(package: Path, plain: Path) -> None:
     loaded = load_checkpoint(plain, device="cpu", dtype="float32")
     assert loaded.head is not None and loaded.deviation is not None and loaded.deviation < 1e-3
     assert "the head 'tiny-head', which comes with the package" in loaded.remark
+    assert "no chat template" not in loaded.remark
     without = load_checkpoint(plain, device="cpu", head="none", require_head=False)
     assert without.head is None and without.remark == ""
 

@@ -120,14 +120,15 @@ def _shipped_head(source: str | Path, model_config: Any, tokenizer: Any, weights
 
 
 def _remark(tokenizer: Any, judge: Judge, shipped: ShippedHead | None) -> str:
+    told = []
     if shipped is not None:
-        return f"step scores by the head {shipped.name!r}, which comes with the package (reflective heads)."
-    if not judge.scores and not getattr(tokenizer, "chat_template", None):
-        return (
+        told.append(f"step scores by the head {shipped.name!r}, which comes with the package (reflective heads).")
+    if not getattr(tokenizer, "chat_template", None) and (shipped is not None or not judge.scores):
+        told.append(
             "The model has no chat template, as base models have none: problems are given to it as plain text. Its "
             "instruct version answers better."
         )
-    return ""
+    return " ".join(told)
 
 
 def read_plain(folder: Path, source: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
