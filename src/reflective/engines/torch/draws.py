@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reflective.engines.sequence import Running
-from reflective.engines.torch.backbones.base import Backbone, DecodePlan
+from reflective.engines.torch.backbones.base import DecodePlan, Writer
 from reflective.engines.torch.batch import Rows
 from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.sampling import (
@@ -37,7 +37,7 @@ class SampledRows(NamedTuple):
 class Draws:
     """Draws for the rows of a batch; `name` is the model's, for messages."""
 
-    def __init__(self, name: str, backbone: Backbone, rows: Rows, *, keep_confidences: bool) -> None:
+    def __init__(self, name: str, backbone: Writer, rows: Rows, *, keep_confidences: bool) -> None:
         self._name, self._backbone, self._rows, self._keep_confidences = name, backbone, rows, keep_confidences
 
     def next(self, running: Sequence[Running], kv: KVMemory) -> tuple[SampledRows, Tensor]:

@@ -117,6 +117,10 @@ class KVManager:
         """Keep what a continuation of this trajectory needs."""
         self.parking.put(sequence.id, Parked(self.memory.park(row, sequence.length)))
 
+    def drop(self, id: int) -> None:
+        """Forget what is parked of a trajectory."""
+        self.parking.drop(id)
+
     def clear(self) -> None:
         """Free everything."""
         self.kv = None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reflective.engines.torch.backbones.base import Backbone
+from reflective.engines.torch.backbones.base import Writer
 from reflective.engines.torch.kv import KVMemory
 from reflective.engines.torch.memory import is_out_of_memory
 from reflective.errors import EngineError
@@ -19,14 +19,14 @@ from reflective.judge.logprobs import step_logprobs
 
 
 @torch.inference_mode()
-def features_at(backbone: Backbone, ids: Sequence[int], positions: Sequence[int]) -> Tensor:
+def features_at(backbone: Writer, ids: Sequence[int], positions: Sequence[int]) -> Tensor:
     """The features (n, F) at some positions of a text."""
     return backbone.read(ids, KVMemory(backbone.shape, 1, len(ids)), positions)[0]
 
 
 @torch.inference_mode()
 def step_logits(
-    backbone: Backbone,
+    backbone: Writer,
     head: StepHead,
     prompt_ids: Sequence[int],
     responses: Sequence[tuple[Sequence[int], Sequence[int]]],
@@ -50,7 +50,7 @@ def step_logits(
 
 
 def _step_logits(
-    backbone: Backbone,
+    backbone: Writer,
     head: StepHead,
     ids: Sequence[int],
     begin: int,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reflective.engines.sequence import Running
-from reflective.engines.torch.backbones.base import Backbone
+from reflective.engines.torch.backbones.base import Writer
 from reflective.engines.torch.step_features import StepFeatures
 from reflective.judge.heads import StepHead
 
@@ -16,7 +16,7 @@ from reflective.judge.heads import StepHead
 class StepScores:
     """The head's logits; without a head the features are kept alone. `reads_means`: it reads means over steps."""
 
-    def __init__(self, backbone: Backbone, head: StepHead | None, features: StepFeatures, *, reads_means: bool) -> None:
+    def __init__(self, backbone: Writer, head: StepHead | None, features: StepFeatures, *, reads_means: bool) -> None:
         self._backbone, self._head, self._features, self._reads_means = backbone, head, features, reads_means
 
     def logits(self, scored: list[int], running: list[Running], features: Tensor) -> list[float] | None:

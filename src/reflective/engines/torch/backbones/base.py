@@ -55,16 +55,10 @@ class PlanTensors:
     visible: Tensor | None  # (B, 1, 1, length) bool; None: every row sees all of them
 
 
-class Backbone(Protocol):
-    """A model in the engine's hands."""
+class Writer(Protocol):
+    """A model in the hands of a `RowEngine`."""
 
     shape: KVShape  # of its keys and values
-
-    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of `ids` into a row; returns logits (V,) and features (F,) of the last position.
-
-        Those of the first `start` positions are there already; at least one is computed.
-        """
 
     def read(
         self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, start: int = 0, logprobs: bool = False
@@ -89,6 +83,16 @@ class Backbone(Protocol):
 
     def score(self, head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
         """MLP(h) of the chosen rows of the features (B, F), without what a head adds of log-probabilities."""
+
+
+class Backbone(Writer, Protocol):
+    """A model in the hands of the embedded engine, which keeps its keys and values."""
+
+    def prefill(self, ids: Sequence[int], kv: KVMemory, row: int, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of `ids` into a row; returns logits (V,) and features (F,) of the last position.
+
+        Those of the first `start` positions are there already; at least one is computed.
+        """
 
     def refresh(self) -> None:
         """Take over what an optimizer has changed in place.
