@@ -92,7 +92,7 @@ def served(work: Any) -> Any:
 def main() -> None:
     setting = parse(__doc__, repeats=1)
     most_rows = 4 if setting.quick else 64
-    requests = 20 if setting.quick else 200
+    requests = 20 if setting.quick else 600
     progress("measuring the rates")
     rates, lengths, answer, prompt = measured(most_rows)
     load = Load(1.0, EFFORT, answer_tokens=answer, prompt_tokens=prompt, lengths=lengths, requests=requests)

@@ -230,6 +230,28 @@ def test_what_can_not_be_is_refused_with_its_name(client, change, status, param)
     assert client.chat.completions.create(**asked(max_tokens=4)).choices  # the server goes on
 
 
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"properties": {"a": {"not": {}}}}, "not can't be used here"),
+        ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "no answer can satisfy it"),
+        ({"oneOf": [{"type": "string"}, {"minLength": 2}]}, "anyOf can"),
+        ({"type": "wizard"}, "no type 'wizard'"),
+        ({"type": "string", "format": "rhyme"}, "the format 'rhyme'"),
+        ({"type": "string", "pattern": "(?=a)b"}, "a pattern in it is wrong, or looks ahead"),
+        ({"$ref": "#/nowhere"}, "'#/nowhere' leads nowhere"),
+        ({"$ref": "file:///etc/passwd"}, "'file:///etc/passwd' leads out of it"),
+        ({"type": 5}, "it is wrong, or has something"),
+    ],
+    ids=str,
+)
+def test_why_a_schema_can_not_be_used_is_said_in_our_words(client, schema, told):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(**asked(response_format=form))
+    assert told in error.value.body["message"] and error.value.code == "invalid_schema"
+
+
 def test_a_problem_of_another_script_is_read(client):
     got = client.chat.completions.create(**asked(messages=[{"role": "user", "content": f"问题 🙂 {PROBLEM}"}]))
     assert got.choices[0].finish_reason in ("stop", "length")

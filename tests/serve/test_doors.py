@@ -177,7 +177,8 @@ def test_bodies_have_a_limit_together_and_are_let_go(guarded, monkeypatch):
     assert (status, got["error"]["code"], headers["retry-after"]) == (503, "overloaded", "5")
 
 
-def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
+def test_a_client_that_takes_nothing_is_given_up(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="reflective.serve")
     monkeypatch.setattr(doors, "SEND_S", 0.05)
     ended = []
 
@@ -190,13 +191,19 @@ def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
     async def blocked(message):
         await asyncio.Event().wait()
 
-    async def run():
+    async def broken(scope, receive, send):
+        raise RuntimeError
+
+    async def run(app):
         closed = Doors(app, keys=(), hosts=frozenset(), max_body=1, body_s=1, metrics=Metrics())
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
         await asyncio.wait_for(closed(scope, asyncio.Event().wait, blocked), 5)
 
-    asyncio.run(run())
+    asyncio.run(run(app))
     assert ended == [True]
+    asyncio.run(run(broken))  # its error is logged, and can't be sent
+    assert [record.getMessage().endswith("failed") for record in caplog.records if record.exc_info] == [True]
+    assert [record.fields["status"] for record in caplog.records if hasattr(record, "fields")] == [499, 499]
 
 
 def test_what_is_cut_is_paid_for():
@@ -261,6 +268,14 @@ def test_the_log_has_no_prompt(guarded, caplog):
         ask(guarded, replaced := {**ASKED, "messages": [{"role": "user", "content": "my secret question"}]})
     assert replaced and "secret question" not in str([vars(record) for record in caplog.records])
     assert any(getattr(record, "fields", {}).get("route") == "/v1/models" for record in caplog.records)
+
+
+def test_the_log_has_prompts_where_they_are_wanted(caplog):
+    caplog.set_level(logging.INFO, logger="reflective.serve")
+    with Reflective(Chatting([Scripted("A.")])) as model, serving(model, ServeSettings(log_prompts=True)) as running:
+        _, headers, _ = ask(running, {"model": "scripted", "messages": MESSAGES})
+    told = [record.fields for record in caplog.records if record.getMessage() == "prompt"]
+    assert told == [{"id": headers["x-request-id"], "messages": MESSAGES}]
 
 
 def test_an_unknown_path_is_an_error_object(guarded):

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import openai
 import pytest
 
 from reflective import InputError, Reflective
+from reflective.serve import feedback
 from reflective.serve.faults import Fault
 from reflective.serve.feedback import Feedback, FeedbackStore
 from reflective.serve.service import ServeSettings
@@ -113,6 +115,49 @@ def test_another_keys_answer_is_nobodys_business(tmp_path):
 
     asyncio.run(run())
     store.close()
+
+
+def test_a_slow_store_is_waited_for_within_limits_and_costs_no_answer(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(feedback, "MAX_WAITING", feedback.MAX_COMMENT + 1000)
+    monkeypatch.setattr(feedback, "STORE_S", 0.05)
+    store, gate = FeedbackStore(str(tmp_path / "store.sqlite"), 1), threading.Event()
+    store._thread.submit(gate.wait)
+    store.keep("a", "key:alice", "nano", [], "x" * 500, "", {})
+    store.keep("b", "key:alice", "nano", [], "x" * feedback.MAX_WAITING, "", {})
+    told = caplog.text
+
+    async def refused(id):
+        with pytest.raises(Fault) as fault:
+            await store.read(id, "key:alice")
+        return fault.value.status, str(fault.value)
+
+    async def run():
+        assert await refused("a") == (503, "The feedback store failed. Try again.")  # not within its time
+        store.keep("c", "key:alice", "nano", [], "x" * 900, "", {})
+        assert await refused("a") == (503, "The feedback store is too slow. Try again later.")
+        gate.set()
+        while store._waiting:
+            await asyncio.sleep(0.01)
+        await store.read("a", "key:alice")
+        assert (await refused("b"))[0] == 404
+
+    try:
+        asyncio.run(run())
+    finally:
+        gate.set()
+    store.close()
+    assert "not kept" in told
+
+
+def test_a_store_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(feedback, "CLOSE_S", 0.05)
+    store, gate = FeedbackStore(str(tmp_path / "store.sqlite"), 1), threading.Event()
+    store._thread.submit(gate.wait)
+    began = time.monotonic()
+    store.close()
+    taken = time.monotonic() - began
+    gate.set()
+    assert taken < 5
 
 
 def test_it_is_off_unless_it_is_switched_on(nano_server, tmp_path):

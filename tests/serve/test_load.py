@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -104,6 +105,38 @@ def test_clients_that_go_away_leave_nothing_behind(narrow):
     asyncio.run(run())
     assert narrow.idle(1.0)
     assert not narrow.service.engine.busy
+
+
+def test_half_of_the_clients_cut_at_random_leave_no_row_place_or_task_and_the_rest_is_answered(narrow):
+    draw = random.Random(0)
+
+    async def one(client, index):
+        stream = await client.chat.completions.create(**asked(), stream=True)
+        text, left = "", draw.randrange(12) if index % 2 else None
+        async for chunk in stream:
+            text += "".join(choice.delta.content or "" for choice in chunk.choices)
+            if left is not None and (left := left - 1) < 0:
+                await stream.close()
+                return None
+        return text
+
+    async def run():
+        async with client_of(narrow) as client:
+            return await asyncio.gather(*(one(client, i) for i in range(24)))
+
+    service = narrow.service
+    object.__setattr__(service.admission, "_limit", 100)
+    try:
+        before = len(asyncio.all_tasks(service._loop))
+        got = asyncio.run(run())
+    finally:
+        object.__setattr__(service.admission, "_limit", 3)
+    assert all("140" in text for text in got[::2])
+    assert narrow.idle(1.0) and not service.engine.busy
+    until = time.monotonic() + 2
+    while len(asyncio.all_tasks(service._loop)) > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(asyncio.all_tasks(service._loop)) <= before
 
 
 def test_a_request_has_its_time(narrow):

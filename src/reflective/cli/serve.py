@@ -54,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--retention-days", type=float, default=30.0, metavar="N", help="how long answers are kept (default: 30)"
     )
+    group.add_argument("--log-prompts", action="store_true", help="write what is asked to the log, too (default: off)")
     add_model_arguments(parser)
 
 
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         time_limit_s=args.time_limit,
         feedback=args.feedback,
         retention_days=args.retention_days,
+        log_prompts=args.log_prompts,
         reasoning_fields=REASONING.get(args.reasoning_field, (args.reasoning_field,)),
     )
     keys = read_keys(args.keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from reflective.serve import page, scoring
 from reflective.serve.bodies import StrictRoute
 from reflective.serve.chat import ChatWire
 from reflective.serve.doors import OWN_NAMES, Doors, Gone
-from reflective.serve.faults import Fault, invalid
+from reflective.serve.faults import ErrorBody, Fault, invalid
 from reflective.serve.feedback import Feedback
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
@@ -36,6 +37,8 @@ from reflective.serve.tracing import Tracing
 from reflective.serve.visitor import Visitor
 
 T = TypeVar("T")
+
+logger = logging.getLogger("reflective.serve")
 
 
 class EventStream(StreamingResponse):
@@ -73,6 +76,7 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
+    error = {"description": "what is wrong", "model": ErrorBody}
     # no redirects: their target would be made of the Host header
     app = FastAPI(
         title="reflective",
@@ -81,6 +85,7 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses={"4XX": error, "5XX": error},
     )
     app.router.route_class = StrictRoute
     hosts = frozenset(map(str.lower, settings.hosts)) | (
@@ -210,6 +215,9 @@ async def _reply(request: Request, wire: Wire, question: Question, body: Sampled
     """The answer to a question, in one piece or as a stream."""
     service, _ = _visit(request)
     service.check(question, visitor.key)
+    if service.settings.log_prompts:
+        fields = {"id": request.scope["state"]["request_id"], "messages": question.messages}
+        logger.info("prompt", extra={"fields": fields})
     if body.stream:
         return EventStream(stream(service, wire, question, visitor))
     return answer(await while_there(request, in_one_piece(service, wire, question, visitor)))

@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic_core import to_json
@@ -86,7 +87,7 @@ class Doors:
             receive = await self._body(visit, receive)
             await self._app(scope, receive, visit.send)
         except Gone:
-            visit.status = None
+            pass
         except Exception as error:
             fault = fault_of(error)
             if fault.status >= 500 and not isinstance(error, Fault):
@@ -197,17 +198,19 @@ class Visit:
             async with asyncio.timeout(SEND_S):
                 await self._send(message)
         except TimeoutError:
+            self.status = None
             raise Gone from None
 
     async def refuse(self, fault: Fault) -> None:
-        """An error object."""
+        """An error object, for a client that takes it."""
         body = to_json(fault.body())
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
         if fault.status in (408, 413, 503):
             headers.append((b"connection", b"close"))  # the rest of the body is not waited for
-        await self.send({"type": "http.response.start", "status": fault.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        with suppress(Gone):
+            await self.send({"type": "http.response.start", "status": fault.status, "headers": headers})
+            await self.send({"type": "http.response.body", "body": body})
 
     @property
     def line(self) -> dict[str, Any]:

@@ -5,12 +5,29 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pydantic import BaseModel
+
 from reflective.errors import CheckpointError, ContextError, InputError, ReflectiveError
 
 BRANCH = re.compile(r"str|int|float|bool|constrained-.*|(list|dict)\[.*")  # of a union, as pydantic names it in a path
 INTERNAL = "The server failed on this request. Its log says more, under the request's id."
 TOO_LONG = "context_length_exceeded"
 ENGINE = "The engine failed while it wrote, and the request was given up. Try again."
+
+
+class ErrorObject(BaseModel):
+    """What is wrong, with which field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorObject
 
 
 class Fault(Exception):

@@ -1,7 +1,8 @@
 """Verdicts of users on answers, stored beside what was answered. Off unless it is switched on, since it keeps texts.
 
 SQLite by default, PostgreSQL where the place is a URL (`postgresql://…`, with psycopg). Everything is deleted after the
-retention time, and by id on request. One thread does all of it; a store that fails costs no answer.
+retention time, and by id on request. One thread does all of it; a store that fails or is slow costs no answer: what it
+has not taken in waits in memory, up to a limit, above which answers are not kept and verdicts are refused.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import asyncio
 import json
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +30,9 @@ T = TypeVar("T")
 DAY_S = 86_400.0
 SWEEP_S = 600.0  # between two looks for what is too old
 MAX_COMMENT = 10_000
+MAX_WAITING = 64 * 2**20  # characters that wait to be stored
+STORE_S = 30.0  # for what a client asks of the store
+CLOSE_S = 2.0  # for what still waits when the server ends
 TABLES = (
     """CREATE TABLE IF NOT EXISTS answers (id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, client TEXT,
     model TEXT, messages TEXT NOT NULL, content TEXT, reasoning TEXT, result TEXT NOT NULL)""",
@@ -90,21 +96,25 @@ class FeedbackStore:
         self._place, self._postgres = place, place.startswith(("postgresql://", "postgres://"))
         self._retention_s = retention_days * DAY_S
         self._swept = 0.0
+        self._waiting, self._lock = 0, threading.Lock()
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._base = self._thread.submit(self._connect).result()
 
     def keep(self, id: str, client: str, model: str, messages: Any, content: str, reasoning: str, result: Any) -> None:
         """Keep an answer, soon. Never raises."""
-        row = (id, time.time(), client, model, json.dumps(messages), content, reasoning, json.dumps(result))
+        texts = (client, model, json.dumps(messages), content, reasoning, json.dumps(result))
 
         def work() -> None:
             try:
-                self._write("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                self._write("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (id, time.time(), *texts))
                 self._sweep()
             except Exception:
                 log.exception("an answer could not be kept for feedback")
 
-        self._thread.submit(work)
+        try:
+            self._submit(work, sum(map(len, texts)))
+        except Fault:
+            log.warning("an answer was not kept for feedback: too many wait for the store")
 
     async def add(self, feedback: Feedback, client: str) -> None:
         """Store a verdict. Raises `Fault` where the answer is not known, or another key's."""
@@ -150,14 +160,32 @@ class FeedbackStore:
 
     def close(self) -> None:
         """Finish what is under way."""
-        self._thread.submit(lambda: self._base.close()).result()
-        self._thread.shutdown()
+        with suppress(TimeoutError):
+            self._thread.submit(lambda: self._base.close()).result(CLOSE_S)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     # ---- on its thread
 
+    def _submit(self, work: Callable[[], T], size: int) -> Future[T]:
+        """Have it done; `size` characters wait meanwhile. Raises `Fault` where too many do already."""
+        with self._lock:
+            if self._waiting + size > MAX_WAITING:
+                what = "The feedback store is too slow. Try again later."
+                raise Fault(503, what, code="feedback_failed", headers={"Retry-After": "5"})
+            self._waiting += size
+
+        def done(_: Future[T]) -> None:
+            with self._lock:
+                self._waiting -= size
+
+        future = self._thread.submit(work)
+        future.add_done_callback(done)
+        return future
+
     async def _run(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            async with asyncio.timeout(STORE_S):
+                return await asyncio.wrap_future(self._submit(work, MAX_COMMENT))
         except Fault:
             raise
         except Exception as error:  # of either database: it is away, or busy for long

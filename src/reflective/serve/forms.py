@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from reflective.engines.base import Engine
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 OBJECT: dict[str, Any] = {"type": "object"}
 MAX_SCHEMA = 100_000  # characters
 MAX_COUNT = 20_000  # items that a schema may count in all: a grammar has a rule for each
+REASONS = (  # llguidance's words, and ours
+    (r"Unimplemented keys: \[(.*)\]", "{} can't be used here"),
+    (r"Unsatisfiable schema", "no answer can satisfy it"),
+    (r"Unknown format: (.*)", "the format '{}' can't be used here"),
+    (r"Invalid type: (.*)", "there is no type '{}'"),
+    (r"Pointer '(.*)' does not exist", "its reference '#{}' leads nowhere"),
+    (r"Resource '(.*?)' is not present", "its reference '{}' leads out of it"),
+    (r"regex parse error", "a pattern in it is wrong, or looks ahead or behind, which can't be used here"),
+    (r"oneOf", "oneOf can't be used here; anyOf can"),
+    (r"recursion limit", "it is nested too deeply"),
+)
 COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains")
 
 
@@ -40,9 +52,9 @@ class JsonForm:
         try:
             self._grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
         except ValueError as error:  # nested too deeply for it
-            raise _refused(param, str(error)[:200]) from None
+            raise _refused(param, _reason(str(error))) from None
         if why := LLMatcher(tokenizer, self._grammar).get_error():
-            raise _refused(param, why.splitlines()[0][:200])
+            raise _refused(param, _reason(why))
 
     def start(self) -> JsonMatcher:
         """Hold an answer to it."""
@@ -129,6 +141,14 @@ def _counts(schema: Any) -> Iterator[float]:
             if name in COUNTS and isinstance(part, int | float):
                 yield min(max(part, 0), MAX_COUNT + 1)
             yield from _counts(part)
+
+
+def _reason(why: str) -> str:
+    """Why a schema can't be used, in words that name nothing of the inside."""
+    for theirs, ours in REASONS:
+        if found := re.match(theirs, why):
+            return ours.format(*(group.replace('"', "")[:80] for group in found.groups()))
+    return "it is wrong, or has something that can't be used here"
 
 
 def _refused(param: str, why: str) -> Fault:

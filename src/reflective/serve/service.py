@@ -47,6 +47,7 @@ class ServeSettings:
     names under which the reasoning is given. `feedback` is the database that keeps answers for `retention_days`, so
     that verdicts on them can be taken; None keeps nothing. `answer_prompt` asks models whose whole response is the
     reasoning for an answer in a given form. `grace_s` is how long requests may run on when the server is to end.
+    With `log_prompts` the log holds what is asked.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +65,7 @@ class ServeSettings:
     answer_prompt: str = "Now give the final answer alone, as JSON.{schema}"
     feedback: str | None = None
     retention_days: float = 30.0
+    log_prompts: bool = False
 
 
 class Service:
