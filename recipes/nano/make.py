@@ -120,6 +120,7 @@ def make_head(config: SFTConfig, model: Path, work: Path, problems: int) -> bool
             max_tokens=400,
             filter="none",  # on a frozen model of this size the SPR filter selects worse (LOG.md)
             logprob_features=True,
+            start="random",  # as the published figures
             seed=config.seed,
             work=str(work),
         )

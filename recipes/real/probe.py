@@ -57,7 +57,7 @@ def lines(folder: Path) -> Iterator[str]:
     for place in next(read_shards(folder)).features:
         rollouts = load_rollouts(folder, place)
         for aggregation, read in (("mean", "mean over steps"), ("last", "last step")):
-            yield auc_line(f"{place}, {read}", probe_aucs(rollouts, aggregation))
+            yield auc_line(f"{place}, {read}", probe_aucs(rollouts, aggregation)[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -46,14 +46,14 @@ PLANS: Mapping[str, Plan] = {
     "humaneval_plus": Plan(164),
     "math500": Plan(238, max_tokens=1024, levels=(1, 2, 3)),
 }
-TURNS = (0.025, 0.0625, 0.125, 0.25, 0.5, 1.0)  # what part of each is there after each turn
+TURNS = (0.025, 0.0625, 0.125, 0.25, 1 / 3, 0.5, 1.0)  # what part of each is there after each turn
 TEST_RESPONSES = 16
 SEED = 0
 SAMPLING: Mapping[str, Any] = {
     "trajectories": 8,
     "validation_trajectories": 16,
     "temperature": 0.8,
-    "max_rows": 32,
+    "max_rows": 64,
 }
 
 

@@ -166,6 +166,9 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
     head.add_argument(
         "--aggregation", metavar="NAME", help="geometric_mean (default), min, last, mean, product or auto"
     )
+    head.add_argument(
+        "--start", choices=("linear", "random"), help="from a linear probe (default), or random as the paper's"
+    )
     head.add_argument("--filter", choices=("self_supervised", "none"), help="SPR loss, or plain BCE")
     head.add_argument(
         "--logprob-features", action="store_true", default=None, help="let the head see log-probabilities"

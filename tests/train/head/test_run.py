@@ -28,9 +28,9 @@ from reflective.train import rollouts as rollouts_module
 from reflective.train.head import layers as layers_module
 from reflective.train.head import run as head_module
 from reflective.train.head.config import HeadConfig
-from reflective.train.head.fit import EXPONENTS, fit_exponent, step_logits_of
+from reflective.train.head.fit import EXPONENTS, aucs, candidates_of, fit_exponent, fit_head, step_logits_of
 from reflective.train.head.layers import HEADS, candidate_layers, fit_layers
-from reflective.train.head.probe import probe_aucs
+from reflective.train.head.probe import DECAYS, fit_probe, probe_aucs
 from reflective.train.head.run import _sprm_config, train_head
 from reflective.train.head.schedule import with_scores
 from reflective.train.rollouts import Rollouts, load_records, load_rollouts
@@ -293,12 +293,70 @@ def test_a_probe_judges_problems_that_it_was_not_fitted_on_and_weighs_right_and_
         starts=list(range(41)),
         logprob_features=torch.zeros(40, 2),
     )
-    assert len(probe_aucs(part, "last")) == 10 and abs(sum(probe_aucs(part, "last")) / 10 - 0.5) < 0.2
+    areas, _ = probe_aucs(part, "last")
+    assert len(areas) == 10 and abs(sum(areas) / 10 - 0.5) < 0.2
     told = replace(part, features=torch.tensor(outcomes).float()[:, None])
-    assert probe_aucs(told, "last") == [1.0] * 10
-    assert probe_aucs(replace(told, outcomes=[1] * 40), "last") == [], "no problem is mixed"
+    assert probe_aucs(told, "last")[0] == [1.0] * 10
+    assert probe_aucs(replace(told, outcomes=[1] * 40), "last") == ([], DECAYS[0]), "no problem is mixed"
     ungradable = replace(told, outcomes=[1, 0, -1, -1] * 10)
-    assert probe_aucs(ungradable, "last") == [1.0] * 10
+    assert probe_aucs(ungradable, "last")[0] == [1.0] * 10
+
+
+def learnable(problems: int, seed: int) -> Rollouts:
+    """Four trajectories a problem, two steps each, of which a direction of 12 noisy ones tells who is right."""
+    generator = torch.Generator().manual_seed(seed)
+    outcomes = [1, 0, 0, 1] * problems
+    features = torch.randn(8 * problems, 12, generator=generator)
+    features[:, 0] += 2 * torch.tensor(outcomes).repeat_interleave(2)
+    return replace(
+        rollouts([-1.0] * len(outcomes), outcomes),
+        problems=[i // 4 for i in range(len(outcomes))],
+        features=5 * features + 3,
+        starts=list(range(0, 2 * len(outcomes) + 1, 2)),
+        logprob_features=torch.randn(8 * problems, 2, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+@pytest.mark.parametrize("aggregation", ["geometric_mean", "last"])
+def test_a_head_starts_as_the_probe_and_ends_in_the_papers_form(
+    tmp_path: Path, logprobs: bool, aggregation: str
+) -> None:
+    train, validation = learnable(30, 0), learnable(30, 1)
+    config = settings(tmp_path, epochs=1, lr=1e-12, logprob_features=logprobs, plain_epochs=1)
+    sprm = JudgeConfig(12, whole_response((5,), end_ids=[0]), aggregation=aggregation, logprob_features=logprobs)
+    notes: list[str] = []
+    head, epoch = fit_head(config, train, validation, sprm, notes.append)
+    assert type(head) is SPRMHead and epoch in (0, 1) and notes[0].startswith("epoch   0  linear probe  validation AUC")
+    probe = fit_probe(train, aggregation, logprobs)
+    x = torch.cat([train.features, train.logprob_features], 1) if logprobs else train.features
+    with torch.no_grad():
+        said = head(train.features, train.logprob_features) if logprobs else head(train.features)
+    torch.testing.assert_close(said, probe(x), rtol=1e-2, atol=1e-2)
+    assert aucs(candidates_of(head, validation, aggregation))[0] > 0.7  # type: ignore[operator]
+
+
+def test_what_the_mlp_learns_is_added_to_the_probe(tmp_path: Path) -> None:
+    train = learnable(30, 0)
+    bent = replace(train, features=train.features.clone())
+    right = torch.tensor(train.outcomes).repeat_interleave(2)
+    bent.features[:, 0] = 0
+    bent.features[:, 2] -= 3
+    bent.features[:, 1] = 8 * (right - 0.5) * torch.sign(bent.features[:, 2])  # nothing that is linear tells it
+    sprm = JudgeConfig(12, whole_response((5,), end_ids=[0]))
+    config = settings(tmp_path, epochs=60, patience=60, lr=0.01, dropout=0.1, filter="none")
+    notes: list[str] = []
+    head, epoch = fit_head(config, bent, bent, sprm, notes.append)
+    start = float(notes[0].split("within problems ")[1].split(",")[0])
+    assert epoch > 0
+    assert (aucs(candidates_of(head, bent, "geometric_mean"))[0] or 0) > start + 0.05
+    assert "linear probe" not in "".join(_notes_of(settings(tmp_path, start="random"), train, sprm))
+
+
+def _notes_of(config: HeadConfig, train: Rollouts, sprm: JudgeConfig) -> list[str]:
+    notes: list[str] = []
+    fit_head(config, train, train, sprm, notes.append)
+    return notes
 
 
 def test_the_last_steps_of_trajectories_leave_one_without_steps_without_any() -> None:

@@ -24,7 +24,8 @@ class HeadConfig:
     `layer` is the hidden state that the head reads; "auto" keeps those of several layers, fits a head on each, and
     takes the one that ranks the validation trajectories best (`layers.py`); with `aggregation` "auto" that also decides
     how step scores become a trajectory's. `position` is where the state is read: "before" a step's last token
-    (reference), the "mean" over the positions that drew its tokens, or the better of both.
+    (reference), the "mean" over the positions that drew its tokens, or the better of both. The head starts as a
+    "linear" probe, or "random" as the paper's.
     """
 
     model: str
@@ -52,6 +53,7 @@ class HeadConfig:
     step_rule: RuleName | None = None  # None: the steps of the head that is there, or what fits the model
     look: bool = True  # at a few problems first, to stop before hours of sampling that would teach nothing
     logprob_features: bool = False
+    start: Literal["linear", "random"] = "linear"
     aggregation: str = "geometric_mean"
     filter: Literal["self_supervised", "none"] = "self_supervised"
     plain_epochs: int = 3  # epochs of plain BCE before the filter: an untrained head's filter teaches its prejudice

@@ -8,7 +8,8 @@ Departures from the paper, where the head is trained together with the policy (`
 - with log-probability features, the power of the steps' own probability that enters their score is chosen on the
   validation problems (`fit_exponent`);
 - trajectories are weighted so that right and wrong ones of each problem count the same (`problem_balanced`), since
-  selection ranks the trajectories of one problem.
+  selection ranks the trajectories of one problem;
+- it starts from a linear probe (`probe.py`) unless `start` says otherwise, and the MLP learns what the probe leaves.
 
 Letters: B trajectories, n steps, H hidden size.
 """
@@ -21,6 +22,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
@@ -33,12 +35,14 @@ from reflective.judge.loss import UNGRADABLE, problem_balanced_weights, spr_loss
 from reflective.judge.metrics import auc, within_problem_auc
 from reflective.selection import best_by_score
 from reflective.train.head.config import HeadConfig
+from reflective.train.head.probe import Probe, fit_probe
 from reflective.train.progress import Note, print_note
 from reflective.train.rollouts import Rollouts
 from reflective.train.selection import Candidate, budgets, cut
 
 MIN_DEVIATION = 1e-6  # of a feature that counts as varying
 EXPONENTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+NOISE = 2.0  # standard errors
 BATCH = 4096  # steps in one forward pass when nothing is trained
 
 
@@ -47,24 +51,30 @@ def fit_head(
 ) -> tuple[SPRMHead, int]:
     """Fit a fresh head; returns the one of the epoch that ranked the validation trajectories best, and the epoch.
 
-    Raises `TrainingError` where nothing can be learnt: no step, or only one outcome.
+    Where the head starts from a linear probe, it stays that, epoch 0, unless an epoch is better beyond noise. Raises
+    `TrainingError` where nothing can be learnt: no step, or only one outcome.
     """
     _check(train)
     mean, deviation = _moments(train.features)
     train, validation = (replace(r, features=(r.features.float() - mean) / deviation) for r in (train, validation))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        head = SPRMHead(sprm.hidden_size, config.dropout, config.logprob_features)
+        probe = fit_probe(train, sprm.aggregation, config.logprob_features) if config.start == "linear" else None
+        head = _FittedHead(sprm.hidden_size, config.dropout, config.logprob_features, probe)
         optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         order, groups = random.Random(config.seed), train.groups()
+        start = candidates_of(head, validation, sprm.aggregation)
+        if probe is not None:
+            note(f"epoch   0  linear probe  validation AUC {aucs_text(*aucs(start))}")
         best, best_epoch, best_state = -math.inf, 0, copy.deepcopy(head.state_dict())
+        start_state, best_said = best_state, start
         for epoch in range(1, config.epochs + 1):
             plain = epoch <= config.plain_epochs or config.filter == "none"
             losses, kept, steps = [], 0, 0
             order.shuffle(groups)
             head.train()
-            for start in range(0, len(groups), config.batch_problems):
-                batch = [i for group in groups[start : start + config.batch_problems] for i in group]
+            for first in range(0, len(groups), config.batch_problems):
+                batch = [i for group in groups[first : first + config.batch_problems] for i in group]
                 logits, mask, outcomes = _forward(head, train, batch)
                 weights = None
                 if config.problem_balanced:
@@ -84,19 +94,78 @@ def fit_head(
                 losses.append(float(result.loss.detach()))
                 kept += result.kept_right + result.kept_wrong
                 steps += result.steps_right + result.steps_wrong
-            within, overall = aucs(candidates_of(head, validation, sprm.aggregation))
+            said = candidates_of(head, validation, sprm.aggregation)
+            within, overall = aucs(said)
             measure = within if within is not None else overall if overall is not None else -losses[-1]
             note(
                 f"epoch {epoch:>3}  {'BCE' if plain else 'SPR'} loss {sum(losses) / len(losses):.4f}  "
                 f"kept {kept / max(steps, 1):.2f}  validation AUC {aucs_text(within, overall)}"
             )
             if measure > best:
-                best, best_epoch, best_state = measure, epoch, copy.deepcopy(head.state_dict())
+                best, best_epoch, best_state, best_said = measure, epoch, copy.deepcopy(head.state_dict()), said
             elif epoch - best_epoch >= config.patience and epoch > config.plain_epochs + config.patience:
                 break
+        if probe is not None and not _better_beyond_noise(best_said, start):
+            best_epoch, best_state = 0, start_state
+            note("no epoch is better than the linear probe beyond noise; the head stays the probe")
         head.load_state_dict(best_state)
-    _fold(head, mean, deviation)
-    return head.eval(), best_epoch
+        fitted = head.plain()
+    _fold(fitted, mean, deviation)
+    return fitted.eval(), best_epoch
+
+
+class _FittedHead(SPRMHead):
+    """The head while it is fitted. With a probe, w · h + b stays as it is, and the MLP beside it starts at zero.
+
+    Its first two hidden units are then dead while it learns, since relu(x) − relu(−x) = x makes room for the probe
+    there: `plain` is the paper's head.
+    """
+
+    def __init__(self, hidden_size: int, dropout: float, logprob_features: bool, probe: Probe | None) -> None:
+        super().__init__(hidden_size, dropout, logprob_features)
+        self.probe = probe
+        if probe is not None:
+            with torch.no_grad():
+                for tensor in (self.hidden.weight[:2], self.hidden.bias[:2], self.output.weight, self.output.bias):
+                    tensor.zero_()
+                if self.logprob_weight is not None:
+                    self.logprob_weight.copy_(probe.w[hidden_size:])
+
+    def mlp(self, h: Tensor) -> Tensor:
+        s = super().mlp(h)
+        if self.probe is not None:
+            told: Tensor = h.float() @ self.probe.w[: self.hidden_size] + self.probe.b  # (…, H) @ (H,) -> (…)
+            s = s + told
+        return s
+
+    @torch.no_grad()
+    def plain(self) -> SPRMHead:
+        """The same function as a head of the paper's form."""
+        head = SPRMHead(self.hidden_size, self.dropout.p, self.uses_logprobs)
+        head.load_state_dict(self.state_dict())
+        if self.probe is not None:
+            w = self.probe.w[: self.hidden_size]
+            head.hidden.weight[:2] = torch.stack([w, -w])
+            head.output.weight[0, :2] = torch.tensor([1.0, -1.0])
+            head.output.bias.add_(self.probe.b)
+        return head
+
+
+def _better_beyond_noise(said: Sequence[Sequence[Candidate]], before: Sequence[Sequence[Candidate]]) -> bool:
+    """Whether the AUC within problems is up by more than `NOISE` standard errors; without mixed problems that over all.
+
+    The best of many epochs looks better than it is: chosen by its AUC alone, it judged worse than the probe (LOG.md).
+    """
+    pairs = [(_auc_of(a), _auc_of(b)) for a, b in zip(said, before, strict=True)]
+    gains = [a - b for a, b in pairs if a is not None and b is not None]
+    if not gains:
+        (_, now), (_, then) = aucs(said), aucs(before)
+        return now is not None and then is not None and now > then
+    return fmean(gains) > NOISE * (stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0)
+
+
+def _auc_of(group: Sequence[Candidate]) -> float | None:
+    return auc([c.score for c in group], [c.right for c in group])
 
 
 def fit_exponent(head: SPRMHead, rollouts: Rollouts, aggregation: str) -> tuple[float, dict[float, float]]:
@@ -189,5 +258,4 @@ def aucs_text(within: float | None, overall: float | None) -> str:
 def aucs(candidates: Sequence[Sequence[Candidate]]) -> tuple[float | None, float | None]:
     """The AUC within problems, and that over all trajectories."""
     within = within_problem_auc([[(c.score, c.right) for c in group] for group in candidates])
-    every = [c for group in candidates for c in group]
-    return within, auc([c.score for c in every], [c.right for c in every])
+    return within, _auc_of([c for group in candidates for c in group])

@@ -110,7 +110,7 @@ def _most_promising(ways: Sequence[Way], names: Mapping[Way, str], load: Load, n
     """The ways whose probes rank the training problems' trajectories best; the first ones where nothing is mixed."""
     found: dict[Way, float | None] = {}
     for place, aggregation in ways:
-        areas = probe_aucs(load(place)[0], aggregation)
+        areas, _ = probe_aucs(load(place)[0], aggregation)
         found[place, aggregation] = sum(areas) / len(areas) if areas else None
     note(f"linear probes, AUC within problems  {_told({names[way]: area for way, area in found.items()})}")
     return sorted(ways, key=lambda way: -(found[way] or 0.0))[:HEADS]

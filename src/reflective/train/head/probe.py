@@ -1,13 +1,18 @@
 """Linear probes: where in a model it is known that a response is right, found in seconds, before a head is fitted.
 
 A probe is a logistic regression on one vector a response: the mean of its steps' features, or its last step's. It is
-fitted on the problems that have right and wrong responses, both of which weigh alike in each, and judges the problems
-of the folds that it was not fitted on.
+fitted on some problems and judges those of the fold that it has not seen; how strongly its weights are held down is
+what judges best there. A head may start from it (`fit.py`): of few problems a linear function learns more than an MLP
+does (measured: LOG.md).
+
+Letters: T trajectories, F features of a step, R fitted on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -16,63 +21,80 @@ from reflective.judge.metrics import auc
 from reflective.train.rollouts import Rollouts
 
 FOLDS = 5
-DECAY = 0.1  # of the squared weights, on features of unit variance
+DECAYS = (0.1, 0.03, 0.01, 0.003, 0.001)  # of the squared weights, on features of unit variance
 ITERATIONS = 60
 
 
-def probe_aucs(rollouts: Rollouts, aggregation: str) -> list[float]:
-    """The AUC within each problem with right and wrong responses, in their order; none with fewer problems than folds.
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """w · x + b, the logit that a response is right."""
 
-    With "last" a response is its last step, else the mean over its steps.
+    w: Tensor  # (F,)
+    b: Tensor  # ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (…) of vectors (…, F)."""
+        return x @ self.w + self.b
+
+
+def probe_aucs(rollouts: Rollouts, aggregation: str, logprobs: bool = False) -> tuple[list[float], float]:
+    """The AUC within each problem with right and wrong responses, in their order, and the decay that it was had with.
+
+    With "last" a response is its last step, else the mean over its steps; `logprobs` adds the mean and the lowest
+    log-probability of the steps' tokens. No AUC, and the strongest decay, where fewer problems are mixed than folds.
     """
+    vectors = _vectors(rollouts, aggregation, logprobs)
     groups = [[i for i in group if rollouts.outcomes[i] in (0, 1)] for group in rollouts.groups()]
-    groups = [group for group in groups if len({rollouts.outcomes[i] for i in group}) == 2]
-    if len(groups) < FOLDS:
-        return []
-    vectors = _vectors(rollouts, aggregation == "last")
-    found = [0.0] * len(groups)
+    mixed = [group for group in groups if len({rollouts.outcomes[i] for i in group}) == 2]
+    if len(mixed) < FOLDS:
+        return [], DECAYS[0]
+    by_decay: dict[float, dict[int, float]] = {decay: {} for decay in DECAYS}
     for fold in range(FOLDS):
-        fitted_on = [group for number, group in enumerate(groups) if number % FOLDS != fold]
-        mean, deviation, w = _fit(vectors, rollouts.outcomes, fitted_on)
-        for number in range(fold, len(groups), FOLDS):
-            said = ((vectors[groups[number]] - mean) / deviation @ w).tolist()  # (k,)
-            area = auc(said, [rollouts.outcomes[i] == 1 for i in groups[number]])
-            assert area is not None  # it has both
-            found[number] = area
-    return found
+        held_out = mixed[fold::FOLDS]
+        seen = {group[0] for group in held_out if group}
+        fitted_on = [i for group in groups if group and group[0] not in seen for i in group]
+        for decay, found in by_decay.items():
+            probe = _fit(vectors, rollouts.outcomes, fitted_on, decay)
+            for group in held_out:
+                area = auc(probe(vectors[group]).tolist(), [rollouts.outcomes[i] == 1 for i in group])
+                assert area is not None  # it has both
+                found[group[0]] = area
+    best = max(DECAYS, key=lambda decay: fmean(by_decay[decay].values()))
+    return [by_decay[best][group[0]] for group in mixed], best
 
 
-def _vectors(rollouts: Rollouts, last: bool) -> Tensor:
-    """A vector for each trajectory, (T, H): zero where it has no step."""
+def fit_probe(rollouts: Rollouts, aggregation: str, logprobs: bool = False) -> Probe:
+    """The probe of all graded trajectories, with the decay that `probe_aucs` finds."""
+    _, decay = probe_aucs(rollouts, aggregation, logprobs)
+    graded = [i for i, outcome in enumerate(rollouts.outcomes) if outcome in (0, 1)]
+    return _fit(_vectors(rollouts, aggregation, logprobs), rollouts.outcomes, graded, decay)
+
+
+def _vectors(rollouts: Rollouts, aggregation: str, logprobs: bool) -> Tensor:
+    """A vector for each trajectory, (T, F): zero where it has no step."""
+    steps = rollouts.features.float()
+    if logprobs:
+        steps = torch.cat([steps, rollouts.logprob_features.float()], 1)
     counts = [stop - start for start, stop in zip(rollouts.starts, rollouts.starts[1:])]
-    parts = rollouts.features.float().split(counts)  # (n, H) each
-    zero = torch.zeros(rollouts.features.shape[1])
-    return torch.stack([zero if not len(p) else p[-1] if last else p.mean(0) for p in parts])
+    zero = torch.zeros(steps.shape[1])
+    last = aggregation == "last"
+    return torch.stack([zero if not len(p) else p[-1] if last else p.mean(0) for p in steps.split(counts)])
 
 
-def _fit(vectors: Tensor, outcomes: Sequence[int], groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, deviation and weights, (H,) each, of a probe on some problems."""
-    chosen = [i for group in groups for i in group]
+def _fit(vectors: Tensor, outcomes: Sequence[int], chosen: Sequence[int], decay: float) -> Probe:
     right = torch.tensor([float(outcomes[i]) for i in chosen])  # (R,)
-    sums = [(sum(outcomes[i] for i in group), len(group)) for group in groups]
-    shares = [
-        1 / (ones if outcomes[i] else count - ones)
-        for group, (ones, count) in zip(groups, sums, strict=True)
-        for i in group
-    ]
-    weight = torch.tensor(shares) / sum(shares)  # (R,)
-    x = vectors[chosen]  # (R, H)
+    x = vectors[chosen]  # (R, F)
     mean, deviation = x.mean(0), x.std(0) + 1e-4
     x = (x - mean) / deviation
-    w = torch.zeros(x.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS([w], max_iter=ITERATIONS)
+    w, b = torch.zeros(x.shape[1], requires_grad=True), torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([w, b], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        errors = nn.functional.binary_cross_entropy_with_logits(x @ w, right, reduction="none")
-        loss = (weight * errors).sum() + DECAY * w.square().sum()
+        loss = nn.functional.binary_cross_entropy_with_logits(x @ w + b, right) + decay * w.square().sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return mean, deviation, w.detach()
+    w = w.detach() / deviation
+    return Probe(w, b.detach() - w @ mean)
