@@ -70,7 +70,7 @@ async def latencies(url: str, starts: list[float], seed: int) -> list[float]:
         return list(await asyncio.gather(*(one(i, now + at) for i, at in enumerate(starts))))
 
 
-def served(work: Any) -> Any:
+def service(work: Any) -> Any:
     """What `work` gives with the address of a server of its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -112,7 +112,7 @@ def main() -> None:
         progress(f"{requests} requests in {at:.0f} s")
         return replace(rates, request_s=max(ours, 0.0)), asyncio.run(latencies(url, starts, 5000))[requests // 5 :]
 
-    rates, real = served(work)
+    rates, real = service(work)
     foreseen = simulate(replace(load, requests=max(requests, 2000)), rates)
     sides = {
         side: {"median_s": rounded(Outcome.quantile(values, 0.5)), "p95_s": rounded(Outcome.quantile(values, 0.95))}

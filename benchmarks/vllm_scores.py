@@ -102,12 +102,13 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> tuple[Any, i
     from vllm import LLM, SamplingParams
 
     from models import prompt_ids
-    from reflective.engines.vllm.slots import read_logit
+    from reflective.engines.vllm.slots import read_logit, slots_of
     from reflective.judge.format import step_positions
     from reflective.models.metadata import read_metadata
 
     folder = folder_of(setting)
-    described = read_metadata(folder)
+    metadata = read_metadata(folder)
+    slots = slots_of(metadata.tokenizer, metadata.model_config.get_text_config())
     libraries = peak_memory()
     llm = LLM(
         model=str(folder),
@@ -120,7 +121,7 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> tuple[Any, i
         kv_cache_memory_bytes=cache_bytes(setting),
         **options,
     )
-    asked = {"logprob_token_ids": list(described.slots.ids), "flat_logprobs": True} if scores else {}
+    asked = {"logprob_token_ids": list(slots.ids), "flat_logprobs": True} if scores else {}
     params = SamplingParams(
         n=setting.rows, temperature=1.0, max_tokens=setting.tokens, ignore_eos=True, detokenize=False, **asked
     )
@@ -133,7 +134,7 @@ def generator(setting: Setting, *, scores: bool, **options: Any) -> tuple[Any, i
         if scores:
             for one, ids in zip(out.outputs, rows, strict=True):
                 flat = one.logprobs
-                for position in step_positions(described.judge.format, ids, prompt):
+                for position in step_positions(metadata.judge.format, ids, prompt):
                     start = flat.start_indices[position]
                     read_logit(*flat.logprobs[start + 1 : start + 3])
         return rows

@@ -54,7 +54,7 @@ def test_tables_become_settings_and_lists_tuples() -> None:
         ({"inner": {"sizes": [1, "2"]}}, "inner.sizes must be int, got '2'"),
         ({"layer": "last"}, "layer must be int, got 'last'"),
         ({"count": True}, "count must be int, got True"),
-        ({"count": 0}, "count must be at least 1, got 0"),
+        ({"count": 0}, "count is 0; it must be 1 or more"),
         ({"fields": {"a": 1}}, "fields.a must be str, got 1"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_file_is_read_and_overridden(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), -1, 0.5])
 def test_nothing_below_the_least_passes(value: float) -> None:
-    with pytest.raises(InputError, match="rate must be at least 1"):
+    with pytest.raises(InputError, match="it must be 1 or more"):
         at_least(Inner(value), 1, "rate")
 
 

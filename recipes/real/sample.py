@@ -22,7 +22,7 @@ from reflective.files import folder_lock
 from reflective.tasks import load_problems
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.data import read_data
-from reflective.train.head.run import sampling_engine, sampling_options
+from reflective.train.head.run import rollout_settings, sampling_engine
 from reflective.train.progress import print_note, stop_on_signals
 from reflective.train.rollouts import sample_rollouts
 from reflective.types import Problem
@@ -111,14 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counts = {"train": config.trajectories, "validation": config.validation_trajectories, "test": TEST_RESPONSES}
     with folder_lock(Path(args.output)), stop_on_signals() as stop:
         engine, checkpoint = sampling_engine(config)
-        options = sampling_options(config, engine, checkpoint)
+        how = rollout_settings(config, engine, checkpoint)
         for turn in TURNS:
             for part, problems in parts.items():
                 first = round(len(problems) * turn)
                 print_note(f"{part}: {first} of {len(problems)} problems × {counts[part]}")
                 folder = Path(args.output) / part
                 if not sample_rollouts(
-                    engine, problems, counts[part], folder, first=first, note=print_note, stop=stop, **options
+                    engine, problems, counts[part], folder, how, first=first, note=print_note, stop=stop
                 ):
                     print_note("stopped; the same command goes on from here")
                     return

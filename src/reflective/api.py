@@ -15,6 +15,7 @@ from reflective.engines.base import Engine, Sampling
 from reflective.engines.driver import Driver
 from reflective.errors import CheckpointError, EngineError, InputError
 from reflective.judge.aggregate import aggregate
+from reflective.judge.calibrate import Calibration
 from reflective.judge.judge import Judge
 from reflective.judge.schedule import check_risk
 from reflective.search import (
@@ -31,12 +32,11 @@ from reflective.search import (
     solve_many,
     stream,
 )
-from reflective.settings import check_names
+from reflective.settings import check_least, check_names
 from reflective.types import EFFORTS, Problem, ScoredResponse, Solution, Step
 
 if TYPE_CHECKING:
     from reflective.models import Checkpoint
-    from reflective.search.outcome import Calibrated
 
 DEFAULT_EFFORT = "medium"
 
@@ -81,6 +81,21 @@ class Options(TypedDict, total=False):
     strategy_options: Mapping[str, Any] | None
 
 
+class Given(TypedDict, total=False):
+    """A response to score, by keyword.
+
+    The prompt is one of `prompt` (raw text, taken as it is), `messages` (for the chat template, with the reasoning
+    opened, once also where the response begins with `<think>`) and `prompt_ids`; the response is `response` or
+    `response_ids`, token by token as the model would have written it: also the line break that it begins with.
+    """
+
+    prompt: str | None
+    messages: Sequence[Mapping[str, str]] | None
+    prompt_ids: Sequence[int] | None
+    response: str | None
+    response_ids: Sequence[int] | None
+
+
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _SETTINGS = ("seed", "max_tokens", "answer_tokens", "system", "max_total_tokens", "deadline")
 
@@ -89,7 +104,7 @@ class Reflective:
     """A model with its engine. It may be used from several threads: each call gets its own trajectories' events, and
     what it returns does not depend on what else goes on."""
 
-    def __init__(self, engine: Engine, *, calibration: Calibrated | None = None) -> None:
+    def __init__(self, engine: Engine, *, calibration: Calibration | None = None) -> None:
         self.engine = engine
         self.calibration = calibration if calibration is not None else engine.judge.calibration
 
@@ -197,35 +212,21 @@ class Reflective:
 
     # ---- scoring what others wrote
 
-    def score(
-        self,
-        *,
-        prompt: str | None = None,
-        messages: Sequence[Mapping[str, str]] | None = None,
-        prompt_ids: Sequence[int] | None = None,
-        response: str | None = None,
-        response_ids: Sequence[int] | None = None,
-    ) -> ScoredResponse:
-        """Score the steps of a given response.
+    def score(self, **given: Unpack[Given]) -> ScoredResponse:
+        """Score the steps of a given response; see `Given` for how it and its prompt are named."""
+        return self.score_many([given])[0]
 
-        The prompt is one of `prompt` (raw text, taken as it is), `messages` (for the chat template, with the thinking
-        opened, once also where the response begins with `<think>`) and `prompt_ids`; the response is `response` or
-        `response_ids`, token by token as the model would have written it: also the line break that it begins with.
-        """
-        given = {"prompt": prompt, "messages": messages, "prompt_ids": prompt_ids}
-        return self.score_many([{**given, "response": response, "response_ids": response_ids}])[0]
-
-    def score_many(self, items: Iterable[Mapping[str, Any]]) -> list[ScoredResponse]:
+    def score_many(self, items: Iterable[Given]) -> list[ScoredResponse]:
         """Score several responses, each with the arguments of `score`. A prompt that several share is read once."""
         items = list(items)
         for item in items:
-            _check_parts(**item)
+            _check_parts(item)
         engine = self.engine
         if not engine.reads:
             raise EngineError(f"the engine of {engine.name!r} can't score given text; use the engine torch.")
         if not engine.scored:
             raise CheckpointError(f"{engine.name!r} has no SPRM head, so nothing can be scored.")
-        pairs = [self._encode(**item) for item in items]
+        pairs = [self._encode(item) for item in items]
         places: dict[tuple[int, ...], list[int]] = {}
         for place, (prompt, _) in enumerate(pairs):
             places.setdefault(prompt, []).append(place)
@@ -244,27 +245,20 @@ class Reflective:
             for steps in found
         ]
 
-    def _encode(
-        self,
-        *,
-        prompt: str | None = None,
-        messages: Sequence[Mapping[str, str]] | None = None,
-        prompt_ids: Sequence[int] | None = None,
-        response: str | None = None,
-        response_ids: Sequence[int] | None = None,
-    ) -> tuple[tuple[int, ...], list[int]]:
+    def _encode(self, given: Given) -> tuple[tuple[int, ...], list[int]]:
         """The ids of prompt and response of an item to score."""
         engine: Any = self.engine
-        if prompt is not None:
-            ids = _encode_raw(engine.tokenizer, _text("prompt", prompt))
+        messages, response = given.get("messages"), given.get("response")
+        if given.get("prompt") is not None:
+            ids = _encode_raw(engine.tokenizer, _text("prompt", given["prompt"]))
         elif messages is not None:
             ids = list(engine.encode_messages(_messages(messages)))
         else:
-            ids = _ids("prompt_ids", prompt_ids, engine)
+            ids = _ids("prompt_ids", given["prompt_ids"], engine)
         if response is not None:
             answer = list(engine.tokenizer.encode(_text("response", response), add_special_tokens=False, verbose=False))
         else:
-            answer = _ids("response_ids", response_ids, engine)
+            answer = _ids("response_ids", given["response_ids"], engine)
         format = engine.judge.format
         if messages is not None:
             ids = _once_opened(ids, answer, list(format.opening_ids))
@@ -358,8 +352,7 @@ def _problem(asked: Asked) -> str | Problem:
 
 
 def _set_threads(threads: int) -> None:
-    if threads < 1:
-        raise InputError(f"threads is {threads}; it must be 1 or more.")
+    check_least(1, threads=threads)
     import torch
 
     torch.set_num_threads(threads)
@@ -397,18 +390,12 @@ def _once_opened(prompt: list[int], response: list[int], opening: list[int]) -> 
     return prompt[:last]
 
 
-def _check_parts(
-    *,
-    prompt: object = None,
-    messages: object = None,
-    prompt_ids: object = None,
-    response: object = None,
-    response_ids: object = None,
-) -> None:
+def _check_parts(item: Given) -> None:
     """An item to score has one prompt and one response."""
-    if sum(given is not None for given in (prompt, messages, prompt_ids)) != 1:
+    check_names(item, Given.__annotations__, "argument")
+    if sum(item.get(name) is not None for name in ("prompt", "messages", "prompt_ids")) != 1:
         raise InputError("give the prompt as exactly one of prompt, messages and prompt_ids.")
-    if (response is None) == (response_ids is None):
+    if (item.get("response") is None) == (item.get("response_ids") is None):
         raise InputError("give the response as either response or response_ids.")
 
 

@@ -81,10 +81,15 @@ def _read(hint: Any, value: Any) -> Any:
 
 
 def at_least(settings: Any, least: float, *names: str) -> None:
-    """Refuse settings below `least`, or NaN."""
-    for name in names:
-        if not getattr(settings, name) >= least:
-            raise InputError(f"{name} must be at least {least}, got {getattr(settings, name)}.")
+    """`check_least` for settings by their names."""
+    check_least(least, **{name: getattr(settings, name) for name in names})
+
+
+def check_least(least: float, **values: float | None) -> None:
+    """Refuse the first value below `least`, or NaN; None is one that is not given."""
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise InputError(f"{name} is {value}; it must be {least:g} or more.")
 
 
 def settings_digest(settings: Any, free: Sequence[str], data: str) -> str:

@@ -58,7 +58,6 @@ def test_three_kept_steps_by_hand() -> None:
     want = 0.6 * (bce(1, 1) + bce(3, 1) + bce(-1, 0)) / (1.8 + 1e-5)
     assert result.loss.item() == pytest.approx(want, rel=1e-6)
     assert (result.kept_right, result.kept_wrong, result.steps_right, result.steps_wrong) == (2, 1, 3, 2)
-    assert result.kept_share == pytest.approx(3 / 5)
 
 
 def test_diagnostics_are_mean_scores_of_whole_trajectories() -> None:
@@ -160,7 +159,7 @@ def test_counts_are_reduced_once_even_without_any_step(balance: bool) -> None:
     )
     result.loss.backward()  # the graph is there, for DDP
     assert calls == [1] and result.loss.item() == 0.0
-    assert result.mean_score_right is None and result.gap is None and result.kept_share is None
+    assert result.mean_score_right is None and result.gap is None
 
 
 def test_ungradable_trajectories_change_nothing() -> None:

@@ -18,7 +18,7 @@ from reflective.engines.torch.backbones.native.packing import unpacked
 from reflective.errors import CheckpointError, DependencyError, ReflectiveError
 from reflective.models import describe, load_checkpoint, resolve_source
 from reflective.models import gguf as gguf_module
-from reflective.models.gguf import cached_folder, described, form_folder, import_gguf, is_gguf
+from reflective.models.gguf import cached_folder, form_folder, form_of_file, import_gguf, is_gguf
 from reflective.models.gguf_weights import GGUFWeights, Rows
 from tiny import tiny_model, tiny_tokenizer
 
@@ -249,7 +249,7 @@ def test_large_matrices_are_packed_some_rows_at_a_time(tmp_path: Path, monkeypat
 
 def test_a_file_that_is_cut_short_and_one_that_lacks_weights_are_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", numbers="Q8_0")
-    described(path)
+    form_of_file(path)
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(CheckpointError, match="can't be read"):

@@ -25,7 +25,7 @@ from reflective.records.manifest import RECORDS
 from reflective.shards import Place
 from reflective.train import rollouts
 from reflective.train.features import read_features
-from reflective.train.rollout_settings import source_digest
+from reflective.train.rollout_settings import RolloutSettings, source_digest
 from reflective.train.rollouts import load_records, load_rollouts, sample_rollouts
 from reflective.types import Problem, Timing
 from tiny import tiny_checkpoint
@@ -45,6 +45,7 @@ def sample(
     rows: int = 64,
     caught: Sequence[int] = (),
     means: bool = False,
+    layers: Sequence[int] = (),
     **options: Any,
 ) -> bool:
     assert made.config is not None
@@ -58,18 +59,8 @@ def sample(
         layers=caught,
         catch_means=means,
     )
-    return sample_rollouts(
-        engine,
-        problems,
-        2,
-        folder,
-        sampling=Sampling(),
-        max_tokens=6,
-        seed=0,
-        note=lambda _: None,
-        source=source_digest(made.model, sprm),
-        **options,
-    )
+    how = RolloutSettings(Sampling(), 6, 0, source_digest(made.model, sprm), layers)
+    return sample_rollouts(engine, problems, 2, folder, how, note=lambda _: None, **options)
 
 
 def test_what_was_sampled_is_not_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

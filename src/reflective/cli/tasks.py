@@ -141,13 +141,12 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace) -> int:
-    from reflective.errors import InputError
+    from reflective.settings import check_least
     from reflective.tasks import mixture
     from reflective.tasks.families import family_names
     from reflective.tasks.sources import LEVELS
 
-    if args.count < 1:
-        raise InputError(f"--count is {args.count}; it must be 1 or more.")
+    check_least(1, **{"--count": args.count})
     families = family_names(args.name)
     plain = families is None or args.prompt or args.like
     problems: Iterable[Problem] = _load(args, args.count if plain else 1)  # or a look at the options

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from reflective.engines.constraint import Constraint as Constraint
 from reflective.errors import ContextError, EngineError, InputError
 from reflective.judge.judge import Judge
+from reflective.settings import check_least
 from reflective.types import Step, Trajectory
 
 MAX_ROWS = 64  # trajectories written at once by default
@@ -191,8 +192,7 @@ class Engine(ABC):
 
     def check(self, request: Request) -> None:
         """Raise `InputError` or `ContextError` for a request that `submit` would refuse whatever else it holds."""
-        if request.max_tokens < 1:
-            raise InputError(f"max_tokens is {request.max_tokens}; it must be 1 or more.")
+        check_least(1, max_tokens=request.max_tokens)
         if request.constraint is not None and not self.constrains:
             raise InputError(f"the engine of {self.name!r} can't hold responses to a form.")
         if "" in request.stop:

@@ -107,13 +107,13 @@ class ExternalEngine(TokenEngine):
 
     # ---- what arrives
 
-    def _take(self, sequence: Running, drawn: Sequence[SampledToken], end: FinishReason | None = None) -> None:
+    def _take(self, sequence: Running, sampled: Sequence[SampledToken], end: FinishReason | None = None) -> None:
         """Append tokens, score the steps that they end, and finish where they end the trajectory.
 
         `end` is the server's word that nothing follows; the engine's own rule finds the reason where it can.
         """
         reason: FinishReason | None = None
-        for one in drawn:
+        for one in sampled:
             self._append(sequence, one)
             reason = sequence.finish_after(one.token, self._eos_ids)
             if reason is not None:
@@ -132,20 +132,13 @@ class ExternalEngine(TokenEngine):
             raise EngineError(f"the server wrote the token id {one.token}, which {self.name!r} does not have.")
         if self.scored and len(one.slots) < 2:
             raise EngineError(f"a token came with no step scores beside it, though {self.name!r} was served with them.")
-        sequence.token_ids.append(one.token)
-        held = sequence.request.constraint is not None  # the form's mask covers the slots, too: nothing is in them
+        ends_step = self._append_token(sequence, one.token)
         logprob = None
-        if not held:
+        if sequence.request.constraint is None:  # else the form's mask covers the slots, too: nothing is in them
             logprob = read_logprob(one.value, *one.slots[1:]) if one.slots else min(one.value, 0.0)
         if logprob is not None and not math.isnan(logprob) and len(sequence.logprobs) == len(sequence.token_ids) - 1:
             sequence.logprobs.append(logprob)
-        ends_step = sequence.reader.push(one.token)
-        if sequence.request.stops and sequence.stops_at(one.token, self.decode):
-            ends_step = sequence.reader.end_at(len(sequence.token_ids) - 1) or ends_step
-        if not ends_step or held:
-            return
-        sequence.step_positions.append(len(sequence.token_ids) - 1)
-        if self.scored:
+        if ends_step and self.scored:
             self._take_score(sequence, read_logit(*one.slots[:2]))
 
 

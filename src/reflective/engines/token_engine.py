@@ -123,6 +123,17 @@ class TokenEngine(Engine):
 
     # ---- steps and text
 
+    def _append_token(self, sequence: Running, token: int) -> bool:
+        """Append a token; whether it ends a step. What is held to a form is an answer, without steps."""
+        sequence.token_ids.append(token)
+        ends_step = sequence.reader.push(token)
+        if sequence.request.stops and sequence.stops_at(token, self.decode):
+            ends_step = sequence.reader.end_at(len(sequence.token_ids) - 1) or ends_step
+        ends_step = ends_step and sequence.request.constraint is None
+        if ends_step:
+            sequence.step_positions.append(len(sequence.token_ids) - 1)
+        return ends_step
+
     def _take_score(self, sequence: Running, logit: float) -> None:
         """The head's MLP(h) of the step that the last token ended: its score, after its text."""
         if self._logprob_terms is not None:

@@ -177,8 +177,8 @@ def report_policies(folder: Path, *, model: str | None = None, seed: int = 0) ->
 
 def refused(schedule: Schedule, manifest: Any, k: int) -> str:
     """Why a schedule does not go with a run; "" where it does."""
-    drawn = {name: manifest.settings[name] for name in schedule.sampling if name in manifest.settings}
-    return schedule.refusal(head=manifest.head, sampling={**schedule.sampling, **drawn}, k=k)
+    sampled = {name: manifest.settings[name] for name in schedule.sampling if name in manifest.settings}
+    return schedule.refusal(head=manifest.head, sampling={**schedule.sampling, **sampled}, k=k)
 
 
 def schedule_of(source: str, notes: list[str]) -> Schedule | None:

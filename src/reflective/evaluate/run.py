@@ -30,7 +30,7 @@ from reflective.types import Problem, Solution
 from reflective.verify import grade as grade_answer
 
 if TYPE_CHECKING:
-    from reflective.search.outcome import Calibrated
+    from reflective.judge.calibrate import Calibration
 
 _CONTENT = ("system", "stop", "stop_token_ids")  # settings of a search that a run of before them does not tell
 UNGRADED_AT_MOST = 256  # solutions that wait for the grader before the engine waits, too
@@ -120,7 +120,7 @@ def run_benchmark(
     plan: Plan,
     folder: Path,
     *,
-    calibration: Calibrated | None = None,
+    calibration: Calibration | None = None,
     grade: Grade = grade_answer,
     tell: Tell | None = None,
     notes: list[str] | None = None,

@@ -45,10 +45,10 @@ def calibrate_run(
 
     manifests = [read_manifest(folder) for folder in folders]
     for other in manifests[1:]:
-        for name, value in _drawn(manifests[0]).items():
-            if _drawn(other)[name] != value:
+        for name, value in _origin(manifests[0]).items():
+            if _origin(other)[name] != value:
                 raise InputError(
-                    f"the runs differ in {name}: {value!r} and {_drawn(other)[name]!r}. Fit on runs that were sampled "
+                    f"the runs differ in {name}: {value!r} and {_origin(other)[name]!r}. Fit on runs that were sampled "
                     "alike."
                 )
     first = manifests[0]
@@ -77,7 +77,7 @@ def _check_distinct(records: Sequence[Record]) -> None:
         )
 
 
-def _drawn(manifest: Manifest) -> dict[str, Any]:
+def _origin(manifest: Manifest) -> dict[str, Any]:
     """What made a run's trajectories what they are."""
     settings = {name: manifest.settings.get(name) for name in (*NEUTRAL, "max_tokens", "answer_tokens")}
     return {"model": manifest.model, "head": manifest.head, **settings}

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from reflective.errors import CheckpointError, InputError
 from reflective.judge.aggregate import sigmoid
+from reflective.settings import check_least
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,8 +156,7 @@ def ece(confidences: Sequence[float], outcomes: Sequence[bool], bins: int = 15) 
     """Expected calibration error over `bins` bins of equal width; None without data."""
     if len(confidences) != len(outcomes):
         raise InputError(f"{len(confidences)} confidences for {len(outcomes)} outcomes; there must be one for each.")
-    if bins < 1:
-        raise InputError(f"bins is {bins}; it must be 1 or more.")
+    check_least(1, bins=bins)
     cells: dict[int, list[tuple[float, bool]]] = {}
     for p, right in zip(confidences, outcomes):
         if not 0.0 <= p <= 1.0:
@@ -170,8 +170,7 @@ def ece(confidences: Sequence[float], outcomes: Sequence[bool], bins: int = 15) 
 
 def _features(evidence: float, k: int) -> tuple[float, ...]:
     """logit of the clipped evidence, log2 of the number of trajectories, and 1."""
-    if k < 1:
-        raise InputError(f"k is {k}; it must be 1 or more.")
+    check_least(1, k=k)
     return _logit(evidence, "evidence"), math.log2(k), 1.0
 
 

@@ -51,12 +51,6 @@ class SPRLoss:
     mean_score_wrong: float | None
 
     @property
-    def kept_share(self) -> float | None:
-        """Share of the gradable steps that the filter let through."""
-        steps = self.steps_right + self.steps_wrong
-        return (self.kept_right + self.kept_wrong) / steps if steps else None
-
-    @property
     def gap(self) -> float | None:
         """Mean S of right minus mean S of wrong trajectories: where it opens is the paper's aha moment."""
         if self.mean_score_right is None or self.mean_score_wrong is None:

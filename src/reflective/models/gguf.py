@@ -53,7 +53,7 @@ def converted(path: Path) -> Path:
     return folder if (folder / "config.json").is_file() else import_gguf(path, folder)
 
 
-def described(path: Path) -> Path:
+def form_of_file(path: Path) -> Path:
     """The folder in the cache that describes the model of a GGUF file without its weights, made if it is not there."""
     import transformers
 

@@ -14,7 +14,7 @@ from reflective.judge.judge import Judge
 from reflective.judge.sidecar import no_head
 from reflective.models.fingerprint import LIMIT, check_deviation, measure, notice
 from reflective.models.generation import make_valid
-from reflective.models.gguf import described, is_gguf, model_type
+from reflective.models.gguf import form_of_file, is_gguf, model_type
 from reflective.models.gguf_weights import DECODERS, GGUFWeights
 from reflective.models.library_logging import quiet
 from reflective.models.metadata import NO_HEAD, read_metadata
@@ -123,7 +123,7 @@ def _form_of_file(source: str | Path, dtype: str | torch.dtype, device: torch.de
     path = Path(source).expanduser()
     if dtype not in QUANTIZED or device.type != "cpu" or not path.is_file() or not is_gguf(path):
         return None
-    folder = described(path)
+    folder = form_of_file(path)
     return folder if model_type(folder) in DECODERS else None
 
 

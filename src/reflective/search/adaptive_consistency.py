@@ -19,6 +19,7 @@ from reflective.errors import InputError
 from reflective.search.base import Choice
 from reflective.search.clock import Board, Decision, Seen
 from reflective.search.clocked import Clocked, pick_by_vote
+from reflective.settings import check_least
 
 THRESHOLD = 0.95  # section 3 of the paper
 
@@ -31,8 +32,7 @@ class AdaptiveConsistency(Clocked):
     def __init__(self, threshold: float = THRESHOLD, width: int = 1, every: int = 16) -> None:
         if not 0.5 <= threshold < 1.0:
             raise InputError(f"threshold is {threshold}; it must lie in 0.5 up to below 1.")
-        if width < 1 or every < 1:
-            raise InputError(f"width is {width} and every {every}; they must be 1 or more.")
+        check_least(1, width=width, every=every)
         self.threshold, self.width, self.every = threshold, width, every
 
     @property

@@ -16,11 +16,12 @@ from typing import Any, Literal, cast
 from reflective.engines.base import Event, Finished, Marked, Request, StepScored, with_id
 from reflective.engines.driver import Client
 from reflective.errors import InputError
+from reflective.judge.calibrate import Calibration
 from reflective.search.base import Strategy
 from reflective.search.budget import Budget
 from reflective.search.clock import RunningScore
 from reflective.search.events import Answering, Forked, SearchEvent, Started
-from reflective.search.outcome import Calibrated, Ending, confidence_in, remarks
+from reflective.search.outcome import Ending, confidence_in, remarks
 from reflective.search.prompt import encode_problem
 from reflective.search.settings import Settings, check_problem, trajectory_seed
 from reflective.types import OVER_BUDGET, Problem, Solution, Timing, Trajectory, Usage
@@ -43,7 +44,7 @@ class Attempt:
         k: int,
         strategy: Strategy,
         settings: Settings,
-        calibration: Calibrated | None = None,
+        calibration: Calibration | None = None,
         tell: Callable[[SearchEvent], None] | None = None,
         prompt_ids: tuple[int, ...] | None = None,
         answer_of: Callable[[Trajectory], str | None] | None = None,

@@ -76,7 +76,7 @@ def fit_schedule(
     cut = max(1, round(LEARNT * len(order)))
     tell = note or (lambda line: None)
     decks = orders_of(Deck.of(problems, k, every), seed)
-    first, growth, leader = _beginning([deck.take(order[:cut]) for deck in decks], tell)
+    first, growth, leader = _start_of([deck.take(order[:cut]) for deck in decks], tell)
     by_drop = {drop: [deck.play(first, growth, drop, leader) for deck in decks] for drop in DROPS}
     tell(f"played {len(problems):,} problems in {len(decks)} orders, {first} trajectories at once")
     risks = sorted({*RISKS, *(() if risk is None else (risk,))})
@@ -131,7 +131,7 @@ def _played(orders: Sequence[Courses], weights: Sequence[float], limits: Sequenc
     return [Played.mean(same) for same in zip(*each, strict=True)]
 
 
-def _beginning(decks: Sequence[Deck], tell: Callable[[str], None]) -> tuple[int, float, Leader]:
+def _start_of(decks: Sequence[Deck], tell: Callable[[str], None]) -> tuple[int, float, Leader]:
     """How many begin at once, the growth, and who leads: the best score as in effort high, or the weighted vote where
     that is clearly better at k."""
     gains = losses = 0

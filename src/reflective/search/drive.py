@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from reflective.engines.base import Engine
 from reflective.engines.driver import Driver, Interrupts
 from reflective.errors import EngineError
+from reflective.judge.calibrate import Calibration
 from reflective.search.attempt import Attempt
 from reflective.search.base import Strategy
 from reflective.search.best_of_n import BestOfN
 from reflective.search.events import SearchEvent, Solved
-from reflective.search.outcome import Calibrated
 from reflective.search.settings import Settings
 from reflective.types import Problem, Solution
 
@@ -24,7 +24,7 @@ def stream(
     *,
     strategy: Strategy | None = None,
     settings: Settings | None = None,
-    calibration: Calibrated | None = None,
+    calibration: Calibration | None = None,
     interrupts: Interrupts | None = None,
 ) -> Iterator[SearchEvent]:
     """Solve a problem and tell what happens, from `Started` to `Solved`.
@@ -58,7 +58,7 @@ def solve(
     *,
     strategy: Strategy | None = None,
     settings: Settings | None = None,
-    calibration: Calibrated | None = None,
+    calibration: Calibration | None = None,
     on_event: Callable[[SearchEvent], None] | None = None,
 ) -> Solution:
     """Solve a problem. `on_event` is told everything that `stream` yields."""

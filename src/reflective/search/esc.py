@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from reflective.errors import InputError
 from reflective.search.base import Choice
 from reflective.search.clock import GO_ON, Board, Decision, Seen
 from reflective.search.clocked import Clocked, pick_by_vote
+from reflective.settings import check_least
 
 WINDOW = 5  # the paper's for most sets
 
@@ -23,8 +23,7 @@ class ESC(Clocked):
     name: ClassVar[str] = "esc"
 
     def __init__(self, window: int = WINDOW, every: int = 16) -> None:
-        if window < 1 or every < 1:
-            raise InputError(f"window is {window} and every {every}; they must be 1 or more.")
+        check_least(1, window=window, every=every)
         self.window, self.every = window, every
 
     @property

@@ -8,11 +8,12 @@ from typing import TypeVar
 from reflective.engines.base import Engine
 from reflective.engines.driver import Driver
 from reflective.errors import InputError
+from reflective.judge.calibrate import Calibration
 from reflective.search.attempt import Attempt
 from reflective.search.base import Strategy
 from reflective.search.best_of_n import BestOfN
-from reflective.search.outcome import Calibrated
 from reflective.search.settings import Settings
+from reflective.settings import check_least
 from reflective.types import Problem, Solution, Timing, Usage
 
 ROWS_IN_FLIGHT = 64  # trajectories that wait or run before no further problem is started
@@ -27,7 +28,7 @@ def solve_many(
     *,
     strategy: Strategy | None = None,
     settings: Settings | None = None,
-    calibration: Calibrated | None = None,
+    calibration: Calibration | None = None,
     in_flight: int = ROWS_IN_FLIGHT,
 ) -> Iterator[tuple[Item, Solution]]:
     """Solve problems and yield each with its solution as soon as it is there: not in the order given.
@@ -38,8 +39,7 @@ def solve_many(
     iterable as room appears, for one trajectory, or where the strategy decides at marks for all that begin together.
     Ctrl-C stops what is being written and raises KeyboardInterrupt.
     """
-    if in_flight < 1:
-        raise InputError(f"in_flight is {in_flight}; it must be 1 or more.")
+    check_least(1, in_flight=in_flight)
     strategy, settings = strategy or BestOfN(), settings or Settings()
     # a trajectory that waits would hold up decisions that fall at marks, and the others would be written beyond them
     together = strategy.begins(strategy.budget(k)) if strategy.every else 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from reflective.judge.calibrate import Calibration
 from reflective.search.base import Choice
 from reflective.types import Trajectory
 
@@ -13,28 +13,12 @@ _UNFINISHED_REASONING = ("no trajectory finished its reasoning", "trajectories d
 _UNFINISHED_RESPONSES = ("no response was finished", "responses were not finished")
 
 
-class Calibrated(Protocol):
-    """Turns a strategy's evidence into a probability (see `reflective.judge.calibrate.Calibration`)."""
-
-    def confidence(
-        self,
-        strategy: str,
-        evidence: float | None,
-        k: int,
-        *,
-        score: float | None = None,
-        mean_logprob: float | None = None,
-    ) -> float | None:
-        """Probability that the answer is right, from the evidence and from what is known of the trajectory that the
-        answer is taken from; None where that is unknown."""
-
-
 def confidence_in(
     choice: Choice,
     best: Trajectory | None,
     trajectories: Sequence[Trajectory],
     strategy: str,
-    calibration: Calibrated | None,
+    calibration: Calibration | None,
 ) -> float | None:
     """The probability that the choice is right; `best` is the trajectory that its answer is taken from."""
     if calibration is None:

@@ -19,6 +19,7 @@ from reflective.search.base import Choice
 from reflective.search.clock import GO_ON, Board, Decision, Seen
 from reflective.search.clocked import Clocked
 from reflective.selection import best_closed
+from reflective.settings import check_least
 
 
 class Prune(Clocked):
@@ -30,8 +31,7 @@ class Prune(Clocked):
     def __init__(self, keep: float = 0.5, survivors: int = 2, marks: tuple[int, ...] = (), every: int = 16) -> None:
         if not 0.0 < keep < 1.0:
             raise InputError(f"keep is {keep}; it must lie between 0 and 1.")
-        if survivors < 1 or every < 1:
-            raise InputError(f"survivors is {survivors} and every {every}; they must be 1 or more.")
+        check_least(1, survivors=survivors, every=every)
         if any(mark < every or mark % every for mark in marks):
             raise InputError(f"marks are {', '.join(map(str, marks))}; they must be multiples of every, {every}.")
         self.keep, self.survivors, self.marks, self.every = keep, survivors, tuple(marks), every

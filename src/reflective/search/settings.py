@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from reflective.engines.base import Constraint, Engine, Sampling
 from reflective.errors import ContextError, InputError
+from reflective.settings import at_least
 from reflective.types import EFFORTS, Problem
 
 MAX_EFFORT = 4096  # trajectories; more is a typing error
@@ -41,10 +42,7 @@ class Settings:
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "answer_tokens", "total_tokens", "max_total_tokens"):
-            got = getattr(self, name)
-            if got is not None and got < 1:
-                raise InputError(f"{name} is {got}; it must be 1 or more.")
+        at_least(self, 1, "max_tokens", "answer_tokens", "total_tokens", "max_total_tokens")
         if self.deadline is not None and not 0.0 < self.deadline < math.inf:
             raise InputError(f"deadline is {self.deadline:g}; it must be a number of seconds above 0, still to come.")
         if not all(isinstance(text, str) and text for text in self.stop):

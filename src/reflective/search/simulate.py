@@ -7,7 +7,7 @@ all a clocked strategy sees (`search.clock`), with the tokens' confidences where
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reflective.errors import InputError
@@ -83,8 +83,3 @@ def simulate(strategy: Clocked, traces: Sequence[Trace], k: int | None = None) -
     right = traces[choice.index].right if choice.index is not None else False
     let_go = {index: (seen.tokens, why) for index, (seen, why) in clock.let_go.items()}
     return Outcome(choice, right, clock.tokens, let_go, len(clock.began), clock.now)
-
-
-def simulate_all(strategy: Clocked, problems: Iterable[Sequence[Trace]], k: int | None = None) -> list[Outcome]:
-    """Play every problem."""
-    return [simulate(strategy, traces, k) for traces in problems if traces]

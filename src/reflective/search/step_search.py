@@ -16,6 +16,7 @@ from reflective.search.base import Choice, Steering, Strategy
 from reflective.search.best_of_n import BestOfN
 from reflective.search.majority import Majority
 from reflective.search.weighted import Weighted
+from reflective.settings import check_least
 from reflective.types import PRUNED, Problem, Trajectory
 
 Select = Literal["score", "weighted", "majority"]
@@ -113,8 +114,7 @@ class WideSearch(StepSearch):
     ) -> None:
         super().__init__(select, rank, steps, step_tokens)
         self.width = width
-        if width is not None:
-            at_least_one(self, "width")
+        at_least_one(self, "width")
 
     def budget(self, k: int) -> int:
         if self.width is not None and self.width > k:
@@ -132,8 +132,4 @@ def evenly(kept: Sequence[Trajectory], rows: int) -> dict[int, int]:
 
 def at_least_one(strategy: Strategy, *names: str) -> None:
     """Refuse options below 1."""
-    for name in names:
-        if getattr(strategy, name) < 1:
-            raise InputError(
-                f"the option {name} of {strategy.name} is {getattr(strategy, name)}; it must be 1 or more."
-            )
+    check_least(1, **{f"{name} of {strategy.name}": getattr(strategy, name) for name in names})

@@ -13,9 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import suppress
 
 from reflective.engines.driver import Client, Driver
+from reflective.judge.calibrate import Calibration
 from reflective.search import Majority, SearchEvent, StepScored, Text
 from reflective.search.attempt import Attempt
-from reflective.search.outcome import Calibrated
 from reflective.serve.prompts import Question
 from reflective.types import Solution, Trajectory
 
@@ -57,7 +57,7 @@ class Session:
         bell: Bell,
         question: Question,
         *,
-        calibration: Calibrated | None,
+        calibration: Calibration | None,
         wanted: Container[type[SearchEvent]],
         answer_of: Callable[[Trajectory], str | None] | None = None,
     ) -> None:

@@ -86,10 +86,10 @@ async def write(service: Service, question: Question, visitor: Visitor, *, delta
                 if event is None:
                     yield None
                     continue
-                described = writer.write(event, service.ends)
+                line = writer.write(event, service.ends)
                 if events or isinstance(event, Started):
-                    if described is not None:
-                        yield Told(described)
+                    if line is not None:
+                        yield Told(line)
                 elif isinstance(event, StepScored | Finished) and (now := time.monotonic()) - reported > PROGRESS_S:
                     reported = now
                     yield Told(writer.progress())

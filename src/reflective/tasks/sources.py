@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, cast, get_args
 
 from reflective.errors import InputError
-from reflective.settings import check_names, did_you_mean
+from reflective.settings import check_least, check_names, did_you_mean
 from reflective.tasks.base import Split
 from reflective.tasks.benchmarks import BENCHMARKS, Options, benchmark_name, get_benchmark
 from reflective.tasks.families import MIXTURE, TASKS, family_names, mixture
@@ -65,8 +65,7 @@ def load_problems(
     data set on the hub, or the `file` of a benchmark: `fields` and `kind` (see `tasks/files`), `skipped`, which makes
     bad rows left out and told there, and `needs_answer`. Raises `InputError` for what can't be read.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; it must be 1 or more.")
+    check_least(1, limit=limit)
     given = {
         name
         for name, value in (

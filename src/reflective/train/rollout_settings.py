@@ -7,7 +7,7 @@ end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,38 +40,41 @@ def source_digest(model: Any, config: JudgeConfig, weights: StoredWeights | None
     return repr((digest, config.layer, config.feature_position, format_to_json(config.format)))
 
 
-def claim_rollouts(
-    folder: Path,
-    engine: TorchEngine,
-    problems: Sequence[Problem],
-    k: int,
-    *,
-    sampling: Sampling,
-    max_tokens: int,
-    seed: int,
-    source: str = "",
-    layers: Sequence[int] = (),
-    writer: Engine | None = None,
-) -> None:
-    """Begin rollouts in a folder, or go on with the same ones. Raises `CheckpointError` where it holds others.
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """How rollouts are sampled.
 
-    `writer` is what writes them, where that is another engine. `source` is the `source_digest` (default: the engine's
-    weights alone, which takes as long to compute).
+    `source` is the `source_digest` (default: of the engine's weights alone, which takes as long to compute). `layers`
+    are read beside those whose features the engine catches. `writer` is what writes the trajectories, where that is
+    another engine; their features are then left to `read_caught`.
     """
+
+    sampling: Sampling
+    max_tokens: int
+    seed: int
+    source: str = ""
+    layers: Sequence[int] = ()
+    writer: Engine | None = None
+
+
+def claim_rollouts(
+    folder: Path, engine: TorchEngine, problems: Sequence[Problem], k: int, settings: RolloutSettings
+) -> None:
+    """Begin rollouts in a folder, or go on with the same ones. Raises `CheckpointError` where it holds others."""
     places = caught_places(engine)
     wanted = Manifest(
-        benchmark={"name": folder.name, "source": source or weights_digest(engine.model)},
+        benchmark={"name": folder.name, "source": settings.source or weights_digest(engine.model)},
         model=engine.name,
         strategy="majority",
         effort=k,
-        seed=seed,
+        seed=settings.seed,
         settings={
-            **asdict(sampling),
-            "max_tokens": max_tokens,
+            **asdict(settings.sampling),
+            "max_tokens": settings.max_tokens,
             "until": "eos",
-            "layers": list(layers),
+            "layers": list(settings.layers),
             **({"caught": [str(place) for place in places]} if len(places) > 1 else {}),
-            **({"engine": type(writer).__name__} if writer is not None else {}),
+            **({"engine": type(settings.writer).__name__} if settings.writer is not None else {}),
         },
         problems=len(problems),
         digest=digest_of(problems),

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reflective.engines.base import Engine, Finished, Request, Sampling
+from reflective.engines.base import Finished, Request
 from reflective.engines.driver import Client, Driver
 from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
@@ -35,7 +35,7 @@ from reflective.search.prompt import encode_problem
 from reflective.shards import Place, Shard, Steps, load_features
 from reflective.train.features import read_features
 from reflective.train.progress import Note, Stop, clock
-from reflective.train.rollout_settings import caught_places, claim_rollouts
+from reflective.train.rollout_settings import RolloutSettings, caught_places, claim_rollouts
 from reflective.types import Problem, Solution, Timing, Trajectory, Usage
 from reflective.verify import grade as grade_answer
 
@@ -113,41 +113,23 @@ def sample_rollouts(
     problems: Sequence[Problem],
     k: int,
     folder: Path,
+    settings: RolloutSettings,
     *,
-    sampling: Sampling,
-    max_tokens: int,
-    seed: int,
     note: Note,
     stop: Stop | None = None,
-    source: str = "",
-    layers: Sequence[int] = (),
     first: int | None = None,
     grade: Grade = grade_answer,
-    writer: Engine | None = None,
 ) -> bool:
     """Sample k trajectories of each problem into a run folder; True when all are there.
 
     The engine must catch features. Where `folder` holds records of the same settings, only the missing problems are
     sampled. Ctrl-C, or `stop.requested`, ends it early with what is complete. A problem that does not fit the context
-    is recorded without trajectories, and told. `layers` are read beside those whose features the engine catches.
-    `first` ends it behind so many problems, to go on another time. `source` is that of `claim_rollouts`. Where a
-    `writer` is given, it writes the trajectories, and their features are left to `read_caught`.
+    is recorded without trajectories, and told. `first` ends it behind so many problems, to go on another time.
     """
-    claim_rollouts(
-        folder,
-        engine,
-        problems,
-        k,
-        sampling=sampling,
-        max_tokens=max_tokens,
-        seed=seed,
-        source=source,
-        layers=layers,
-        writer=writer,
-    )
-    problems = with_own_keys(problems)
-    with RecordWriter(folder / RECORDS) as records, Driver.of(writer or engine).client() as client:
-        sampler = _Sampler(engine, client, problems, k, sampling, max_tokens, seed, note, catches=writer is None)
+    claim_rollouts(folder, engine, problems, k, settings)
+    problems, writer = with_own_keys(problems), settings.writer or engine
+    with RecordWriter(folder / RECORDS) as records, Driver.of(writer).client() as client:
+        sampler = _Sampler(engine, client, problems, k, settings, note)
         wanted = problems[:first]
         waiting = [number for number, problem in enumerate(wanted) if key_of(problem) not in records.done]
         if waiting and records.done:
@@ -156,7 +138,7 @@ def sample_rollouts(
         waiting.reverse()
         try:
             while (waiting or client.in_flight) and not (stop is not None and stop.requested):
-                while waiting and client.in_flight < 2 * (writer or engine).max_rows:
+                while waiting and client.in_flight < 2 * writer.max_rows:
                     if not sampler.submit(waiting[-1]):  # too long for the context
                         sampler.keep(waiting[-1], folder, records, grade)
                     waiting.pop()
@@ -166,8 +148,8 @@ def sample_rollouts(
             pass
         meter.tell()
         complete = all(key_of(problem) in records.done for problem in wanted)
-    if complete and layers:
-        places = [Place(layer) for layer in layers]
+    if complete and settings.layers:
+        places = [Place(layer) for layer in settings.layers]
         read_features(engine.model, engine.judge.format, load_records(folder), places, folder, note)
     return complete
 
@@ -202,29 +184,24 @@ class _Sampler:
         client: Client,
         problems: Sequence[Problem],
         k: int,
-        sampling: Sampling,
-        max_tokens: int,
-        seed: int,
+        settings: RolloutSettings,
         note: Note,
-        *,
-        catches: bool = True,
     ) -> None:
-        self._catches = catches
         self._engine, self._client, self._problems, self._note = engine, client, problems, note
-        self._k, self._sampling, self._max_tokens, self._seed = k, sampling, max_tokens, seed
+        self._k, self._settings, self._catches = k, settings, settings.writer is None
         self._places = caught_places(engine)
         self._samples: dict[int, _Sample] = {}  # by the problem's number
         self._numbers: dict[int, int] = {}  # the client's id -> the problem's number
 
     def submit(self, number: int) -> bool:
         """Ask for the trajectories of a problem; False where the context has no room for them."""
-        problem = self._problems[number]
+        problem, asked = self._problems[number], self._settings
         prompt = encode_problem(self._engine, problem)
         sample = self._samples[number] = _Sample(prompt, time.monotonic())
         try:
             for index in range(self._k):
-                seed = trajectory_seed(self._seed, number, index)
-                request = Request(prompt, self._sampling, seed, self._max_tokens, until="eos", index=index)
+                seed = trajectory_seed(asked.seed, number, index)
+                request = Request(prompt, asked.sampling, seed, asked.max_tokens, until="eos", index=index)
                 self._numbers[self._client.submit(request)] = number
         except ContextError as error:
             self._note(f"problem {problem.id or number} is left out: {error}")
@@ -287,7 +264,7 @@ class _Sampler:
             usage=Usage(len(sample.prompt_ids) if trajectories else 0, sum(t.tokens for t in trajectories)),
             timing=Timing(time.monotonic() - sample.began),
             model=self._engine.name,
-            seed=self._seed,
+            seed=self._settings.seed,
             notes=(*sample.notes, *choice.notes),
         )
 

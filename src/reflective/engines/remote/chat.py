@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import queue
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,7 @@ from typing import Any, Final
 from reflective.engines.base import Request
 from reflective.engines.external import ExternalEngine
 from reflective.engines.remote.chat_protocol import Piece, chat_request, read_delta, server_of
-from reflective.engines.remote.endpoints import Arrived, Endpoint, Pool
-from reflective.engines.remote.engine import WAIT_S, _api_key
+from reflective.engines.remote.endpoints import Arrived, Endpoint, Pool, api_key
 from reflective.engines.remote.protocol import Chunk, base_url, refusal, said
 from reflective.engines.sampled_token import SampledToken
 from reflective.engines.sequence import Running
@@ -30,6 +28,7 @@ from reflective.judge.config import JudgeConfig
 from reflective.judge.detection import KNOWN_MARKS
 from reflective.judge.format import Format, Reader, whole_response
 from reflective.judge.judge import Judge
+from reflective.settings import check_least
 from reflective.types import FinishReason, Trajectory
 
 CONTEXT: Final = 32_768  # where a server does not say: it cuts by itself what it has no room for
@@ -44,7 +43,7 @@ ENDS: Final[dict[str, FinishReason]] = {"stop": "eos", "eos": "eos", "tool_calls
 
 def find_server(urls: Sequence[str]) -> str | None:
     """Which server of chat completions answers at the first address; None where it is vLLM, or does not say."""
-    pool = Pool([base_url(url) for url in urls[:1]], api_key=_api_key())
+    pool = Pool([base_url(url) for url in urls[:1]], api_key=api_key())
     try:
         status, text = pool.get(pool.endpoints[0], "/models")
     except EngineError:
@@ -123,8 +122,7 @@ class ChatEngine(ExternalEngine):
         tries: int = 3,
         silence_s: float = SILENCE_S,
     ) -> None:
-        if min(max_rows, tries) < 1:
-            raise InputError("max_rows and tries must be 1 or more.")
+        check_least(1, max_rows=max_rows, tries=tries)
         self._pieces = Pieces()
         judge = Judge(JudgeConfig(1, whole_response((), end_ids=[END_ID])))
         TokenEngine.__init__(
@@ -142,7 +140,7 @@ class ChatEngine(ExternalEngine):
         self._flying: set[int] = set()
         self._pool = Pool(
             [base_url(url) for url in urls],
-            api_key=_api_key(),
+            api_key=api_key(),
             tries=tries,
             silence_s=silence_s,
             path="/chat/completions",
@@ -231,16 +229,8 @@ class ChatEngine(ExternalEngine):
     # ---- what arrives
 
     def _receive(self) -> None:
-        try:
-            arrived: Arrived | None = self._pool.arrived.get(timeout=WAIT_S)
-        except queue.Empty:  # a step without an event: whoever drives may want to stop
-            return
-        while arrived is not None:
+        for arrived in self._pool.arrivals():
             self._arrive(arrived)
-            try:
-                arrived = self._pool.arrived.get_nowait()
-            except queue.Empty:
-                arrived = None
 
     def _arrive(self, arrived: Arrived) -> None:
         sequence = self._running.get(arrived.id)
@@ -251,7 +241,7 @@ class ChatEngine(ExternalEngine):
             self._land(arrived.id)
             raise arrived.error
         end = None if arrived.end is None else ENDS.get(arrived.end, "cancelled")
-        self._take(sequence, arrived.drawn, end)
+        self._take(sequence, arrived.sampled, end)
         if arrived.id not in self._running:
             if arrived.end is None:
                 self._pool.stop(arrived.id)  # our rule found the end before the server said so
@@ -274,11 +264,11 @@ class ChatEngine(ExternalEngine):
         delta = read_delta(line)
         if delta is None:
             return None
-        drawn = [
+        sampled = [
             SampledToken(self._pieces.number(piece), math.nan if piece.logprob is None else piece.logprob, ())
             for piece in delta.pieces
         ]
-        return Chunk(tuple(drawn), delta.end)
+        return Chunk(tuple(sampled), delta.end)
 
     # ---- the handshake
 
@@ -308,6 +298,6 @@ class ChatEngine(ExternalEngine):
                 if not logprobs:
                     raise
                 continue
-            drawn = [one for chunk in chunks for one in chunk.drawn]
-            return logprobs and bool(drawn) and not any(math.isnan(one.value) for one in drawn)
+            sampled = [one for chunk in chunks for one in chunk.sampled]
+            return logprobs and bool(sampled) and not any(math.isnan(one.value) for one in sampled)
         raise AssertionError

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import queue
 import random
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -22,13 +23,15 @@ from reflective.engines.remote.limits import certificates, read_lines, read_rest
 from reflective.engines.remote.protocol import GIVEN_UP, RETRIED, Chunk, Garbage, read_line, refusal, said, shown
 from reflective.engines.sampled_token import SampledToken
 from reflective.engines.vllm.slots import Slots
-from reflective.errors import DependencyError, EngineError, ReflectiveError
+from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
 T = TypeVar("T")
 
+API_KEY: Final = "REFLECTIVE_API_KEY"  # environment variable
+ARRIVAL_S: Final = 0.5  # that a step waits for something to arrive
 FIRST_WAIT_S: Final = 0.25  # before the second try; doubled each time, with up to half of it more by chance
 LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 7  # in a row without a single new token, then the stream is given up
@@ -59,7 +62,7 @@ class Arrived:
     """What happened to stream `id`: tokens, its end, or an error that ends it."""
 
     id: int
-    drawn: tuple[SampledToken, ...] = ()
+    sampled: tuple[SampledToken, ...] = ()
     end: str | None = None
     error: ReflectiveError | None = None
 
@@ -76,6 +79,14 @@ class _Lost(Exception):
 Body = Callable[[Sequence[SampledToken], str], dict[str, Any]]
 # a line of a stream to what it carries
 Read = Callable[[str, Slots | None], Chunk | None]
+
+
+def api_key() -> str | None:
+    """The key from the environment. Raises `InputError`, which does not show it, where no header may hold it."""
+    key = os.environ.get(API_KEY, "").strip()  # files end in a line feed
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(f"{API_KEY} holds characters that no HTTP header may have. Set it to the key alone.")
+    return key or None
 
 
 class Pool:
@@ -135,6 +146,15 @@ class Pool:
 
         self._loop.call_soon_threadsafe(end)
 
+    def arrivals(self) -> Iterator[Arrived]:
+        """What has arrived. Waits a moment for the first, no longer: whoever drives may want to stop."""
+        try:
+            yield self.arrived.get(timeout=ARRIVAL_S)
+            while True:
+                yield self.arrived.get_nowait()
+        except queue.Empty:
+            return
+
     def get(self, endpoint: Endpoint, path: str) -> tuple[int, str]:
         """Status and text of a GET."""
         return self._run(self._get(endpoint, path))
@@ -178,9 +198,9 @@ class Pool:
             self.homes[id] = endpoint
             try:
                 async for chunk in self._stream(endpoint, body(written, endpoint.model), slots):
-                    written += chunk.drawn
+                    written += chunk.sampled
                     given_up = chunk.end in GIVEN_UP
-                    self.arrived.put(Arrived(id, chunk.drawn, None if given_up else chunk.end))
+                    self.arrived.put(Arrived(id, chunk.sampled, None if given_up else chunk.end))
                     if given_up:
                         raise _Lost(f"the server gave the trajectory up ({chunk.end})")
                     if chunk.end is not None:
@@ -261,7 +281,7 @@ class Pool:
                 chunks, tokens = [], 0
                 async for chunk in self._stream(endpoint, body, slots):
                     chunks.append(chunk)
-                    tokens += len(chunk.drawn)
+                    tokens += len(chunk.sampled)
                     if tokens > body["max_tokens"]:
                         raise EngineError(f"{endpoint.where} writes more tokens than it was asked for.")
                 return chunks

@@ -9,15 +9,13 @@ the caller allows it: the engine then is unscored, and `remark` says why.
 from __future__ import annotations
 
 import json
-import os
-import queue
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from reflective.engines.base import Sampling
 from reflective.engines.external import ExternalEngine, draw_seed
-from reflective.engines.remote.endpoints import SILENCE_S, TRIES, Arrived, Endpoint, Pool
+from reflective.engines.remote.endpoints import SILENCE_S, TRIES, Endpoint, Pool, api_key
 from reflective.engines.remote.protocol import Chunk, base_url, completion_request, refusal, said, shown
 from reflective.engines.sampled_token import SampledToken
 from reflective.engines.sequence import Running
@@ -25,10 +23,9 @@ from reflective.engines.vllm.handshake import PROBLEM, TOKENS, compare, scores_a
 from reflective.engines.vllm.slots import Slots
 from reflective.errors import EngineError, InputError
 from reflective.models.metadata import Metadata, read_metadata
+from reflective.settings import check_least
 from reflective.types import FinishReason
 
-API_KEY: Final = "REFLECTIVE_API_KEY"  # environment variable
-WAIT_S: Final = 0.5  # for tokens, in one step
 STREAM_INTERVAL: Final = 8  # tokens that a server sends together; a chunk a token would cost more than the token
 LONGEST_INTERVAL: Final = 32  # where so many are in flight that chunks would keep the server from writing
 ROWS_A_TOKEN: Final = 8  # trajectories in flight at an endpoint that make chunks a token longer
@@ -57,13 +54,12 @@ class OpenAIEngine(ExternalEngine):
         tries: int = TRIES,
         silence_s: float = SILENCE_S,
     ) -> None:
-        if min(1 if stream_interval is None else stream_interval, max_rows, tries) < 1:
-            raise InputError("stream_interval, max_rows and tries must be 1 or more.")
+        check_least(1, stream_interval=stream_interval, max_rows=max_rows, tries=tries)
         if len({base_url(url) for url in urls}) != len(urls) or not urls:
             raise InputError(f"endpoints must be different addresses; got {', '.join(map(shown, urls)) or 'none'}.")
         self._interval, self.max_rows = stream_interval, max_rows
         self.remark = ""
-        self._pool = Pool([base_url(url) for url in urls], api_key=_api_key(), tries=tries, silence_s=silence_s)
+        self._pool = Pool([base_url(url) for url in urls], api_key=api_key(), tries=tries, silence_s=silence_s)
         try:
             super().__init__(model)
             self.scored = False  # until the handshake has shown that scores arrive
@@ -133,23 +129,15 @@ class OpenAIEngine(ExternalEngine):
         self._pool.stop(sequence.id)
 
     def _receive(self) -> None:
-        try:
-            arrived: Arrived | None = self._pool.arrived.get(timeout=WAIT_S)
-        except queue.Empty:  # a step without an event: whoever drives may want to stop
-            return
-        while arrived is not None:
+        for arrived in self._pool.arrivals():
             sequence = self._running.get(arrived.id)
             if sequence is not None:
                 if arrived.error is not None:
                     self._running.pop(arrived.id)
                     raise arrived.error
-                self._take(sequence, arrived.drawn, _reason(arrived.end))
+                self._take(sequence, arrived.sampled, _reason(arrived.end))
                 if arrived.id not in self._running and arrived.end is None:
                     self._pool.stop(arrived.id)  # our rule found the end before the server said so
-            try:
-                arrived = self._pool.arrived.get_nowait()
-            except queue.Empty:
-                arrived = None
 
     # ---- the handshake
 
@@ -189,15 +177,15 @@ class OpenAIEngine(ExternalEngine):
                 self._probe(endpoint, scored=False)
                 self.unscored = f"{self.name!r} has no SPRM head: no scores"
                 continue
-            prompt, drawn = self._probe(endpoint, scored=True)
+            prompt, sampled = self._probe(endpoint, scored=True)
             try:
-                logits = scores_arrive(self.model, drawn, where=endpoint.where)
+                logits = scores_arrive(self.model, sampled, where=endpoint.where)
             except EngineError as error:
                 if not allow_unscored:
                     raise EngineError(f"{error} Without scores: --strategy majority or single.") from None
                 self.unscored = f"no step scores, votes and single samples only: {error}"
                 continue
-            scores_are_right(self.model, prompt, drawn, logits, where=endpoint.where)
+            scores_are_right(self.model, prompt, sampled, logits, where=endpoint.where)
             if first is not None:
                 compare(logits, first, where=endpoint.where, other=self._pool.endpoints[0].where)
             first = first or logits
@@ -234,20 +222,12 @@ class OpenAIEngine(ExternalEngine):
             )
         chunks = read(prompt, TOKENS, self.slots if scored else None)
         _ended(chunks, endpoint.where)
-        return prompt, [one for chunk in chunks for one in chunk.drawn]
+        return prompt, [one for chunk in chunks for one in chunk.sampled]
 
 
 def tokens_together(running: int, endpoints: int) -> int:
     """Tokens in a chunk where so many trajectories are in flight: the more, the less each one is looked at."""
     return min(max(STREAM_INTERVAL, running // (ROWS_A_TOKEN * endpoints)), LONGEST_INTERVAL)
-
-
-def _api_key() -> str | None:
-    """The key from the environment. Raises `InputError`, which does not show it, where no header may hold it."""
-    key = os.environ.get(API_KEY, "").strip()  # files end in a line feed
-    if not (key.isascii() and key.isprintable()):
-        raise InputError(f"{API_KEY} holds characters that no HTTP header may have. Set it to the key alone.")
-    return key or None
 
 
 def _ended(chunks: Sequence[Chunk], where: str) -> None:

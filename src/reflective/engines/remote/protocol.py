@@ -32,7 +32,7 @@ class Garbage(Exception):
 class Chunk:
     """New tokens of a stream; `end` is the server's finish reason, `prompt_ids` come with the first one."""
 
-    drawn: tuple[SampledToken, ...]
+    sampled: tuple[SampledToken, ...]
     end: str | None = None
     prompt_ids: tuple[int, ...] | None = None
 
@@ -163,7 +163,7 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk | None:
         raise Garbage("prompt ids that are none")
     if end is not None and not isinstance(end, str):
         raise Garbage(f"a finish reason that is none: {end!r:.40}")
-    drawn: tuple[SampledToken, ...] = ()
+    sampled: tuple[SampledToken, ...] = ()
     if tokens:
         if not isinstance(logprobs, dict):
             raise EngineError(
@@ -174,11 +174,11 @@ def _chunk(choice: Any, slots: Slots | None) -> Chunk | None:
         if len(values) != len(tokens) or len(tops) != len(tokens):
             raise Garbage(f"{len(tokens)} tokens with {len(values)} log-probabilities")
         names = () if slots is None else tuple(f"{TOKEN}{slot}" for slot in slots.ids)
-        drawn = tuple(_drawn(*entry, names) for entry in zip(tokens, values, tops, strict=True))
-    return Chunk(drawn, end, None if prompt is None else tuple(prompt))
+        sampled = tuple(_sampled(*entry, names) for entry in zip(tokens, values, tops, strict=True))
+    return Chunk(sampled, end, None if prompt is None else tuple(prompt))
 
 
-def _drawn(token: int, value: Any, top: Any, names: tuple[str, ...]) -> SampledToken:
+def _sampled(token: int, value: Any, top: Any, names: tuple[str, ...]) -> SampledToken:
     if not is_number(value):
         raise Garbage(f"a log-probability that is none: {value!r:.40}")
     values: list[Any] = [top.get(name) for name in names] if isinstance(top, dict) else []

@@ -33,9 +33,9 @@ class Rows:
             first = 0
         for row in range(first, len(running)):
             sequence = running[row]
-            drawn = len(sequence.token_ids)
-            numbers = uniforms(sequence.request.seed, drawn, max(sequence.limit - drawn, 1))
-            begin = len(sequence.prompt_ids) + drawn  # column = the position that the drawn token will take
+            written = len(sequence.token_ids)
+            numbers = uniforms(sequence.request.seed, written, max(sequence.limit - written, 1))
+            begin = len(sequence.prompt_ids) + written  # column = the position that the drawn token will take
             count = min(len(numbers), length - begin)
             if count > 0:
                 self.uniform[row, begin : begin + count] = numbers[:count].to(self._device)

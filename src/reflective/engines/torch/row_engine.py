@@ -30,6 +30,7 @@ from reflective.errors import CheckpointError, ContextError, EngineError, InputE
 from reflective.judge.format import step_positions
 from reflective.judge.judge import Judge
 from reflective.models.fingerprint import check_deviation, deviation, notice, tokens_and_positions
+from reflective.settings import check_least
 from reflective.types import FinishReason, Step
 
 
@@ -60,8 +61,7 @@ class RowEngine(TokenEngine):
         means: bool = False,
         keep_confidences: bool = False,
     ) -> None:
-        if max_rows < 1:
-            raise InputError(f"max_rows is {max_rows}; it must be 1 or more.")
+        check_least(1, max_rows=max_rows)
         super().__init__(
             name,
             tokenizer,
@@ -240,7 +240,7 @@ class RowEngine(TokenEngine):
 
     # ---- advance
 
-    def _advance(self, first: int, drawn: SampledRows, features: Tensor) -> None:
+    def _advance(self, first: int, sampled: SampledRows, features: Tensor) -> None:
         """Append what the rows from `first` on drew, score the steps that it ends, let finished rows leave."""
         running = self._scheduler.running[first:]
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
@@ -248,7 +248,7 @@ class RowEngine(TokenEngine):
         due: list[int] = []  # indices of the rows whose text is due
         marked: list[int] = []  # indices of the rows that have come to a mark
         watched, eos_ids = self._watched, self._eos_ids
-        for i, (sequence, token, logprob) in enumerate(zip(running, drawn.tokens, drawn.logprobs, strict=True)):
+        for i, (sequence, token, logprob) in enumerate(zip(running, sampled.tokens, sampled.logprobs, strict=True)):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
@@ -267,11 +267,11 @@ class RowEngine(TokenEngine):
                 marked.append(i)
             if len(ids) - sequence.emitted >= TEXT_INTERVAL:
                 due.append(i)
-        for sequence, certainty, confidence in zip(running, drawn.certainties, drawn.confidences):
+        for sequence, certainty, confidence in zip(running, sampled.certainties, sampled.confidences):
             if self._draws.keeps_confidences(sequence):
                 sequence.certainties.append(certainty)
                 sequence.confidences.append(confidence)
-        self._rows.saw(first, drawn.tokens)
+        self._rows.saw(first, sampled.tokens)
         self._features.add_draws(running, features)
         if scored:
             self._score(scored, running, features)

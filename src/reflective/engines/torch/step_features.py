@@ -30,9 +30,9 @@ class StepFeatures:
             taken = len(parent.step_positions) - len(caught)
             self._rows[sequence.id] = caught[: max(len(sequence.step_positions) - taken, 0)]
 
-    def begin(self, sequence: Running, drawn: Tensor) -> None:
+    def begin(self, sequence: Running, summed: Tensor) -> None:
         """A continuation or fork begins in a step, of which this sum (F) over its draws is there."""
-        self._sums[sequence.id] = drawn
+        self._sums[sequence.id] = summed
 
     def add_draws(self, running: Sequence[Running], features: Tensor) -> None:
         """Add what gave each row's draw, (B, F), to the mean of its step under way."""

@@ -24,7 +24,7 @@ from reflective.engines.vllm.handshake import PROBLEM, TOKENS, scores_are_right,
 from reflective.engines.vllm.plan import WITHOUT_SCORES, head_config, make_plan
 from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError, first_line
 from reflective.models.metadata import Metadata, read_metadata
-from reflective.settings import check_names
+from reflective.settings import check_least, check_names
 from reflective.types import FinishReason
 
 PLUGIN: Final = "reflective.engines.vllm.plugin"
@@ -52,8 +52,7 @@ class VLLMEngine(ExternalEngine):
     constrains = True
 
     def __init__(self, model: Metadata, *, dtype: str = "auto", max_rows: int = MAX_ROWS, **options: Any) -> None:
-        if max_rows < 1:
-            raise InputError(f"max_rows is {max_rows}; it must be 1 or more.")
+        check_least(1, max_rows=max_rows)
         self._broken = ""
         self._engine = _start(model, dtype, max_rows, options)
         config = self._engine.vllm_config.model_config
@@ -136,10 +135,10 @@ class VLLMEngine(ExternalEngine):
 
     def _receive(self) -> None:
         while self._running and not self._events:
-            for id, drawn, end in self._advance():
+            for id, sampled, end in self._advance():
                 sequence = self._running.get(int(id))
                 if sequence is not None:
-                    self._take(sequence, drawn, end)
+                    self._take(sequence, sampled, end)
                     if end is None and sequence.id not in self._running:  # a mark of several tokens, which vLLM can't
                         self._abort(sequence)  # stop at
             if not self._running or self._events or self._engine.has_unfinished_requests():
@@ -163,7 +162,7 @@ class VLLMEngine(ExternalEngine):
                 end = ENDS.get(one.finish_reason)
                 if end is None:
                     raise EngineError(f"vLLM ended a trajectory with {one.finish_reason!r}. See its messages above.")
-            found.append((output.request_id, _drawn(one, self.slots is not None), end))
+            found.append((output.request_id, _sampled(one, self.slots is not None), end))
         return found
 
     # ---- the handshake
@@ -172,17 +171,17 @@ class VLLMEngine(ExternalEngine):
         where = "vLLM in this process"
         prompt = list(self.encode_prompt(PROBLEM))
         self._add("handshake", prompt, temperature=0.0, max_tokens=TOKENS, ignore_eos=True)
-        drawn: list[SampledToken] = []
+        sampled: list[SampledToken] = []
         while self._engine.has_unfinished_requests():
             for _, new, _ in self._advance():
-                drawn += new
-        logits = scores_arrive(self.model, drawn, where=where)
+                sampled += new
+        logits = scores_arrive(self.model, sampled, where=where)
         # in this process, vLLM's Transformers backend has changed the classes that a comparison would load
         changed = hasattr(self._engine, "model_executor") and self._engine.model_config.using_transformers_backend()
-        self.verified = not changed and scores_are_right(self.model, prompt, drawn, logits, where=where)
+        self.verified = not changed and scores_are_right(self.model, prompt, sampled, logits, where=where)
 
 
-def _drawn(output: Any, with_slots: bool) -> list[SampledToken]:
+def _sampled(output: Any, with_slots: bool) -> list[SampledToken]:
     """The tokens of an output with their values, which vLLM lists with the drawn token's first."""
     tokens, flat = list(output.token_ids), output.logprobs
     if flat is None or len(flat) != len(tokens):
@@ -229,7 +228,7 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
     try:
         if model.judge.scores:
             _check(args)
-        with _ctrl_c_for_us_alone():
+        with _interrupts_held_back():
             return LLMEngine.from_engine_args(args)
     except ReflectiveError:
         raise
@@ -238,7 +237,7 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
 
 
 @contextmanager
-def _ctrl_c_for_us_alone() -> Iterator[None]:
+def _interrupts_held_back() -> Iterator[None]:
     """Start processes that a terminal's Ctrl-C does not end: a search that is stopped still needs them.
 
     They inherit which signals this thread holds back. Meanwhile another thread takes them, so that a Ctrl-C stops the

@@ -26,26 +26,26 @@ LARGEST_COMPARED: Final = 256 * 2**20  # bytes of weights that are loaded for a 
 TOLERANCE: Final = 0.25  # between medians of logits: bf16 noise is some hundredths, another model's some tenths
 
 
-def scores_arrive(model: Metadata, drawn: Sequence[SampledToken], *, where: str) -> list[float]:
+def scores_arrive(model: Metadata, sampled: Sequence[SampledToken], *, where: str) -> list[float]:
     """The head's logits at the n tokens. Raises `EngineError` where they are missing or can't be right."""
-    if not drawn:
+    if not sampled:
         raise EngineError(f"{where} wrote nothing in answer to the handshake.")
-    if any(len(one.slots) < 2 for one in drawn):
+    if any(len(one.slots) < 2 for one in sampled):
         raise EngineError(
             f"{where} returns no log-probabilities of chosen tokens (logprob_token_ids): step scores can't arrive. "
             "It needs vLLM 0.32 or newer."
         )
     try:
-        logits = [read_logit(*one.slots[:2]) for one in drawn]
+        logits = [read_logit(*one.slots[:2]) for one in sampled]
     except EngineError as error:
         raise EngineError(f"{where}: {error}") from None
-    if len(drawn) > 1 and max(logits) == min(logits):
+    if len(sampled) > 1 and max(logits) == min(logits):
         raise EngineError(f"{where} gives the same score {logits[0]:.4g} at every token: its head is not the model's.")
     return logits
 
 
 def scores_are_right(
-    model: Metadata, prompt_ids: Sequence[int], drawn: Sequence[SampledToken], logits: Sequence[float], *, where: str
+    model: Metadata, prompt_ids: Sequence[int], sampled: Sequence[SampledToken], logits: Sequence[float], *, where: str
 ) -> bool:
     """Compare with the logits that the checkpoint gives; False where it is too large to tell.
 
@@ -53,7 +53,7 @@ def scores_are_right(
     """
     if not is_small(model.folder):
         return False
-    expected = expected_logits(model, prompt_ids, [one.token for one in drawn])
+    expected = expected_logits(model, prompt_ids, [one.token for one in sampled])
     compare(logits, expected, where=where, other=f"the checkpoint {model.name!r}")
     return True
 

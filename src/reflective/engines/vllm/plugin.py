@@ -179,23 +179,23 @@ def _at_once(own: Any, sampler: Any) -> Any:
         return torch.tensor(ids, device=device)
 
     @functools.wraps(own)
-    def gather(self: Any, logprobs: Any, logprob_token_ids: Any, sampled: Any) -> Any:
+    def specific_logprobs(self: Any, logprobs: Any, logprob_token_ids: Any, sampled: Any) -> Any:
         wanted = list(logprob_token_ids.values())
         if len(wanted) != len(logprobs) or any(ids != wanted[0] for ids in wanted):
             return own(self, logprobs, logprob_token_ids, sampled)
         ids = on_device(tuple(wanted[0]), logprobs.device)  # (n,)
         columns = torch.cat([sampled.unsqueeze(-1), ids.expand(len(wanted), -1)], dim=-1)  # (R, 1 + n)
         values = logprobs.gather(-1, columns)  # (R, V) -> (R, 1 + n)
-        drawn = values[:, :1].contiguous()  # (R, 1)
+        chosen = values[:, :1].contiguous()  # (R, 1)
         if logprobs.numel() <= COUNTED_AT_ONCE:
-            ranks = (logprobs >= drawn).sum(-1)  # (R, V) -> (R,)
+            ranks = (logprobs >= chosen).sum(-1)  # (R, V) -> (R,)
         else:
-            for tensor in (logprobs, drawn):  # as vLLM does: one compiled count for any number of rows
+            for tensor in (logprobs, chosen):  # as vLLM does: one compiled count for any number of rows
                 torch._dynamo.decorators.mark_unbacked(tensor, 0)
-            ranks = sampler.batched_count_greater_than(logprobs, drawn)
+            ranks = sampler.batched_count_greater_than(logprobs, chosen)
         return sampler.LogprobsTensors(columns.to(torch.int32), values, ranks)
 
-    return gather
+    return specific_logprobs
 
 
 # ---- parts of the model

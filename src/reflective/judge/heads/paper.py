@@ -35,7 +35,6 @@ REFERENCE_KEYS: Final[Mapping[str, str]] = {
     "output.weight": "3.weight",
     "output.bias": "3.bias",
 }
-LOGPROB_KEY: Final = "logprob_weight"
 
 
 @head_kind("paper")

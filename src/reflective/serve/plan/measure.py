@@ -9,9 +9,10 @@ from typing import Final
 
 from reflective.engines.base import Engine, Finished, Request, Sampling
 from reflective.engines.driver import Driver
-from reflective.errors import EngineError, InputError
+from reflective.errors import EngineError
 from reflective.nano import EXAMPLES
 from reflective.serve.plan.rates import Rates
+from reflective.settings import check_least
 
 SHORT, LONG = 8, 48  # tokens of the two timings whose difference is that of the steps alone
 REPEATS: Final = 3  # of each timing; the median counts
@@ -28,8 +29,7 @@ def measured_rates(
     if not encoded:
         raise EngineError("no prompts were given, so nothing can be measured.")
     rows = engine.max_rows if most_rows is None else most_rows
-    if rows < 1:
-        raise InputError(f"max_rows is {rows}; it must be 1 or more.")
+    check_least(1, max_rows=rows)
     counts = sorted({min(2**i, rows) for i in range(rows.bit_length() + 1)})
     steps, reads = [], []
     for count in counts:

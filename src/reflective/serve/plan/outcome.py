@@ -9,6 +9,7 @@ from typing import Any, Final
 from reflective.errors import InputError
 from reflective.serve.plan.rates import Rates
 from reflective.serve.plan.simulate import Load, Outcome, simulate
+from reflective.settings import check_least
 
 MOST_SIMULATED: Final = 12  # replicas; of more, this many are simulated with their share of the load
 FILLINGS: Final = 12  # the simulated time, in times that a trajectory takes on a full replica
@@ -47,8 +48,7 @@ def plan(
     """All of it as plain values: what `reflective plan serve` prints. `cost_per_hour` is that of one replica."""
     if not (0 <= delay_s < math.inf):  # also false for NaN
         raise InputError(f"delay is {delay_s:g}; it must be 0 seconds or more.")
-    if replicas is not None and replicas < 1:
-        raise InputError(f"replicas is {replicas}; it must be 1 or more.")
+    check_least(1, replicas=replicas)
     count = enough(load, rates, delay_s) if replicas is None else replicas
     outcome = simulated(load, rates, count)
     answers_per_hour = 60 * load.per_minute

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from reflective.errors import InputError
 from reflective.judge.detection import WHOLE, RuleName
+from reflective.settings import at_least
 
 AUTO: Final = "auto"  # let the validation problems choose
 
@@ -87,8 +88,6 @@ class HeadConfig:
         if self.temperature <= 0:
             raise InputError("temperature must be above 0: equal trajectories teach nothing about selecting.")
         counts = "problems validation_problems trajectories validation_trajectories max_tokens max_rows"
-        for name in (*counts.split(), "epochs", "patience", "batch_problems"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        at_least(self, 1, *counts.split(), "epochs", "patience", "batch_problems")
         if self.trajectories < 2:
             raise InputError("trajectories is 1; a head learns to choose, so it needs 2 or more of each problem.")

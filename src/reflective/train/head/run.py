@@ -43,7 +43,7 @@ from reflective.train.head.layers import candidate_layers, fit_layers
 from reflective.train.head.look import look
 from reflective.train.head.schedule import with_schedule
 from reflective.train.progress import Note, RunResult, print_note, stop_on_signals
-from reflective.train.rollout_settings import claim_rollouts, source_digest
+from reflective.train.rollout_settings import RolloutSettings, claim_rollouts, source_digest
 from reflective.train.rollouts import Rollouts, load_rollouts, read_caught, sample_rollouts
 from reflective.train.selection import (
     calibration_samples,
@@ -120,15 +120,15 @@ def sampling_engine(config: HeadConfig) -> tuple[TorchEngine, Checkpoint]:
     return engine, checkpoint
 
 
-def sampling_options(config: HeadConfig, engine: TorchEngine, checkpoint: Checkpoint) -> dict[str, Any]:
-    """How the trajectories are sampled: options of `sample_rollouts`."""
+def rollout_settings(
+    config: HeadConfig, engine: TorchEngine, checkpoint: Checkpoint, writer: Engine | None = None
+) -> RolloutSettings:
+    """How the trajectories are sampled."""
     packed = checkpoint.weights if engine.model is checkpoint.model else None
-    return {
-        "sampling": Sampling(temperature=config.temperature),
-        "max_tokens": config.max_tokens,
-        "seed": config.seed,
-        "source": source_digest(engine.model, engine.judge.config, packed),
-    }
+    source = source_digest(engine.model, engine.judge.config, packed)
+    return RolloutSettings(
+        Sampling(temperature=config.temperature), config.max_tokens, config.seed, source, writer=writer
+    )
 
 
 def _sample(
@@ -140,17 +140,17 @@ def _sample(
     writer: Engine | None = None,
 ) -> bool:
     """Trajectories of all problems, k each, into a folder a part; False where Ctrl-C came before the end."""
-    options = {**sampling_options(config, engine, checkpoint), "writer": writer}
+    sampled = rollout_settings(config, engine, checkpoint, writer)
     for folder, problems, k in parts:  # all of them before the first is sampled
-        claim_rollouts(folder, engine, problems, k, **options)
+        claim_rollouts(folder, engine, problems, k, sampled)
     wanted = sum(len(problems) * k for _, problems, k in parts)
     if config.look and not any((folder / RECORDS).is_file() for folder, _, _ in parts):
-        settings = Settings(options["sampling"], config.seed, config.max_tokens)
+        settings = Settings(sampled.sampling, config.seed, config.max_tokens)
         look(writer or engine, parts[0][1], settings, wanted, note)
     with stop_on_signals() as stop:
         for folder, problems, k in parts:
             note(f"{folder.name}: {len(problems):,} problems × {k} trajectories")
-            if not sample_rollouts(engine, problems, k, folder, note=note, stop=stop, **options):
+            if not sample_rollouts(engine, problems, k, folder, sampled, note=note, stop=stop):
                 return False
     (writer or engine).close()
     return True

@@ -54,8 +54,7 @@ class DataConfig:
         if self.hub is None and (self.files or self.revision):
             raise InputError("[data] files and revision are those of [data] hub.")
         at_least(self, 0, "held_out")
-        if self.problems is not None:
-            at_least(self, 1, "problems")
+        at_least(self, 1, "problems")
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,7 @@ class PolicyConfig:
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 0.0, "lr", "weight_decay", "kl", "clip", "max_grad_norm", "warmup_steps")
-        if self.clip_high is not None:
-            at_least(self, 0.0, "clip_high")
+        at_least(self, 0.0, "lr", "weight_decay", "kl", "clip", "clip_high", "max_grad_norm", "warmup_steps")
         at_least(self, 1, "iterations", "minibatches")
 
 

@@ -59,7 +59,7 @@ def _problems(data: DataConfig, seed: int, note: Note) -> tuple[list[Problem], l
         for name, given in (("fields", data.fields), ("kind", data.kind), ("files", data.files)):
             if given:
                 raise InputError(f"[data] {name} is for rows of a file; {data.source!r} is generated. Leave it out.")
-        return _gym(data, gym, seed) if gym is not None else _drawn(data, data.families or families, seed)
+        return _gym(data, gym, seed) if gym is not None else _generated(data, data.families or families, seed)
     options: dict[str, Any] = {"fields": data.fields, "kind": data.kind, "prompt": data.prompt, "like": data.like}
     if data.hub is not None:
         source = f"{HUB}{data.hub}/{','.join(data.files)}".rstrip("/")
@@ -75,12 +75,12 @@ def _problems(data: DataConfig, seed: int, note: Note) -> tuple[list[Problem], l
     return problems[:cut][: data.problems], problems[cut:]
 
 
-def _drawn(data: DataConfig, families: Sequence[str] | None, seed: int) -> tuple[list[Problem], list[Problem]]:
+def _generated(data: DataConfig, families: Sequence[str] | None, seed: int) -> tuple[list[Problem], list[Problem]]:
     prompt = data.prompt or (prompt_like(data.like) if data.like else SLOT)
 
     def draw(split: Split, count: int) -> list[Problem]:
-        drawn = mixture(split, count, data.levels or LEVELS, families, seed)
-        return [replace(problem, text=ask(problem.text, prompt)) for problem in drawn]
+        problems = mixture(split, count, data.levels or LEVELS, families, seed)
+        return [replace(problem, text=ask(problem.text, prompt)) for problem in problems]
 
     return draw("train", data.problems or GENERATED), draw("validation", data.held_out)
 
@@ -91,8 +91,8 @@ def _gym(data: DataConfig, families: list[str], seed: int) -> tuple[list[Problem
     count, prompt = data.problems or GENERATED, data.prompt or (prompt_like(data.like) if data.like else None)
     held_out = list(gym_problems(families, data.held_out, split="validation", seed=seed, prompt=prompt))
     asked = {p.text for p in held_out}  # the package's splits may share problems
-    drawn = gym_problems(families, count + data.held_out, split="train", seed=seed, prompt=prompt)
-    return list(islice((p for p in drawn if p.text not in asked), count)), held_out
+    others = gym_problems(families, count + data.held_out, split="train", seed=seed, prompt=prompt)
+    return list(islice((p for p in others if p.text not in asked), count)), held_out
 
 
 def _usable(problems: list[Problem], encode: Encode, context: int, graded: bool, note: Note) -> list[Problem]:

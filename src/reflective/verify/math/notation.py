@@ -164,7 +164,7 @@ def _join_thousands(text: str) -> str:
 def _list(text: str, depth: int) -> Value:
     if depth > MAX_NESTING:
         raise Malformed(f"nested deeper than {MAX_NESTING}")
-    words = _words(text)
+    words = _read_words(text)
     if words is not None:
         return words
     if _holds_all(text) and ("," in text or _CONDITION.match(text[1:-1].strip())):  # {1, 3} for \{1, 3\}
@@ -293,7 +293,7 @@ def _matrix(name: str, body: str, depth: int) -> Group:
     return Group(f"{name} {len(cells)}x{len(cells[0])}", tuple(cell for row in cells for cell in row))
 
 
-def _words(text: str) -> Words | None:
+def _read_words(text: str) -> Words | None:
     """The words, where `text` is nothing but words; a run of up to three letters is taken for variables."""
     marked = _TEXT.sub(lambda m: m[1], text)
     plain = " ".join(marked.replace('"', " ").split()).strip(" .")
@@ -311,7 +311,7 @@ def _words(text: str) -> Words | None:
 
 
 def _leaf(text: str) -> Value:
-    words = _words(text)
+    words = _read_words(text)
     if words is not None:
         return words
     core, unit = split_unit(text)

@@ -184,21 +184,21 @@ def _mp(value: Any, context: Any) -> Any:
 def _value(node: Node, point: Mapping[str, Fraction], context: Any) -> Any:
     """The value at `point`: a Fraction, or a multi-precision number of `context`."""
     if isinstance(node, Number):
-        return _bounded(node.value)
+        return _in_bounds(node.value)
     if isinstance(node, Variable):
         if node.name not in point:
             raise Undefined(f"the variable {node.name} has no value")
         return point[node.name]
     arguments = [_value(argument, point, context) for argument in node.arguments]
     try:
-        return _bounded(_OPERATIONS[node.name](context, *arguments))
+        return _in_bounds(_OPERATIONS[node.name](context, *arguments))
     except (ZeroDivisionError, ValueError) as error:
         raise Undefined(f"{node.name}: {error}") from error
     except OverflowError as error:
         raise TooLarge(f"{node.name}: {error}") from error
 
 
-def _bounded(value: Any) -> Any:
+def _in_bounds(value: Any) -> Any:
     if isinstance(value, Fraction):
         if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
             raise TooLarge("a number of thousands of digits")

@@ -27,7 +27,7 @@ def logprobs(*tokens, slots=(-210.5, -211.0, -211.0)):
 
 def test_tokens_come_with_their_values_and_slots():
     chunk = read_line(event(token_ids=[3, 4], logprobs=logprobs(3, 4), finish_reason="stop"), SLOTS)
-    assert chunk.drawn == (
+    assert chunk.sampled == (
         SampledToken(3, -0.5, (-210.5, -211.0, -211.0)),
         SampledToken(4, -0.5, (-210.5, -211.0, -211.0)),
     )
@@ -35,7 +35,7 @@ def test_tokens_come_with_their_values_and_slots():
 
 
 def test_ids_are_also_read_from_token_names():
-    assert [d.token for d in read_line(event(logprobs=logprobs(3)), SLOTS).drawn] == [3]
+    assert [d.token for d in read_line(event(logprobs=logprobs(3)), SLOTS).sampled] == [3]
 
 
 @pytest.mark.parametrize("name", ["?", "token_id:", "token_id:-1", "token_id:²", 3, None])
@@ -69,12 +69,12 @@ def test_an_empty_chunk_is_passed_over(logprobs, end, ids):
 
 def test_an_empty_finish_reason_does_not_finish():
     chunk = read_line(event(token_ids=[3], logprobs=logprobs(3), finish_reason=""), SLOTS)
-    assert [d.token for d in chunk.drawn] == [3] and chunk.end is None
+    assert [d.token for d in chunk.sampled] == [3] and chunk.end is None
 
 
 def test_an_empty_chunk_may_carry_the_end_or_the_prompt():
     chunk = read_line(event(text="", logprobs=None, finish_reason="stop"), SLOTS)
-    assert chunk.drawn == () and chunk.end == "stop"
+    assert chunk.sampled == () and chunk.end == "stop"
     assert read_line(event(text="", logprobs=None, prompt_token_ids=[1, 2]), SLOTS).prompt_ids == (1, 2)
 
 
@@ -110,7 +110,7 @@ def test_tokens_without_ids_or_log_probabilities_are_another_api():
 
 def test_missing_slots_are_told_apart_from_scores():
     found = read_line(event(token_ids=[3], logprobs={**logprobs(3), "top_logprobs": [{}]}), SLOTS)
-    assert found.drawn == (SampledToken(3, -0.5, ()),)
+    assert found.sampled == (SampledToken(3, -0.5, ()),)
 
 
 def test_a_request_holds_all_that_sampling_says():

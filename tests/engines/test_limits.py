@@ -14,8 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from reflective.engines.remote import engine as openai
-from reflective.engines.remote import limits as bounded
+from reflective.engines.remote import endpoints, limits
 from reflective.engines.remote.endpoints import Pool
 from reflective.engines.remote.limits import read_lines, read_text, retry_after
 from reflective.engines.remote.protocol import Garbage
@@ -51,7 +50,7 @@ def test_lines_end_at_line_feeds_alone_wherever_the_network_cuts():
 
 
 def test_a_line_without_an_end_is_garbage_and_not_kept(monkeypatch):
-    monkeypatch.setattr(bounded, "LONGEST_LINE", 100)
+    monkeypatch.setattr(limits, "LONGEST_LINE", 100)
     answer = Answer(*[b"x" * 60] * 50)
     with pytest.raises(Garbage, match="a line of more than 100 bytes"):
         lines(answer)
@@ -59,7 +58,7 @@ def test_a_line_without_an_end_is_garbage_and_not_kept(monkeypatch):
 
 
 def test_a_long_answer_is_cut(monkeypatch):
-    monkeypatch.setattr(bounded, "LONGEST_ANSWER", 100)
+    monkeypatch.setattr(limits, "LONGEST_ANSWER", 100)
     answer = Answer(*[b"x" * 60] * 50)
     assert asyncio.run(read_text(answer)) == "x" * 100
     assert answer.taken == 2
@@ -190,7 +189,7 @@ def test_a_connection_serves_again_where_the_server_ends_its_answer_and_else_is_
                 start = time.monotonic()
                 pool.start(id, lambda _written, model: {"model": model}, None)
                 arrived = pool.arrived.get(timeout=5)
-                assert (arrived.end, [one.token for one in arrived.drawn]) == ("stop", [3])
+                assert (arrived.end, [one.token for one in arrived.sampled]) == ("stop", [3])
                 assert time.monotonic() - start < 0.9
         finally:
             pool.close()
@@ -239,9 +238,9 @@ def test_a_file_of_authorities_that_is_not_there_is_named(monkeypatch):
 
 def test_a_key_that_no_header_may_hold_is_refused_unseen(monkeypatch):
     monkeypatch.setenv("REFLECTIVE_API_KEY", "s3cret\n")  # a file's end
-    assert openai._api_key() == "s3cret"
+    assert endpoints.api_key() == "s3cret"
     for bad in ("s3cret\nX-Other: 1", "s3crét", "s3cret\x1b[2J"):
         monkeypatch.setenv("REFLECTIVE_API_KEY", bad)
         with pytest.raises(InputError, match="REFLECTIVE_API_KEY holds characters") as refused:
-            openai._api_key()
+            endpoints.api_key()
         assert "s3cr" not in str(refused.value)
