@@ -50,7 +50,7 @@ HALF: Mapping[str, Any] = {  # Qwen2.5-0.5B
 QUICK: Mapping[str, Any] = {"num_hidden_layers": 2, "vocab_size": 1088}
 
 THINK, THINK_END, FIRST_STEP_TOKEN = 3, 4, 100
-STEP_EVERY = 15  # one token in so many ends a step, about as in real thinkings
+STEP_EVERY = 15  # one token in so many ends a step, about as in real reasoning
 
 
 def settings_of(setting: Setting) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Study 1: what an effort is worth, against every other way to spend the same trajectories.
 
-Claim: answering from the best of 2, 8 or 32 thinkings by score beats one sample, and more beats fewer (paper, section
+Claim: answering from the best of 2, 8 or 32 samples by score beats one sample, and more beats fewer (paper, section
 4). The training-free selectors and the votes are the mark to beat; the oracle is what selection could reach at most.
 """
 

@@ -161,7 +161,7 @@ class Lab:
 
 
 def engine_of(checkpoint: Checkpoint, sprm: JudgeConfig, **options: Any) -> TorchEngine:
-    """The engine of a model; one without a head knows from `sprm` where thinkings and steps end."""
+    """The engine of a model; one without a head knows from `sprm` where reasoning and steps end."""
     if checkpoint.head is not None:
         return TorchEngine.from_checkpoint(checkpoint, **options)
     return TorchEngine(checkpoint.model, checkpoint.tokenizer, Judge(sprm), name=checkpoint.name, **options)

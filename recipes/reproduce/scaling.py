@@ -252,7 +252,7 @@ def figures(root: Path) -> Findings:
         [
             Sheet(
                 "Sizes",
-                ["", "parameters", "tokens a trajectory", *(f"AUC within problems, {head}" for head in heads)],
+                ["", "parameters", "tokens per trajectory", *(f"AUC within problems, {head}" for head in heads)],
                 _size_rows(sizes),
             ),
             Sheet("Right answers", ["", "chosen by", "one", *map(effort_name, ks)], _right_rows(sizes, choosers, ks)),

@@ -101,7 +101,7 @@ class Trajectory:
 
     @property
     def finished(self) -> bool:
-        """Whether the thinking was closed by the model itself."""
+        """Whether the reasoning was closed by the model itself."""
         return self.finish_reason in ("think_end", "eos")
 
     @property
@@ -156,7 +156,7 @@ class Solution:
     """The outcome of spending a budget of trajectories on a problem.
 
     `effort` is that budget. `selected` is the index of the trajectory that the answer is taken from; None when no
-    trajectory closed its thinking. `answer` is the final answer alone ("42"), `answer_text` the text it stands in.
+    trajectory closed its reasoning. `answer` is the final answer alone ("42"), `answer_text` the text it stands in.
     `confidence` is a calibrated probability that `answer` is right: None where nobody calibrated the model for this
     strategy, else 0.0 where there is no answer at all. `notes` are remarks for a human: fallbacks that were taken,
     budgets that did not suffice. An `interrupted` solution holds what was there when the user stopped it.

@@ -178,7 +178,7 @@ class Engine(ABC):
 
     @abstractmethod
     def encode_prompt(self, problem: str) -> tuple[int, ...]:
-        """Token ids of the problem in the model's chat template, with the thinking opened."""
+        """Token ids of the problem in the model's chat template, with the reasoning opened."""
 
     def encode_messages(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None

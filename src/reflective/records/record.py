@@ -107,7 +107,7 @@ class TrajectoryRecord:
 
 
 def _step_ends(trajectory: Trajectory) -> tuple[int, ...]:
-    """Where the steps' texts end in the thinking; nothing where one of them is not found."""
+    """Where the steps' texts end in the reasoning; nothing where one of them is not found."""
     ends, start = [], 0
     for step in trajectory.steps:
         found = trajectory.thinking.find(step.text, start) if step.text else -1

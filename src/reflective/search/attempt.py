@@ -135,7 +135,7 @@ class Attempt:
     def answer(self, index: int) -> None:
         """Continue a closed reasoning to its answer."""
         if index not in self._held or self._ended[index].finish_reason != "think_end":
-            raise InputError(f"trajectory {index} has no closed thinking that could be continued.")
+            raise InputError(f"trajectory {index} has no closed reasoning that could be continued.")
         if self._budget_of_all.left() == 0:
             return
         self._submit(index, "answer", replace(self._request(index, "answer"), parent=self._held[index]))

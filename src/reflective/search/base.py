@@ -24,7 +24,7 @@ Answers = Literal["selected", "all"]
 class Choice:
     """What a strategy stands for.
 
-    `index` names the trajectory whose answer text is given (None: no thinking was closed), `answer` the final answer,
+    `index` names the trajectory whose answer text is given (None: no reasoning was closed), `answer` the final answer,
     `evidence` in 0..1 is what the confidence is computed from: S of the selected trajectory for best_of_n and single,
     the winner's share of the votes for majority, of the weights for weighted.
     """
@@ -74,7 +74,7 @@ class Steering(Protocol):
         """Go on with a paused reasoning; `step_tokens` as in `think`."""
 
     def answer(self, index: int) -> None:
-        """Continue a closed thinking to its answer."""
+        """Continue closed reasoning to its answer."""
 
     def cancel(self, index: int, why: str = "") -> None:
         """Stop writing `index`, give it up where it is paused, or set it aside where it has ended; `why` is kept."""
@@ -113,7 +113,7 @@ class Strategy(ABC):
         return k
 
     def begin(self, run: Steering) -> None:
-        """The problem starts: by default all k thinkings."""
+        """The problem starts: by default reasoning is written k times."""
         for index in range(run.k):
             run.think(index)
 

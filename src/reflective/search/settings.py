@@ -51,12 +51,12 @@ class Settings:
             raise InputError(f"stop_token_ids is {self.stop_token_ids!r}; it must be token ids, 0 or more.")
 
     def budgets(self, engine: Engine, prompt_tokens: int) -> tuple[int, int]:
-        """Tokens for the thinking and for the answer, as many as the context has room for."""
+        """Tokens for the reasoning and for the answer, as many as the context has room for."""
         room = engine.context_length - prompt_tokens
         if room < 2:
             raise ContextError(
                 f"the problem has {prompt_tokens:,} tokens, but {engine.name!r} reads at most "
-                f"{engine.context_length:,} with thinking and answer. Shorten it."
+                f"{engine.context_length:,} with reasoning and answer. Shorten it."
             )
         room = max(min(room, self.total_tokens or room), 2)
         answer = min(self.answer_tokens, max(1, int(room * ANSWER_SHARE)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from reflective.api import Reflective
+from reflective.api import Given, Reflective
 from reflective.errors import ContextError
 from reflective.serve.faults import TOO_LONG, Fault
 from reflective.serve.prompts import turn
@@ -85,11 +85,11 @@ def _batches(items: Sequence[ScoreItem]) -> Iterator[list[ScoreItem]]:
 
 def _score(model: Reflective, items: Sequence[ScoreItem], first: int | None) -> list[dict[str, Any]]:
     """The scores of some items, number `first` of the request and on; None: there is only one. Waits for the engine."""
-    pairs = []
+    pairs: list[Given] = []
     for number, item in enumerate(items, first or 0):
         where = "" if first is None else f"items[{number}]."
         messages = [turn(message, f"{where}messages[{i}]") for i, message in enumerate(item.messages)]
-        pairs.append({"messages": messages, "response": item.response})
+        pairs.append(Given(messages=messages, response=item.response))
     try:
         scored = model.score_many(pairs)
     except ContextError as error:

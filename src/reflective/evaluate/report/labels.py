@@ -23,7 +23,7 @@ ROWS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "over_budget": ("trajectories let go: over budget", "share"),
         "ece_confidence": ("calibration error of the confidence", "share"),
         "ece_score": ("calibration error of the score", "share"),
-        "tokens_per_trajectory": ("tokens a trajectory", "count"),
+        "tokens_per_trajectory": ("tokens per trajectory", "count"),
         "tokens_per_problem": ("written tokens a problem", "count"),
         "seconds_per_problem": ("seconds until a problem's answer", "seconds"),
     }
