@@ -33,8 +33,8 @@ def solve_many(
 ) -> Iterator[tuple[Item, Solution]]:
     """Solve problems and yield each with its solution as soon as it is there: not in the order given.
 
-    A problem's solution is the same as from `solve` alone, whatever else is under way. All trajectories of a problem are
-    submitted together, so that the engine reads their prompt once. A problem that can't be solved (too long for the
+    A problem's solution is the same as from `solve` alone, whatever else is under way. All trajectories of a problem
+    are submitted together, so that the engine reads their prompt once. A problem that can't be solved (too long for the
     context, blank) yields a solution without trajectories that says so in its notes. Problems are drawn from the
     iterable as room appears, for one trajectory, or where the strategy decides at marks for all that begin together.
     Ctrl-C stops what is being written and raises KeyboardInterrupt.
