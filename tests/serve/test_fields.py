@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from openai.types.chat import completion_create_params
-from openai.types.responses import response_create_params
+from openai.types.chat import ChatCompletionStreamOptionsParam, completion_create_params
+from openai.types.responses import ResponseTextConfigParam, response_create_params
+from openai.types.shared_params import Reasoning
 
-from reflective.serve.fields import CHAT, RESPONSES, table
+from reflective.serve.fields import CHAT, REASONING, RESPONSES, STREAM_OPTIONS, TEXT, table
 from reflective.serve.schemas import ChatRequest
 from serve.conftest import MESSAGES
 
@@ -39,8 +40,11 @@ def test_the_docs_have_the_table_of_the_code(rules):
     [
         (CHAT, completion_create_params.CompletionCreateParamsBase),
         (RESPONSES, response_create_params.ResponseCreateParamsBase),
+        (STREAM_OPTIONS, ChatCompletionStreamOptionsParam),
+        (REASONING, Reasoning),
+        (TEXT, ResponseTextConfigParam),
     ],
-    ids=["chat", "responses"],
+    ids=["chat", "responses", "stream_options", "reasoning", "text"],
 )
 def test_every_field_that_the_official_sdk_sends_has_a_rule(rules, params):
     assert set(get_type_hints(params)) <= set(rules)
@@ -56,6 +60,33 @@ def test_a_refused_field_is_an_error_with_its_name_unless_it_says_nothing(nano_s
     assert (status, got["error"]["param"], got["error"]["code"]) == (400, name, "unsupported_parameter")
     neutral = dict.fromkeys([name], next(iter(CHAT[name].neutral), None))
     assert post(f"{nano_server.url}/v1/chat/completions", {**ASKED, **neutral})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [
+        ("chat/completions", {"messages": [{**MESSAGES[0], "function_call": {}}]}, "messages[].function_call"),
+        ("chat/completions", {"messages": [{**MESSAGES[0], "audio": {"id": "a"}}]}, "messages[].audio"),
+        ("chat/completions", {"stream_options": {"nonsense": 1}}, "stream_options.nonsense"),
+        ("responses", {"text": {"verbosity": "low"}}, "text.verbosity"),
+        ("responses", {"text": {"nonsense": 1}}, "text.nonsense"),
+        ("responses", {"reasoning": {"mode": "pro"}}, "reasoning.mode"),
+        ("responses", {"reasoning": {"context": "all_turns"}}, "reasoning.context"),
+    ],
+    ids=str,
+)
+def test_so_is_one_within_another(nano_server, path, change, param):
+    asked = ASKED if path != "responses" else {"model": "nano", "input": "x"}
+    status, got = post(f"{nano_server.url}/v1/{path}", {**asked, **change})
+    assert (status, got["error"]["param"]) == (400, param)
+
+
+def test_what_says_nothing_within_another_is_passed_over(nano_server):
+    message = {**MESSAGES[0], "function_call": None, "audio": None, "refusal": None, "annotations": []}
+    assert post(f"{nano_server.url}/v1/chat/completions", {**ASKED, "messages": [message]})[0] == 200
+    text, reasoning = {"verbosity": "medium"}, {"effort": "none", "summary": "auto", "context": "auto"}
+    asked = {"model": "nano", "input": "x", "max_output_tokens": 8, "text": text, "reasoning": reasoning}
+    assert post(f"{nano_server.url}/v1/responses", asked)[0] == 200
 
 
 def test_ignored_fields_change_nothing(nano_server):

@@ -46,12 +46,18 @@ def test_routes_models_and_fields_are_set_with_their_types_and_texts_escaped():
 
 def test_the_server_shows_every_route_and_loads_nothing_from_elsewhere(nano_server):
     with urlopen(f"{nano_server.url}/openapi.json") as answer:
-        paths = json.load(answer)["paths"]
+        description = json.load(answer)
+    paths, schemas = description["paths"], description["components"]["schemas"]
     with urlopen(f"{nano_server.url}/docs") as answer:
         text, headers = answer.read().decode(), answer.headers
     assert {"/v1/chat/completions", "/v1/responses", "/v1/score", "/v1/models"} <= set(paths)
     for path in paths:
         assert f"<code>{path}</code>" in text
     assert "<code>reasoning_effort</code>" in text
+    assert schemas["ChatRequest"]["properties"]["model"]["enum"] == ["nano"]
+    for operation in (operation for path in paths.values() for operation in path.values()):
+        assert "422" not in operation["responses"]  # not ours: what is wrong is 400
+        error = operation["responses"]["4XX"]["content"]["application/json"]["schema"]
+        assert error == {"$ref": "#/components/schemas/ErrorBody"}
     assert "://" not in text and "<script" not in text
     assert headers["content-security-policy"].startswith("default-src 'none'")

@@ -58,6 +58,18 @@ class EventStream(StreamingResponse):
             await self._source.aclose()
 
 
+class App(FastAPI):
+    """FastAPI's, whose description names the model that is served."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI description."""
+        description = super().openapi()
+        for schema in description["components"]["schemas"].values():
+            if "model" in schema.get("properties", ()):
+                schema["properties"]["model"] = {"type": "string", "enum": [self.state.service.name]}
+        return description
+
+
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON response."""
     return Response(to_json(value, inf_nan_mode="null"), status, headers, "application/json")
@@ -78,7 +90,7 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
 
     error = {"description": "what is wrong", "model": ErrorBody}
     # no redirects: their target would be made of the Host header
-    app = FastAPI(
+    app = App(
         title="reflective",
         version=__version__,
         lifespan=lifespan,

@@ -87,9 +87,9 @@ RESPONSES: Mapping[str, Rule] = {
     **_COMMON,
     "input": _honoured("a text, or messages, function calls and their outputs; earlier reasoning is left out"),
     "instructions": _honoured("a system message before the input"),
-    "reasoning": _honoured("effort, as reasoning_effort; summary is ignored: the reasoning is given in full"),
+    "reasoning": _honoured("effort, as reasoning_effort; summary is ignored: the reasoning is given in full; no mode"),
     "max_output_tokens": _honoured("bounds what one trajectory writes, reasoning and answer"),
-    "text": _honoured("format: text, json_object, json_schema"),
+    "text": _honoured("format: text, json_object, json_schema; no verbosity"),
     "include": _ignored("the reasoning is always given"),
     "stream_options": _ignored("include_obfuscation"),
     "truncation": _refused("a prompt that is too long is refused", "disabled", "auto"),
@@ -105,8 +105,26 @@ RESPONSES: Mapping[str, Rule] = {
 }
 
 
-def sift(body: Any, rules: Mapping[str, Rule]) -> Any:
-    """The honoured fields of a body, and unknown ones, which the schema refuses. Raises `Fault` for refused ones."""
+# of what stands in these fields; an unknown field of a message is passed over, since others' answers have many
+STREAM_OPTIONS: Mapping[str, Rule] = {"include_usage": _honoured(""), "include_obfuscation": _ignored("")}
+MESSAGE: Mapping[str, Rule] = {
+    "function_call": _refused("deprecated by OpenAI: use tool_calls"),
+    "audio": _refused("text alone"),
+}
+TEXT: Mapping[str, Rule] = {"format": _honoured(""), "verbosity": CHAT["verbosity"]}
+REASONING: Mapping[str, Rule] = {
+    "effort": _honoured(""),
+    "summary": _ignored(""),
+    "generate_summary": _ignored(""),
+    "context": _refused("earlier reasoning is left out", "auto", "current_turn"),
+    "mode": _refused("there is one", "standard"),
+}
+
+
+def sift(body: Any, rules: Mapping[str, Rule], where: str = "") -> Any:
+    """The honoured fields of a body, and unknown ones, which the schema refuses. Raises `Fault` for refused ones.
+
+    `where` the body stands in the request is put before their names."""
     if not isinstance(body, dict):
         return body
     kept = {}
@@ -115,7 +133,10 @@ def sift(body: Any, rules: Mapping[str, Rule]) -> Any:
         if rule is None or rule.treatment == "honoured":
             kept[name] = value
         elif rule.treatment == "refused" and value is not None and value not in rule.neutral:
-            raise Fault(400, f"'{name}' is not supported here: {rule.note}.", param=name, code="unsupported_parameter")
+            param = where + name
+            raise Fault(
+                400, f"'{param}' is not supported here: {rule.note}.", param=param, code="unsupported_parameter"
+            )
     return kept
 
 

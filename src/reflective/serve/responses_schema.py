@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reflective.serve.fields import RESPONSES, sift
+from reflective.serve.fields import REASONING, RESPONSES, TEXT, sift
 from reflective.serve.schemas import (
     MAX_MESSAGES,
     MAX_TOOLS,
@@ -17,6 +17,7 @@ from reflective.serve.schemas import (
     Message,
     ResponseFormat,
     Sampled,
+    Strict,
     Text,
     Tokens,
     Tool,
@@ -49,10 +50,15 @@ class InputItem(Loose):
     output: str | list[Text] | None = None
 
 
-class Reasoning(Loose):
+class Reasoning(Strict):
     """How much of it."""
 
     effort: str | int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sift(cls, body: Any) -> Any:
+        return sift(body, REASONING, "reasoning.")
 
 
 class TextFormat(Loose):
@@ -63,10 +69,15 @@ class TextFormat(Loose):
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
-class TextOptions(Loose):
+class TextOptions(Strict):
     """Of the answer's text."""
 
     format: TextFormat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sift(cls, body: Any) -> Any:
+        return sift(body, TEXT, "text.")
 
 
 class FlatTool(FunctionTool):

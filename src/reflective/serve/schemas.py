@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reflective.serve.fields import CHAT, sift
+from reflective.serve.fields import CHAT, MESSAGE, STREAM_OPTIONS, sift
 from reflective.types import FinishReason
 
 MAX_MESSAGES = 2048
@@ -64,12 +64,21 @@ class Message(BaseModel):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sift(cls, body: Any) -> Any:
+        return sift(body, MESSAGE, "messages[].")
 
-class StreamOptions(BaseModel):
+
+class StreamOptions(Strict):
     """Of a streaming request."""
 
-    model_config = ConfigDict(extra="ignore")
     include_usage: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sift(cls, body: Any) -> Any:
+        return sift(body, STREAM_OPTIONS, "stream_options.")
 
 
 class ReflectiveOptions(Strict):
