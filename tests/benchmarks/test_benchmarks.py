@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,30 @@ def test_a_quick_run_ends_in_one_line_with_both_sides_and_the_ratio(script):
     assert line["ratio"] > 0 and all(side["median_s"] > 0 for side in line["sides"].values())
     assert line["hardware"]["cores"] >= 1 and {"python", "torch", "transformers"} <= set(line["versions"])
     assert all(check["reached"] is None for check in line["checks"])
+
+
+@pytest.mark.long
+def test_a_quick_run_of_the_server_under_load_loses_nothing():
+    command = [sys.executable, str(FOLDER / "serve.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert len(line["parts"]) == 6 and all(check["reached"] is None for check in line["checks"])
+    values = {check["name"]: check["value"] for check in line["checks"]}
+    for name in ("left behind after a second", "failed requests", "idle connections that were lost"):
+        assert values[name] == 0
+    for name in ("share of the others answered", "share answered or cleanly refused"):
+        assert values[name] == 1
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
+def test_a_quick_run_of_the_page_measures_its_frames():
+    command = [sys.executable, str(FOLDER / "page.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["recorded"]["tokens"] > 100 and line["frames"][0] > 3 and line["longest_ms"][0] >= line["median_ms"][0]
 
 
 @pytest.mark.long

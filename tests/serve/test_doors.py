@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 import time
 
@@ -217,7 +218,9 @@ def test_what_is_cut_is_paid_for():
         assert keys[0].tokens._left == 0
         stream.close()
         assert running.idle()
-        assert keys[0].tokens._left <= -len(model.engine.encode_prompt(PROBLEM))
+        figures = ask(running, path="/metrics", key="first-key-1")[2].decode()
+        (written,) = re.findall(r"^reflective_cancelled_tokens_total (\S+)$", figures, re.MULTILINE)
+        assert keys[0].tokens._left == -len(model.engine.encode_prompt(PROBLEM)) - float(written)
 
 
 def test_a_folders_path_is_in_no_error():

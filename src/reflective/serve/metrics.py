@@ -25,7 +25,9 @@ class Metrics:
         self.tokens = Counter("reflective_tokens", "Tokens", ["kind"], registry=r)
         self.trajectories = Counter("reflective_trajectories", "Trajectories", ["fate"], registry=r)
         self.scores = Histogram("reflective_selected_score", "Of the selected", buckets=TENTHS, registry=r)
-        self.cancelled = Counter("reflective_cancelled_tokens", "Tokens of cancelled trajectories", registry=r)
+        self.cancelled = Counter(
+            "reflective_cancelled_tokens", "Tokens of cancelled trajectories and requests", registry=r
+        )
         self.cut = Counter("reflective_cut_requests", "Requests given up", ["why"], registry=r)
 
     def solved(self, solution: Solution) -> None:

@@ -158,7 +158,9 @@ class Service:
             with session:
                 yield session
         except BaseException as error:
-            visitor.pay(len(question.prompt_ids) + session.written)
+            written = session.written
+            visitor.pay(len(question.prompt_ids) + written)
+            self.metrics.cancelled.inc(written)
             if isinstance(error, GeneratorExit | asyncio.CancelledError):
                 self.metrics.cut.labels("client").inc()
             raise
