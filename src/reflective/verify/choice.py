@@ -15,7 +15,7 @@ _MARKUP = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|bf|rm)(?![A-Za-z])|(?:[{}$*_`\"'“”‘’【】「」\s]|\\(?![a-z]))+"
 )
 _LEAD = r"(?:(?:both|only|options?|choices?|answers?|letters?|选项|选择|选)\s*[:：]?\s*)*"
-_LETTER = r"[(\[]*\s*[A-J](?![A-Za-z])(?:\s*[)\]]+)?"
+_LETTER = r"[(\[]*\s*[A-J](?![A-Za-z])(?:\s*[)\]]+|\.(?=\s*(?:,|and\b|or\b)))?"
 _JOINED = r"\s*(?:,\s*(?:and|or)\b|[,、/&+;]|and\b|or\b|和|或|与|及)\s*"
 _STATED = re.compile(rf"{_LEAD}(?P<letters>{_LETTER}(?:{_JOINED}{_LETTER})*)(?P<rest>.*)", re.IGNORECASE)
 _RUN = re.compile(rf"{_LEAD}(?P<letters>[A-J](?:\s*[A-J]){{1,9}}|{_LETTER}(?:\s*{_LETTER})+)(?:选项)?", re.IGNORECASE)

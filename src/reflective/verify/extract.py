@@ -34,6 +34,7 @@ from reflective.verify.text import strip_delimiters
 MAX_LINE_CHARS = 600  # of a line that is taken for an answer as it stands
 MAX_CUES = 20  # from the end, of which one must be followed by an answer
 MAX_GYM_CHARS = 20_000  # of a text that is an answer as it stands, however many lines it has
+MAX_BOLD_WORDS = 4  # of what is in bold in the last line and is the answer
 TAIL_CHARS = 4_000  # of the end of a text without a stated answer, in which one is looked for
 
 _THINK_CLOSE = "</think>"
@@ -43,12 +44,14 @@ _BRACES = re.compile(r"(?P<box>(?<!\\)\\+(?:boxed|fbox)\s*\{)|\\[^A-Za-z]|(?P<br
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?[\d.][^\s{}$\\]*|[A-Za-z](?![A-Za-z])|\\[A-Za-z]+(?:\{[^{}]*\})*)")
 _INNER_BOX = re.compile(r"(?<!\\)\\+(?:boxed|fbox)\s*(?:\{([^{}]*)\})?")
 _OWN_NAME = re.compile(
-    r"(?:\\text\{)?\s*(?:(?:your|the|final|my)\s+)*(?:answer|ANSWER)?\s*\}?|\\?[lc]?dots|\.{3}|…|\?+"
+    r"(?:\\text\{)?\s*(?:(?:your|the|final|my|insert)\s+)*(?:answer|result|solution)?(?:\s+(?:goes\s+)?here)?\s*\}?"
+    r"|\\?[lc]?dots|\.{3}|…|\?+",
+    re.IGNORECASE,
 )
 
 _CUE = re.compile(
     r"<answer>(?P<tag>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>"
-    r"|####[ \t]*"
+    r"|####[ \t]*|(?:^|(?<=\n))[#*_> \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t]*(?=\n)"
     r"|(?:最终|正确)?答案(?:是|为|应为|应该是)?\s*[:：=]?\s*"
     r"|(?:应选|故选|选择|选|正确的?选项(?:是|为))\s*[:：]?\s*(?=[(（]?[A-J]{1,9}(?![A-Za-z]))|选项(?=[A-J]{1,9}正确)"
     r"|(?<![A-Za-z])(?:correct|right|best)\s+(?:options?|choices?)\s+(?:is|are)(?![A-Za-z])\s*[:：]?"
@@ -59,24 +62,28 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 _FILLER = re.compile(
-    r"^(?:(?:therefore|thus|simply|just|then|hence|equal to|as follows)\b|[:=：,\s*_>])+", re.IGNORECASE
+    r"^(?:(?:therefore|thus|simply|just|then|hence|equal to|as follows)\b|而是|[:=：,，\s*_>])+", re.IGNORECASE
 )
 _SENTENCE_END = re.compile(
-    r"[.?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|[。！？；]|,?\s+(?:because|since|which|as|where|when|after|for|I hope)\b"
+    r"[.?](?=\s|$)|(?<=[\d%)}$])(?:,\s+|，\s*)(?!(?:and|or|sqrt|pi|inf\w*)\b)(?=[^\W\d_]{2,})"
+    r"|(?<=[A-Za-z])!(?=\s|$)|[。！？；]|,?\s+(?:because|since|which|as|where|when|after|for|I hope)\b"
 )
 _WORDS_IN_BRACES = re.compile(r"\\[a-z]+\s*\{[A-Za-z ]*\}")  # \text{ degrees}, \begin{pmatrix}
 _VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals?|be|was|were)(?![A-Za-z])|[是为]")
 _DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)", "(C) is wrong": named, but not as the answer
     r"[(（]?(?<![A-Za-z])[A-J][)）]?[ \t]{1,3}is[ \t]{1,3}(?:wrong|false|incorrect)|"
     r"(?:(?<![A-Za-z])not|n['’]t)[ \t]{1,3}(?!only)(?:[a-z]{1,20}[ \t]{1,3}){0,2}"
-    r"(?:\$[^$\n]{1,100}\$|\\\([^\n]{1,100}?\\\)|-?\d[\d,]{0,40}(?:\.\d+)?(?![\w^/\\])|[(（]?[A-J][)）]?(?![A-Za-z]))"
+    r"(?:\$[^$\n]{1,100}\$|\\\([^\n]{1,100}?\\\)|-?\d[\d,]{0,40}(?:\.\d+)?(?![\w^/\\])|[(（]?[A-J][)）]?(?![A-Za-z]))|"
+    r"不(?:是|为|等于|能?选)\s*(?:\$[^$\n]{1,100}\$|[-\d.,/%]{1,40}|[A-J]{1,9}(?![A-Za-z]))"
 )
+_SMILES = re.compile("(?<=\\s):-?\\)|[\u2705\u2713\u2714\ufe0f\U0001f300-\U0001faff]")
 _ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().=×÷−·\[\]{}]|\\(?:times|cdot|div|frac|left|right))+")
-_LETTERS = (  # kind "choice", where nothing is stated: bold, a line of its own, "B is correct", in parentheses
+_LETTERS = (  # kind "choice", where nothing is stated: bold, a line of its own, "B is correct", in parentheses, named
     re.compile(r"\*\*\s*[(（]?([A-J])[)）]?(?:[.:：、)][^*\n]{0,200})?\*\*"),
     re.compile(r"^[(（]?([A-J])[)）]?[.。]?[ \t]*$", re.MULTILINE),
     re.compile(r"(?<![A-Za-z])[(（]?([A-J])[)）]?\s+(?:is|are)\s+(?:the\s+)?(?:correct|right|best|true)(?![A-Za-z])"),
     re.compile(r"[(（]([A-J])[)）]"),
+    re.compile(r"(?<![A-Za-z])(?:option|choice)\s+([A-J])(?![A-Za-z])"),
 )
 
 
@@ -92,14 +99,16 @@ def extract_answer(answer_text: str, kind: str = "math") -> str | None:
         return stated_program(answer_text)
     if _THINK_CLOSE in answer_text:
         before, _, last = answer_text.rpartition(_THINK_CLOSE)
-        return extract_answer(last, kind) or extract_answer(before.replace(_THINK_CLOSE, "\n"), kind)
+        found, earlier = (extract_answer(text, kind) for text in (last, before.replace(_THINK_CLOSE, "\n")))
+        only_words = kind == "math" and found is not None and not re.search(r"[\d\\$]", found)  # "Done."
+        return (earlier or found) if only_words else (found or earlier)
     boxed, cut_off = _boxes(answer_text)
     if cut_off:
         return None
     found = "" if kind == "choice" and stated_letters(boxed) is None else boxed
     if not found:
         if kind in ("math", "choice"):
-            answer_text = _DENIED.sub(" ", answer_text)
+            answer_text = _DENIED.sub(" ", _SMILES.sub("", answer_text))
         found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or boxed
     if kind == "choice":
         found = stated_letters(found) or found
@@ -198,17 +207,24 @@ def _answers(text: str) -> list[prose.Found]:
 
 
 def _last_formula(text: str) -> str:
-    """Kind "math": a short text without prose as it stands, else the last formula or number, or what is in bold."""
-    whole = text[-TAIL_CHARS:]
+    """Kind "math": a short text without prose as it stands, else what is in bold in the last line, else the last
+    formula or number."""
+    whole = text[-TAIL_CHARS:].strip()
     text = prose.without_emphasis(whole)
     line = _single_line(text)
     if line and (
         not prose.PROSE.search(_WORDS_IN_BRACES.sub("", line))
-        or (len(line.split()) <= 3 and not any(map(str.isdigit, line)))
+        or (len(line.split()) <= 3 and not any(map(str.isdigit, line)) and not prose.formulas(line))
     ):
         return line
     found = _answers(text)
-    return prose.with_magnitude(found[-1], text) if found else prose.last_bold(whole)
+    if not found:
+        return (prose.bold(whole) or [""])[-1]
+    if len(emphasized := prose.bold(whole.rpartition("\n")[2])) == 1:
+        inside = _answers(emphasized[0])
+        if len(inside) == 1 and len(emphasized[0].split()) <= MAX_BOLD_WORDS:
+            return prose.with_magnitude(inside[0], emphasized[0])
+    return prose.with_magnitude(found[-1], text)
 
 
 def _last_letter(text: str) -> str:

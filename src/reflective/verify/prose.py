@@ -13,9 +13,11 @@ from reflective.verify.math.units import UNIT_NAMES
 
 MAX_GAP_CHARS = 40  # between two answers of one list
 
-_JOINING = "and|or|und|oder|et|ou|y|o|e|и|или|和|或|与|及|、|,|;"
+_JOINING = "and|or|orelse|und|oder|et|ou|y|o|e|и|или|和|或|与|及|、|，|,|；|;"
 _BETWEEN = re.compile(rf"(?:{_JOINING})*(?:\w{{1,3}}=)?", re.IGNORECASE)
-_MARKUP = re.compile(r"\\(?:text|mathrm|q?quad|left|right|[,;:!> ])(?![A-Za-z])|\\\\|[\s$&(){}\[\]*]|\\[()\[\]]")
+_MARKUP = re.compile(
+    r"\\(?:text|mathrm|q?quad|left|right|lor|vee|land|[,;:!> ])(?![A-Za-z])|\\\\|[\s$&(){}\[\]*]|\\[()\[\]]"
+)
 
 _UNITS = "|".join(sorted((re.escape(n) for n in UNIT_NAMES if n.isascii()), key=len, reverse=True))
 _DIGITS = r"(?>\d+(?:,\d+)*(?:\.\d+)?|(?<!\d)\.\d+)"
@@ -34,7 +36,8 @@ _SPAN = re.compile(
     r"|(-?\d*\s?(?:\\(?:[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|sqrt\s*(?:\[\d\])?\{[^{}]*\})(?:\s*\\pi)?|√\s?\d+)+)",
     re.DOTALL,
 )
-_CURRENCY = re.compile(r"^\\\$\s*")
+_CURRENCY = re.compile(r"^(?:\\text\{\\?\$\}|\\(?:text|math)dollar(?![A-Za-z])|\\\$)\s*")
+_INEQUALITY = re.compile(r"[<>]|\\[lg]eq?(?![A-Za-z])")
 _NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?'?(?:\([A-Za-z, ]*\))?")
 _EMPHASIS = tuple(
     re.compile(pattern)
@@ -44,9 +47,10 @@ _EMPHASIS = tuple(
         r"(?<![\w`\\])([_`])(?=[^\s_`])([^_`\n]{1,500}?)(?<=[^\s_`])\1(?![\w`(])",
     )
 )
+_TAGS = re.compile(r"</?(?:b|strong|i|em|u|span|p|br)\b[^<>]{0,100}>", re.IGNORECASE)
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arc[a-z]+|log|exp|sqrt|frac|inf|infty|infinity|and"
 PROSE = re.compile(
-    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z\u00c0-\u024f\u1ea0-\u1eff]{{3,}}|[Ii]t|is|am|[Ss]o|[Ww]e|to|of|[Bb]y|[Aa]t|as|be|he)"
+    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z\u00c0-\u024f\u1ea0-\u1eff]{{3,}}|(?i:it|is|am|so|we|to|of|by|at|as|be|he|my|if|ok)|In|No)"
     r"(?![A-Za-z])|[^\x00-\u024f\u0370-\u03ff\u2000-\u2bff\uff00-\uffef]{2,}"
 )
 
@@ -65,12 +69,13 @@ def without_emphasis(text: str) -> str:
     """`text` without the marks of bold, italics and code around words; products and powers keep their stars."""
     for pattern in _EMPHASIS:
         text = pattern.sub(r"\2", text)
-    return text
+    return _TAGS.sub("", text)
 
 
-def last_bold(text: str) -> str:
-    """What is in bold last."""
-    return next((match[2] for match in reversed(list(_EMPHASIS[0].finditer(text)))), "")
+def bold(text: str) -> list[str]:
+    """What is in bold, in order; headings, which end in a colon, are left out."""
+    found = [match[2] for match in _EMPHASIS[0].finditer(text) if not text[match.end() :].startswith((":", "："))]
+    return [content for content in found if not content.endswith((":", "："))]
 
 
 def are_one_list(between: str) -> bool:
@@ -86,7 +91,9 @@ def formulas(text: str) -> list[Found]:
         if match.lastindex == 3 and PROSE.search(content):  # costs $ 5 and then $ 6
             continue
         joined = bool(found) and not found[-1].name and are_one_list(text[found[-1].end : match.start()])
-        _append(found, Found(match.start(), match.end(), content, _NAME.fullmatch(content) is not None), joined)
+        either = joined and _INEQUALITY.search(content) and "or" in text[found[-1].end : match.start()]
+        new = Found(match.start(), match.end(), content, _NAME.fullmatch(content) is not None)
+        _append(found, new, joined, " or " if either else ", ")
     return found
 
 
@@ -108,8 +115,8 @@ def with_magnitude(found: Found, text: str) -> str:
     return found.text + (behind[0] if behind else "")
 
 
-def _append(found: list[Found], new: Found, joined: bool) -> None:
+def _append(found: list[Found], new: Found, joined: bool, by: str = ", ") -> None:
     if joined:
         last = found.pop()
-        new = Found(last.start, new.end, f"{last.text}, {new.text}")
+        new = Found(last.start, new.end, last.text + by + new.text)
     found.append(new)

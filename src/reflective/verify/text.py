@@ -52,6 +52,7 @@ _ALIASES = {
     **{"dbinom": r"\binom", "tbinom": r"\binom", "bmod": r"\mod", "varnothing": r"\emptyset", "degree": r"^\circ "},
     **{"leq": r"\le", "leqslant": r"\le", "geq": r"\ge", "geqslant": r"\ge", "neq": r"\ne", "lt": "<", "gt": ">"},
     **{"lbrace": r"\{", "rbrace": r"\}", "langle": "(", "rangle": ")", "vert": "|", "lvert": "|", "rvert": "|"},
+    **{"textdollar": r"\$", "mathdollar": r"\$", "colon": ":"},
 }
 _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -60,20 +61,26 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=[^=]=)([^=]+?)\\q?quad\s*(?=[^=]+=)", r"\1, "),
         (r"(?<!\\)\\!\s*|\\(?:displaystyle|textstyle|limits|nolimits)(?![A-Za-z])", ""),
         (r"\\(?:left|right)\s*\.", ""),
-        (r"\\(?:left|right|[bB]igg?[lrm]?|mleft|mright)(?![A-Za-z])\s*", ""),
+        (r"\\(?:left|right|middle|[bB]igg?[lrm]?|mleft|mright)(?![A-Za-z])\s*", ""),
         (r"^<([^<>]*,[^<>]*)>$", r"(\1)"),
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|&nbsp;", " "),
-        (r"\{,\}", ","),
+        (r"\{([,:])\}", r"\1"),
+        (r"\\mathbb\s*([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
+        (r"\\text\s*\{\\?\$\}", r"\\$"),
+        (r"\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?", r"\\overline{\1\2\3}"),
+        (r"(?<![\d.])(\d*\.\d*?)(\d{1,6}?)\2{2,}(?:\.{3}|…|\\[cl]?dots)$", r"\1\\overline{\2}"),
+        (r"(?<![\w)}])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![\w({])", r"\1"),
         (r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
         (rf"\\frac\s*\{{\s*{_TEXT}\s*\}}\s*\{{\s*{_TEXT}\s*\}}", r"\\text{\1\2/\3\4}"),
         (
-            r"(?:(?<=[\d}/])|(?<=cdot))(\s*)\\(?:mathrm|operatorname)\s*\{\s*([A-DF-HJ-Za-df-hj-z])\s*\}",
+            r"(?:(?<=[\d}/])|(?<=cdot)|(?<=\\mu))(\s*)\\(?:mathrm|operatorname)\s*\{\s*([A-DF-HJ-Za-df-hj-z])\s*\}",
             r"\1\\text{\2}",
         ),
         (r"\\(?:mathrm|mathit|operatorname)\s*\{\s*([A-Za-z])\s*\}", r" \1 "),
         (r"\\operatorname\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "),
         (r"\\(?:mathrm|mathit)(?![A-Za-z])\s*", r"\\text"),
         (r"\{\\rm\s+", r"\\text{"),
+        (r"(\\text\s*\{[^{}]*\^)\{(-?\d)\}", r"\1\2"),
         (r"\\underline\s*\{([^{}]*)\}", r"\1"),
         (r"^(?:=|[∴⇒→]|\\(?:therefore|implies|approx|to|(?:Long)?[Rr]ightarrow)(?![A-Za-z]))\s*(?=[^=\s])", ""),
         (r"^\\text\s*\{\s*(?:[Ff]inal )?[Aa]nswer\s*:?\s*\}\s*:?\s*", ""),
@@ -89,6 +96,7 @@ _COSMETICS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\s+", " "),
     )
 )
+_DOLLARS_AND_UNIT = re.compile(r"^\$([^$]*[^$\\])\$\s*([A-Za-z][A-Za-z .]*)$")
 _INNER_DOLLARS = re.compile(r"(?<!\\)\$([^$]*[^$\\])\$")
 _SQUARE_METRES = re.compile(r"(?<=[\d\s.])([kcdm]?m)([²³])")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
@@ -133,7 +141,8 @@ def to_latex(text: str) -> str:
         text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text)
         text = _VULGAR.sub(_vulgar_fraction, text)
         text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
-    text = _INNER_DOLLARS.sub(r" \1 ", strip_delimiters(text))
+    text = _DOLLARS_AND_UNIT.sub(r"\1 \\text{\2}", strip_delimiters(text))
+    text = _INNER_DOLLARS.sub(r" \1 ", text)
     text = _COMMAND.sub(lambda m: _ALIASES.get(m[1], m[0]), text)
     for pattern, replacement in _COSMETICS:
         text = pattern.sub(replacement, text)

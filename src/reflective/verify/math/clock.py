@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 _CLOCK = re.compile(r"^(\d{1,2})(?:\s*:\s*([0-5]\d))?(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s?m\.?)?$", re.IGNORECASE)
+_HALVES = ((re.compile(r"in the morning"), "am"), (re.compile(r"in the (?:afternoon|evening)"), "pm"))
 _HALF_DAY = 12 * 3600
 _NOON = 12 * 3600  # 12:30 is written for half past noon and half past midnight
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
@@ -28,7 +29,10 @@ class Clock:
 
 def read_clock(text: str) -> Clock | None:
     """The time that `text` (plain LaTeX) writes, if it does."""
-    match = _CLOCK.match(_TEXT.sub(lambda m: m[1], text).strip())
+    text = _TEXT.sub(lambda m: m[1], text).strip()
+    for words, half_of_day in _HALVES:
+        text = words.sub(half_of_day, text)
+    match = _CLOCK.match(text)
     if match is None or not (match[2] or match[4]):
         return None
     hours, half = int(match[1]), (match[4] or "").lower()

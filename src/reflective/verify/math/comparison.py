@@ -14,9 +14,11 @@ from typing import TypeVar
 from reflective.verify.math import atoms, symbolic, values
 from reflective.verify.math.clock import Clock
 from reflective.verify.math.formula import Malformed, Unsupported, variables
+from reflective.verify.math.identities import same_identity
 from reflective.verify.math.notation import Atom, Group, Relation, Value, Words, read
 from reflective.verify.math.phrases import plain
 from reflective.verify.math.relations import (
+    by_name,
     contains_name,
     is_equation,
     is_label,
@@ -33,9 +35,12 @@ from reflective.verify.math.units import canonical_unit
 T = TypeVar("T")
 V = TypeVar("V")
 
-_TRAILING_WORD = re.compile(r"^(.*[\d}])\s*\\?([A-Za-z]+)$")
+_TRAILING_WORD = re.compile(r"^(.*[\d}])\s*\\?([A-Za-z]+(?:\^\s*\{?[23]\}?)?)$")
 _SET_ALGEBRA = re.compile(r"\\(?:cup|cap|setminus|mathbb|ne|in|le|ge|infty)(?![A-Za-z])|[<>]")
 _SET_OPERATION = re.compile(r"\\}\s*\\(?:cap|cup|setminus)(?![A-Za-z])")
+_SET_BUILDER = re.compile(  # {x : x < 5}
+    r"^\\\{\s*[A-Za-z]\w*(?:\s*\\in\s*\\mathbb\s*\{R\})?\s*(?:\||:|\\mid(?![a-z]))((?:(?!\\\}).)+)\\\}$"
+)
 _COMBINATIONS = re.compile(r"(?<![A-Za-z\\])C\((\d+),\s*(\d+)\)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _ZERO = Atom("0")
@@ -105,7 +110,7 @@ class Comparison:
     def groups(self, gold: Group, answer: Group) -> str | None:
         named, turned = names_each(gold, answer), names_each(answer, gold)
         if pair := named or (turned and turned[::-1]):
-            return self.statements(*pair)
+            return self.pairwise(*pair)
         if gold.brackets != answer.brackets and {gold.brackets, answer.brackets} != {"", "{}"}:
             return f"other brackets: {answer.brackets or 'none'}, not {gold.brackets or 'none'}"
         if len(gold.items) != len(answer.items):
@@ -123,6 +128,8 @@ class Comparison:
         return None
 
     def pairwise(self, gold: Sequence[Value], answer: Sequence[Value]) -> str | None:
+        if len(gold) != len(answer):
+            return f"{len(answer)} values, not {len(gold)}"
         differences = (self.value(g, a) for g, a in zip(gold, answer, strict=True))
         return next((difference for difference in differences if difference is not None), None)
 
@@ -131,7 +138,7 @@ class Comparison:
     def relations(self, gold: Value, answer: Value) -> str | None:
         if isinstance(gold, Relation) and isinstance(answer, Relation):
             if is_equation(gold) and is_equation(answer):
-                return self.equations(gold, answer)
+                return self.equations(by_name(gold), by_name(answer))
             return self.inequalities(gold, answer)
         if isinstance(answer, Relation):
             if is_equation(answer):
@@ -168,8 +175,6 @@ class Comparison:
         exact = answer.ops.index("approx") if "approx" in answer.ops[1:] else -1
         if is_label(gold.sides[0]) and same_name(gold.sides[0], answer.sides[0]):
             return self.value(gold.sides[-1], answer.sides[exact])
-        if is_statement(gold) and is_statement(answer):
-            return self.statements(gold.sides, answer.sides)
         return self.multiples((gold.sides[0], gold.sides[-1]), (answer.sides[0], answer.sides[exact]), positive=False)
 
     def inequalities(self, gold: Relation, answer: Relation) -> str | None:
@@ -181,18 +186,13 @@ class Comparison:
         gold, answer = less(gold), less(answer)
         if gold.ops != answer.ops:
             return "another relation"
-        if is_statement(gold) and is_statement(answer):
-            return self.statements(gold.sides, answer.sides)
+        if is_statement(gold) and is_statement(answer):  # 1 < 2 is not every other truth
+            turned = answer.sides[::-1] if gold.ops == ("ne",) else answer.sides
+            return self.pairwise(gold.sides, answer.sides) and self.pairwise(gold.sides, turned)
         if len(gold.ops) > 1:
             return self.pairwise(gold.sides, answer.sides)
         positive = gold.ops[0] in ("lt", "le")
         return self.multiples((gold.sides[0], gold.sides[1]), (answer.sides[0], answer.sides[1]), positive=positive)
-
-    def statements(self, gold: Sequence[Value], answer: Sequence[Value]) -> str | None:
-        """Side by side: 1 < 2 is 1 < 2, and not every other truth, least of all 2 = 2."""
-        if len(set(answer)) == 1 < len(set(gold)):
-            return "says nothing"
-        return self.pairwise(gold, answer) if len(gold) == len(answer) else f"{len(answer)} values, not {len(gold)}"
 
     def multiples(self, gold: tuple[Value, Value], answer: tuple[Value, Value], *, positive: bool) -> str | None:
         """2x = 4y and x = 2y are one equation; 2x < 4y and -x < -2y are not one inequality."""
@@ -202,11 +202,13 @@ class Comparison:
             trees = []
         if len(trees) < 4:
             return self.pairwise(gold, answer)
+        one, other = (trees[0], trees[1]), (trees[2], trees[3])
         try:
-            same = values.proportional((trees[0], trees[1]), (trees[2], trees[3]), positive=positive)
+            about_numbers = not any(map(variables, trees))
+            same = None if about_numbers else values.proportional(one, other, positive=positive)
         except values.TooLarge as error:
             raise Undecided(f"too large to compute: {error}") from error
-        return None if same else "another relation"
+        return None if same or (same is None and same_identity(one, other)) else "another relation"
 
     # single values
 
@@ -259,6 +261,7 @@ class Comparison:
             raise Undecided(f"too large to compute: {error}") from error
 
     def symbolic(self, gold: str, answer: str) -> str | None:
+        gold, answer = (_SET_BUILDER.sub(r"\1", text) for text in (gold, answer))
         try:
             result = symbolic.equivalent(gold, answer)
         except MemoryError:
@@ -320,7 +323,7 @@ def _bounds_size(value: Value) -> bool:
 def _with_unit_of(other: Atom, atom: Atom) -> Atom:
     """5 m is 5 metres, where the other says that m is a unit."""
     if other.unit and not atom.unit and (match := _TRAILING_WORD.match(atom.text)):
-        if canonical_unit(match[2]) == other.unit:
+        if canonical_unit(re.sub(r"[{}\s]", "", match[2])) == other.unit:
             return replace(atom, text=match[1], unit=other.unit)
     return atom
 

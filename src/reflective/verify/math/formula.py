@@ -183,12 +183,12 @@ class _Parser:
         return token.kind != "end"
 
     def starts_power(self) -> bool:
-        """Whether a number may follow: 3! 5!, or the base of a power behind no number: n 2^k, 2^6 3^5."""
+        """Whether a number may follow: 3! 5!, or the base of a power behind no number: n2^k, 2^6 3^5."""
         if self.tokens[self.position - 1].text == "!":
             return True
         before = self.tokens[max(self.position - 2, 0) : self.position]
         follows_number = before[-1].kind == "number" and before[0].text != "^"
-        return self.next.spaced and self.tokens[self.position + 1].text == "^" and not follows_number
+        return self.tokens[self.position + 1].text == "^" and not follows_number
 
     # power := postfix [^ exponent]
     def power(self) -> Node:

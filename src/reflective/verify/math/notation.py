@@ -67,7 +67,7 @@ _OR = re.compile(r"or|vee")
 _RELATION = re.compile(r"<=|>=|!=|=|<|>|\\(?:le|ge|ne|approx|equiv)(?![A-Za-z])")
 _RELATION_NAMES = {"<=": "le", ">=": "ge", "!=": "ne", "=": "eq", "<": "lt", ">": "gt"}
 _CUP = re.compile(r"\\cup(?![A-Za-z])")
-_COLON = re.compile(r":|\\colon(?![A-Za-z])")
+_COLON = re.compile(":")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])|\+/-|\+-(?=\d)")
 _MEMBER = re.compile(r"^(?:[A-Za-z]|\\[A-Za-z]+|\([A-Za-z](?:\s*,\s*[A-Za-z])+\))\s*\\in(?![A-Za-z])\s*")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
@@ -167,8 +167,6 @@ def _list(text: str, depth: int) -> Value:
     words = _read_words(text)
     if words is not None:
         return words
-    if _holds_all(text) and ("," in text or _CONDITION.match(text[1:-1].strip())):  # {1, 3} for \{1, 3\}
-        text = f"\\{{{text[1:-1]}\\}}"
     text = _join_thousands(text)
     parts, separators = _split(text, _SEPARATOR)
     if len(parts) > 1:
@@ -253,6 +251,8 @@ def _outer_brackets(text: str) -> tuple[str, str] | None:
 
 def _bracketed(text: str, depth: int) -> Value:
     text = strip_delimiters(text)
+    if _holds_all(text) and ("," in text or _CONDITION.match(text[1:-1].strip())):  # {1, 3} for \{1, 3\}
+        text = f"\\{{{text[1:-1]}\\}}"
     if match := _MATRIX.match(text):
         return _matrix("vmatrix" if match["name"] in ("vmatrix", "Vmatrix") else "matrix", match["body"], depth)
     if match := _POINT.match(text):  # P(2, 5)

@@ -1,4 +1,5 @@
-"""Phrases that stand for a sign: "no solution" for the empty set, "3 to 4" for 3:4, and lists written as text."""
+"""Phrases that stand for a sign: "no solution" for the empty set, "3 to 4" for 3:4, and lists written as text or as
+lines: x = 1 \\ y = 2, the solution of a system in cases."""
 
 from __future__ import annotations
 
@@ -13,6 +14,11 @@ _PARAMETER = re.compile(
 )  # , k \in Z
 _SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
 _TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
+_SYSTEM = re.compile(
+    r"^(?:\\\{\s*)?\\begin\s*\{(cases|array|aligned?|gathered)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}$"
+)
+_LINE_BREAK = re.compile(r"\\\\(?![A-Za-z]{2})")
+_EQUATION = re.compile(r"[^,&<>=]+&?\s*=\s*&?[^,&<>=]+")
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -28,6 +34,8 @@ _PHRASES = tuple(
         (r"(?:positive )?infinity", r"\infty"),
         (r"(?:negative |minus |-)infinity", r"-\infty"),
         (r"dne|(?:the limit )?does not exist", "does not exist"),
+        (r"(?:12:?0?0? )?(?:at )?noon", "12 pm"),
+        (r"(?:12:?0?0? )?(?:at )?midnight", "12 am"),
     )
 )
 
@@ -40,6 +48,10 @@ NUMBERS = dict(
 def plain(text: str) -> str:
     """`text` in plain LaTeX, with the phrases that stand for a sign in its place."""
     text = _PARAMETER.sub("", to_latex(text))
+    system = _SYSTEM.match(text)
+    lines = [line.strip(" ,;.") for line in _LINE_BREAK.split(system[2] if system else text)]
+    if len(lines) > 1 and all(map(_EQUATION.fullmatch, lines)):
+        return ", ".join(lines).replace("&", "")
     words = " ".join(_TEXT.sub(lambda m: m[1], text).split()).strip(" .")
     if (number := NUMBERS.get(words.lower().replace(" ", "-"))) is not None:
         return str(number)

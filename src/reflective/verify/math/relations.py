@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reflective.verify.math import atoms, formula
 from reflective.verify.math.formula import Malformed, Unsupported
@@ -59,7 +60,21 @@ def same_name(gold: Value, answer: Value) -> bool:
     if isinstance(gold, Words) or isinstance(answer, Words):
         texts = [v.text.replace(" ", "").lower() for v in (gold, answer) if isinstance(v, Words | Atom)]
         return len(texts) == 2 and texts[0] == texts[1]
+    if isinstance(gold, Atom) and isinstance(answer, Atom) and gold.text != answer.text:
+        bare = [_INDEX.sub("", atom.text) for atom in (gold, answer)]
+        if bare[0] == bare[1] and (gold.text in bare or answer.text in bare):  # x_1 may be called x
+            return True
     return any(y == _Y and isinstance(f, Atom) and _OF_X.match(f.text) for f, y in ((gold, answer), (answer, gold)))
+
+
+def by_name(relation: Relation) -> Relation:
+    """(y, x) = (5, 2) as (x, y) = (2, 5), and b:a = 4:3 as a:b = 3:4."""
+    match relation.sides:
+        case (Group(_, names) as label, Group(_, named) as value) if label.ordered and len(names) == len(named):
+            order = sorted(range(len(names)), key=lambda i: repr(names[i]))
+            sides = (replace(group, items=tuple(group.items[i] for i in order)) for group in (label, value))
+            return replace(relation, sides=tuple(sides))
+    return relation
 
 
 def is_statement(relation: Relation) -> bool:

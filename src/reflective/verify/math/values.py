@@ -54,8 +54,11 @@ def equal(gold: Node, answer: Node) -> bool:
     raise Undefined("no point at which both formulas have a real value")
 
 
-def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive: bool) -> bool:
-    """Whether gold's left - right is a constant multiple of answer's: the same equation, or (positive) inequality."""
+def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive: bool) -> bool | None:
+    """Whether gold's left - right is a constant multiple of answer's: the same equation, or (positive) inequality.
+
+    None where both are zero wherever they have a value.
+    """
     one, other = Call("sub", gold), Call("sub", answer)
     ratios: list[Any] = []
     for _, pair in _pairs(one, other, sorted(variables(one) | variables(other))):
@@ -69,7 +72,7 @@ def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive
             return False
         if len(ratios) > POINTS:
             return not positive or bool(_real(ratios[0]) > 0)
-    return False
+    return False if ratios else None
 
 
 def shifted(node: Node, name: str) -> Node:
