@@ -144,7 +144,7 @@ def lock(file: int | IO[str], name: Path) -> None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder, which is made, until the end of the block or of the process: one run a folder.
+    """Lock a folder, which is made, until the end of the block or of the process: one run per folder.
 
     Raises `InputError` where another process holds it. File systems that know no locks let everybody pass.
     """

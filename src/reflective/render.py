@@ -88,7 +88,7 @@ def origin(trajectory: Trajectory) -> str:
 
 
 def solution_text(solution: Solution) -> str:
-    """Answer, confidence, cost, notes, and a line a trajectory."""
+    """Answer, confidence, cost, notes, and a line per trajectory."""
     answer = shown_answer(solution) or "(no answer)"
     lines = [
         f"answer      {answer}",

@@ -21,7 +21,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("file", metavar="FILE.jsonl", help="a problem a line, or a response a line")
+    parser.add_argument("file", metavar="FILE.jsonl", help="a problem per line, or a response per line")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run folder to write")
     parser.add_argument(
         "--format", default="plain", choices=("plain", "reference", "lm-eval"), help="field names to begin with"

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Interrupts:
-    """While open, the first Ctrl-C only sets `pressed`; a second one raises KeyboardInterrupt as ever.
+    """While open, the first Ctrl-C only sets `pressed`; a second one raises KeyboardInterrupt as usual.
 
     Only the main thread gets signals; opened elsewhere it does nothing.
     """

@@ -37,7 +37,7 @@ _TOKEN = re.compile(r"</?think>|\.\n\n|\s*[^\s<.]+|\s*[<.]|\s+")
 
 @dataclass(frozen=True, slots=True)
 class Scripted:
-    """One trajectory: its text behind the prompt's `<think>`, and a logit a step (missing ones are 0).
+    """One trajectory: its text behind the prompt's `<think>`, and a logit per step (missing ones are 0).
 
     `endless` goes on with filler after the text until the budget is used up. `logprob` is given to every token; None
     is an engine that does not keep them. `certainties` and `confidences` are given to the tokens round and round; empty

@@ -1,4 +1,4 @@
-"""What every way to spend tokens is worth on a run's records, without a model: accuracy against tokens.
+"""How each way of spending tokens does on a run's records, without a model: accuracy against tokens.
 
 Each policy is played on the recorded trajectories (`search.simulate`). Its tokens are a share of those of all k written
 to their ends; its accuracy is compared with effort high's on the same problems, with intervals over problems.
@@ -68,7 +68,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a policy came to. `loss` is effort high's accuracy minus its own; `started` counts trajectories."""
+    """What a policy achieved. `loss` is effort high's accuracy minus its own; `started` counts trajectories."""
 
     name: str
     family: str

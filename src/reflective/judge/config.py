@@ -149,7 +149,7 @@ def read_config(path: Path) -> JudgeConfig:
 
 
 def config_text(config: JudgeConfig) -> str:
-    """`sprm/config.json` as it is written: a field a line, lists of ids on one."""
+    """`sprm/config.json` as it is written: a field per line, lists of ids on one."""
     text = json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
     return _LISTS_OF_IDS.sub(lambda found: "[" + ", ".join(re.findall(r"\d+", found.group())) + "]", text)
 
@@ -229,7 +229,7 @@ def format_from_json(data: Any) -> Format:
     )
 
 
-# versions 1 to 3: one token a mark, at the top
+# versions 1 to 3: one token per mark, at the top
 _OLD_FORMAT: Final = ("step_token_ids", "think_id", "think_end_id")
 _OLD_KEYS: Final = {*_OLD_FORMAT, "think_closes", "turn_token_ids"}
 

@@ -147,7 +147,7 @@ _LIMIT = tuple(f.name for f in fields(Limit))
 
 
 def check_risk(risk: float) -> None:
-    """Raise `InputError` for a risk that means nothing."""
+    """Raise `InputError` for a risk that makes no sense."""
     if not 0.0 < risk < 1.0:
         raise InputError(
             f"risk is {risk:g}; it must lie between 0 and 1, such as 0.01 for one right answer in a hundred. No "

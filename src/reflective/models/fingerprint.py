@@ -35,7 +35,7 @@ PROJECTIONS: Final = 64  # K
 SAMPLED_IDS: Final = range(0, 2**15, 64)  # token ids whose texts are digested; padding of a vocabulary lies above
 SHAPES: Final = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
-LIMIT: Final = 0.6  # deviation from which a model is another one: above int4 with a scale a row, below other weights
+LIMIT: Final = 0.6  # deviation from which a model is another one: above int4 with a scale per row, below other weights
 NOTICE: Final = 0.1  # deviation above which the user is warned; int8 stays below it
 
 

@@ -1,4 +1,4 @@
-"""The shape of a dense decoder, by which what it takes is estimated before anything is loaded. No torch."""
+"""The shape of a dense decoder, from which its memory and compute are estimated before anything is loaded. No torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The clock of strategies that only start, drop and stop: decisions fall at stated token counts, never at arrivals.
 
-All trajectories of a problem advance together, a token a tick. Every `every` ticks there is a mark, at which the
+All trajectories of a problem advance together, a token per tick. Every `every` ticks there is a mark, at which the
 strategy sees what each trajectory had come to by then and decides which to let go, how many to start, and whether to
 stop. A trajectory that is started at mark a has tokens 1, 2, … at ticks a + 1, a + 2, …, until it ends.
 

@@ -1,4 +1,4 @@
-"""Early-stopping self-consistency, ESC (arXiv 2401.10480): sample in windows, stop at the first that is of one mind.
+"""Early-stopping self-consistency, ESC (arXiv 2401.10480): sample in windows, stop at the first that is unanimous.
 
 Windows of `window` trajectories are written one after another, each at once. It stops when all of a window give the
 same final answer, and at k trajectories at the latest. The majority of all samples is given. No score is read.

@@ -1,4 +1,4 @@
-"""Chat completions as the servers that people run beside vLLM speak them: what a server is, requests out, pieces in.
+"""Chat completions, as servers other than vLLM implement them: recognising the server, requests out, pieces in.
 
 llama.cpp's server, Ollama, LM Studio and SGLang take messages and stream text: no token ids, no step scores, and
 log-probabilities with some of them. A piece is what one token adds to the text; reasoning that the server has taken
@@ -45,7 +45,7 @@ class Delta:
 
 
 def server_of(models: str) -> str | None:
-    """Which server a list of models comes from; None for vLLM, and for what is no such list."""
+    """Which server a list of models comes from; None for vLLM, and for anything that is not such a list."""
     try:
         entries = json.loads(models)["data"]
         owners = {str(entry["owned_by"]) for entry in entries}
@@ -61,7 +61,7 @@ def server_of(models: str) -> str | None:
 def chat_request(
     model: str, messages: Sequence[Mapping[str, str]], request: Request, *, logprobs: bool
 ) -> dict[str, Any]:
-    """The body of one request. What is off is left out: not every server knows every setting."""
+    """The body of one request. Settings that are off are left out: not every server knows every setting."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": model,

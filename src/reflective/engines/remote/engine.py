@@ -26,7 +26,7 @@ from reflective.models.metadata import Metadata, read_metadata
 from reflective.settings import check_least
 from reflective.types import FinishReason
 
-STREAM_INTERVAL: Final = 8  # tokens that a server sends together; a chunk a token would cost more than the token
+STREAM_INTERVAL: Final = 8  # tokens that a server sends together; a chunk per token would cost more than the token
 LONGEST_INTERVAL: Final = 32  # where so many are in flight that chunks would keep the server from writing
 ROWS_A_TOKEN: Final = 8  # trajectories in flight at an endpoint that make chunks a token longer
 ENDS: Final[dict[str, FinishReason]] = {"stop": "eos", "length": "length", "repetition": "length"}

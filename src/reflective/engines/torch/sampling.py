@@ -28,7 +28,7 @@ BROKEN = -1  # stands for a token where the logits hold NaN, or no finite number
 def uniforms(seed: int, start: int, count: int) -> Tensor:
     """Uniform numbers in [0, 1) for tokens start..start+count of the trajectory with this seed, (count,) float32.
 
-    Philox is counter-based: one stream a seed, the same on every machine (Salmon et al. 2011).
+    Philox is counter-based: one stream per seed, the same on every machine (Salmon et al. 2011).
     """
     stream = np.random.Generator(np.random.Philox(key=seed & (2**128 - 1)))
     return torch.from_numpy(stream.random(start + count, dtype=np.float32)[start:])
@@ -77,7 +77,7 @@ class SamplingRows:
 
 
 def draw(logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Draw a token a row.
+    """Draw a token per row.
 
     `logits` (B, V) of any float type, `uniform` (B,) in [0, 1), `seen` (B, V) bool marks the tokens that the
     repetition penalty punishes. Returns tokens (B,) int64, `BROKEN` where the logits are, and the model's

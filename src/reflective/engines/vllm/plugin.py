@@ -9,7 +9,7 @@ did; with one
     compute_logits  runs the head on the positions that are sampled from, and writes its logit into vocabulary slots
                     (`reflective.engines.vllm.slots`).
 
-What can't be scored rightly is refused when the model is loaded: a class without that hook, speculative decoding,
+What can't be scored correctly is refused when the model is loaded: a class without that hook, speculative decoding,
 processed log-probabilities, sampling that is sharded over ranks.
 
 Letters: T positions of a batch, R rows that are sampled from, H hidden size, V vocabulary.
@@ -131,7 +131,7 @@ def reflective_class(stock: Any) -> Any:
 def remember_texts() -> None:
     """Let vLLM's server turn each token into text once: it does so for the slots beside every token that is written.
 
-    What it gives is the same. Calling it again changes nothing.
+    The result is the same. Calling it again changes nothing.
     """
     from vllm.v1.engine import logprobs
 
@@ -160,7 +160,7 @@ def gather_at_once() -> None:
     """Let vLLM's sampler read the slots of all rows in one operation. Calling it again changes nothing.
 
     vLLM 0.32 fills a table row by row, a tenth of a step of a small model at 32 rows. Where rows ask for different
-    ids, or the sampler is another one than is known here, its own way stays.
+    ids, or the sampler is not the one that this was written for, vLLM's own code runs.
     """
     from vllm.v1.sample import sampler
 

@@ -1,4 +1,4 @@
-"""Our records in the formats of others, a JSON line a problem.
+"""Our records in the formats of others, one JSON line per problem.
 
 "reference" is what the reference's test/compute_metric.py reads: its best-of-n takes the largest of `score_lst`, so a
 trajectory without a score gets one below every other. "lm-eval" is a samples_*.jsonl of lm-evaluation-harness, with

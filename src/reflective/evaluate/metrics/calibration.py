@@ -18,7 +18,8 @@ BINS = 15  # of equal width, as in `reflective.judge.calibrate.ece`
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """Counts in each bin, a row a problem: samples, the sum of what was stated, the number of right ones; (P, BINS)."""
+    """Counts in each bin, one row per problem: samples, the sum of what was stated, the number of right ones; (P,
+    BINS)."""
 
     count: Floats
     stated: Floats
@@ -28,7 +29,7 @@ class Reliability:
     def of(cls, stated: Floats, right: Floats) -> Reliability:
         """From probabilities and outcomes, (P,) or (P, N); pairs with a NaN are left out.
 
-        Figures that leave 0..1 are no probabilities (scores of others may be anything): then nothing is counted.
+        Values outside 0..1 are not probabilities (other tools' scores may be anything): then nothing is counted.
         """
         p, y = (a.reshape(len(a), -1 if a.size else 0) for a in (stated, right))
         known = ~np.isnan(p) & ~np.isnan(y)

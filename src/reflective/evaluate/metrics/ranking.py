@@ -49,7 +49,7 @@ def _pairs(value: Floats, is_right: Bools, is_wrong: Bools) -> tuple[Floats, Flo
 
 
 class Pooled:
-    """All trajectories together, in bins of their figure, a row a problem: so that problems can be resampled."""
+    """All trajectories together, in bins of their figure, one row per problem: so that problems can be resampled."""
 
     def __init__(self, table: Table, figure: Floats) -> None:
         known = table.present & ~np.isnan(table.right)

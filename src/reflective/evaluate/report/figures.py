@@ -23,7 +23,8 @@ FAMILIES_AT_MOST = 40  # bars beyond that are left out, the largest groups stay
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line or a set of bars. `id` says what it is (a strategy, "right", a run), so that it looks alike everywhere."""
+    """A line or a set of bars. `id` says what it is (a strategy, "right", a run), so that it has the same colour
+    everywhere."""
 
     id: str
     name: str
@@ -81,7 +82,7 @@ class Figure:
 
 
 def figures(runs: Sequence[Run]) -> list[Figure]:
-    """Every figure of every run, and those that hold several runs; what there are no data for is left out."""
+    """Every figure of every run, and those that compare several runs; figures without data are left out."""
     found: list[Figure] = []
     if len(runs) > 1:
         found += _across(runs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from reflective.errors import DependencyError, InputError
 from reflective.evaluate.report.figures import Figure, Series
-from reflective.files import disk_errors
+from reflective.files import disk_errors, whole_file
 
 SIZE_INCHES = (7.2, 4.5)
 DPI = 144
@@ -53,7 +53,7 @@ def _file_name(figure: Figure) -> str:
 
 
 def _write_csv(figure: Figure, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+    with whole_file(path) as place, place.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, ["series", "x", "y", "low", "high"])
         writer.writeheader()
         writer.writerows(figure.rows())
@@ -75,7 +75,8 @@ def _draw(figure: Figure, path: Path) -> None:
             axes.set_ylim(0, 1)
         if len(figure.series) > 1:
             axes.legend(frameon=False, fontsize=8)
-        canvas.savefig(path, dpi=DPI)
+        with whole_file(path) as place:
+            canvas.savefig(place, dpi=DPI, format="png")
     finally:
         plt.close(canvas)
 

@@ -1,4 +1,4 @@
-"""Heads that score steps: kinds behind one small protocol, one kind a file.
+"""Heads that score steps: kinds behind one small protocol, one kind per file.
 
 A head is a torch module that turns the hidden states of all rows that have just ended a step into logits at once. It
 may keep a state for each trajectory, such as what it has read of the steps before; then only engines that know

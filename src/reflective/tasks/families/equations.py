@@ -2,7 +2,8 @@
 
 `equations` finds every `expression = number` in a text, drops units, currencies and words, and keeps the longest
 expression before the sign that is true. Each becomes a row of operations with whole results (percentages and fractions
-turn into a multiplication and a division). What can't be read so makes the whole text unreadable: None.
+turn into a multiplication and a division). If any part can't be read this way, the whole text counts as unreadable:
+None.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ def _factors(tree: _Tree, above: list[int], below: list[int], operations: list[O
 
 
 def _write_product(above: list[int], below: list[int], operations: list[Operation]) -> int | None:
-    """Divides as soon as it goes without rest, multiplies otherwise."""
+    """Divides as soon as there is no remainder, multiplies otherwise."""
     below = [factor for factor in below if factor != 1]
     value, above = (above[0], above[1:]) if above else (1, [])
     while above or below:

@@ -1,4 +1,4 @@
-"""How traces are written: one operation a step, each with its check beside it, by a scribe that may slip.
+"""How traces are written: one operation per step, each with its check beside it, by a scribe that may slip.
 
     47 + 386 = 433, 433 - 386 = 47, right
     433 - 129 = 314, 314 + 129 = 443, wrong

@@ -1,4 +1,4 @@
-"""Questions and gold answers in the forms in which files hold them.
+"""Questions and gold answers, in the forms that files of problems use.
 
 A gold answer may be a number, a text, a list of answers, or stand at the end of a worked solution: behind "####", in a
 box, or alone on the last line. A question may be a text or a list of chat messages.
@@ -25,7 +25,8 @@ class NoAnswer(ValueError):
 
 
 def gold_answer(value: Any) -> str:
-    """The final answer alone. Raises `NoAnswer` where `value` holds none, `ValueError` where it is no answer at all."""
+    """The final answer alone. Raises `NoAnswer` where `value` holds none, `ValueError` where it is not an answer at
+    all."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"a gold answer is a number or a text, got {value!r}")
     if isinstance(value, int | float | Decimal):

@@ -1,9 +1,9 @@
 """Which hidden state a head reads, and how its step scores become a trajectory's: the validation problems choose.
 
 The paper's head reads what enters the last decoder layer, and takes the geometric mean over steps. In models that were
-not trained together with a head, what tells right from wrong may stand further down, where the state is not yet mostly
-about the next token, and in the last step, which states the answer (measured: docs/real-models.md). The states of
-several layers are kept while sampling, so that none of this needs a second pass. Where there are many ways, linear
+not trained together with a head, what tells right from wrong may be found in earlier layers, where the state is not yet
+mostly about the next token, and in the last step, which states the answer (measured: docs/real-models.md). The states
+of several layers are kept while sampling, so that none of this needs a second pass. Where there are many ways, linear
 probes on the training problems, which take seconds, say which few of them get a head, which takes minutes.
 """
 

@@ -1,6 +1,6 @@
 """Linear probes: where in a model it is known that a response is right, found in seconds, before a head is fitted.
 
-A probe is a logistic regression on one vector a response: the mean of its steps' features, or its last step's. It is
+A probe is a logistic regression on one vector per response: the mean of its steps' features, or its last step's. It is
 fitted on some problems and judges those of the fold that it has not seen; how strongly its weights are held down is
 what judges best there. A head may start from it (`fit.py`): of few problems a linear function learns more than an MLP
 does (measured: LOG.md).

@@ -139,7 +139,7 @@ def _sample(
     note: Note,
     writer: Engine | None = None,
 ) -> bool:
-    """Trajectories of all problems, k each, into a folder a part; False where Ctrl-C came before the end."""
+    """Trajectories of all problems, k each, into a folder per part; False where Ctrl-C came before the end."""
     sampled = rollout_settings(config, engine, checkpoint, writer)
     for folder, problems, k in parts:  # all of them before the first is sampled
         claim_rollouts(folder, engine, problems, k, sampled)

@@ -60,7 +60,8 @@ _COMPLETIONS = (
 
 
 def trimmed(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A micro-batch without the columns that all its rows pad: it was padded together with a whole generation."""
+    """A micro-batch without the columns that are padding in all of its rows: it was padded together with a whole
+    generation."""
     width = batch["completion_ids"].shape[1]
     prompt_width = batch["prompt_ids"].shape[1]
     prompt = max(int(batch["prompt_mask"].sum(1).max()), 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from reflective.files import whole_file
 from reflective.train.progress import Note, Stop, clock
 
 CURVES = "curves.jsonl"
@@ -155,5 +156,6 @@ def write_picture(folder: Path, note: Note, panels: Sequence[tuple[str, Sequence
             axes.grid(alpha=0.3)
             if len(names) > 1:
                 axes.legend(frameon=False)
-        figure.savefig(folder / PICTURE, dpi=144)
+        with whole_file(folder / PICTURE) as place:
+            figure.savefig(place, dpi=144, format="png")
     return folder / PICTURE

@@ -100,7 +100,7 @@ def reward_functions(names: Sequence[str], verified: VerifiedAnswer, note: Note)
 
 
 def check_rewards(names: Sequence[str]) -> None:
-    """Raises `InputError` for a name behind which there is no function that can be used. Needs no model."""
+    """Raises `InputError` for a name that does not lead to a usable function. Needs no model."""
     for name in names:
         if name != VERIFY:
             _find(name)

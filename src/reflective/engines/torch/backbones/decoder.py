@@ -168,7 +168,7 @@ def _layer(layer: Any, shape: KVShape) -> LayerWeights:
 
 
 def head_norms(q_norm: Tensor, k_norm: Tensor, heads: int, shape: KVShape) -> Tensor:
-    """The norms of the query and key heads, one row a head, (Q + G, D)."""
+    """The norms of the query and key heads, one row per head, (Q + G, D)."""
     query, key = q_norm.detach().expand(heads - shape.heads, -1), k_norm.detach().expand(shape.heads, -1)
     return torch.cat([query, key])
 
