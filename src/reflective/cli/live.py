@@ -1,4 +1,4 @@
-"""Live rows in a terminal: one a trajectory, with its steps as coloured blocks, score, tokens and state."""
+"""Live rows in a terminal: one per trajectory, with its steps as coloured blocks, score, tokens and state."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class TokenEngine(Engine):
         return parent.branch(next(self._ids), request, at, reader)
 
     def _held(self, id: int) -> Running | None:
-        """The trajectory of that id, if it is finished and not forgotten, waits or runs."""
+        """The trajectory of that id, if it waits, runs, or is finished and not forgotten."""
         if id in self._finished:
             return self._finished[id]
         return next((s for s in (*self._unfinished(), *self._cancelled) if s.id == id), None)

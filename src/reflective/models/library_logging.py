@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers from printing bars and reports while it loads; what is wrong becomes an error of ours."""
+    """Keeps transformers from printing bars and reports while it loads; failures become errors of ours."""
     import transformers.utils.logging
 
     logging: Any = transformers.utils.logging  # in parts without type hints

@@ -2,8 +2,8 @@
 
 As long as nothing stops, what is dropped and started does not depend on the regret; so problems are played once for
 every way to begin and to drop, and all limits, whatever the weights, are read off the marks. How long a trajectory runs
-does not depend on the others then, either: so all problems are played at once, in arrays. A test holds that limits come
-to what simulating effort auto with them comes to.
+does not depend on the others then, either: so all problems are played at once, in arrays. A test holds that a limit
+gives what simulating effort auto with it gives.
 
 P problems, N = k trajectories of each, J marks of the longest, M marks of the longest course, F features.
 """

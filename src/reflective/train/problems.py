@@ -23,9 +23,9 @@ NAMED_FAULTS = 3  # bad rows that are named one by one
 def shuffled(
     source: str, seed: int, note: Note, *, skip_bad: bool, fields: Mapping[str, str], **options: Any
 ) -> list[Problem]:
-    """All problems of a benchmark, a data set on the hub or a file, in an order of the seed.
+    """All problems of a benchmark, a data set on the hub or a file, in an order that the seed decides.
 
-    A benchmark gives its training problems; where it has none, its own ones, with a note.
+    A benchmark gives its training problems; where it has none, its only ones, with a note.
     """
     split, skipped = _training_split(source, note), list[str]() if skip_bad else None
     problems = load_problems(source, split=split, fields=dict(fields) or None, skipped=skipped, **options)

@@ -1,9 +1,9 @@
 """The remote engine: trajectories written by `vllm serve`, at one or several addresses, over the completions API.
 
 Prompts go out as token ids and tokens come back as ids, so nothing is tokenised twice. Load is spread over the
-endpoints; what breaks is taken up again (`pool`). A handshake with each endpoint proves that it speaks this API, has
-this model and tokenizer, and sends right scores. One that sends none may serve single samples and majority votes, if
-the caller allows it: the engine then is unscored, and `remark` says why.
+endpoints; streams that break are taken up again (`endpoints.py`). A handshake with each endpoint proves that it speaks
+this API, has this model and tokenizer, and sends correct scores. One that sends none may serve single samples and
+majority votes, if the caller allows it: the engine then is unscored, and `remark` says why.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Letters: B rows, V vocabulary.
 
-A token is drawn by inverting the cumulative distribution at one uniform number a row and position. The uniforms come
+A token is drawn by inverting the cumulative distribution at one uniform number per row and position. The uniforms come
 from a counter-based generator keyed by the trajectory's seed, so a draw depends on nothing else in the batch.
 The order of the settings is that of Hugging Face: repetition penalty, temperature, top-k, top-p, min-p.
 """

@@ -2,8 +2,8 @@
 
 A fixed prompt is continued greedily, and the slots are read at every token. Scores must be there, in range, and not
 all the same. Where the weights lie beside the head and are small, the same positions are computed here, by Hugging
-Face, and compared; so a server with another model, layer or head is found out before it ranks anything. Of larger
-models what arrives is compared between endpoints only.
+Face, and compared; so a server with another model, layer or head is found out before it ranks anything. With larger
+models, scores are only compared between endpoints.
 
 Letters: T positions of prompt and continuation, n tokens of the continuation, H hidden size.
 """

@@ -116,7 +116,7 @@ class FusedBackbone:
 
 
 def _attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q·kᵀ / √D + bias) · v for one new position a row, (B, Q, D) and (B, G, T, D) -> (B, Q, D).
+    """softmax(q·kᵀ / √D + bias) · v for one new position per row, (B, Q, D) and (B, G, T, D) -> (B, Q, D).
 
     Written as two batched products over the B·G views of the memory: for single positions that is twice as fast on a
     CPU as the fused attention kernel, which is made for long queries.
