@@ -179,7 +179,7 @@ class OpenAIEngine(ExternalEngine):
                 continue
             prompt, sampled = self._probe(endpoint, scored=True)
             try:
-                logits = scores_arrive(self.model, sampled, where=endpoint.where)
+                logits = scores_arrive(sampled, where=endpoint.where)
             except EngineError as error:
                 if not allow_unscored:
                     raise EngineError(f"{error} Without scores: --strategy majority or single.") from None

@@ -175,7 +175,7 @@ class VLLMEngine(ExternalEngine):
         while self._engine.has_unfinished_requests():
             for _, new, _ in self._advance():
                 sampled += new
-        logits = scores_arrive(self.model, sampled, where=where)
+        logits = scores_arrive(sampled, where=where)
         # in this process, vLLM's Transformers backend has changed the classes that a comparison would load
         changed = hasattr(self._engine, "model_executor") and self._engine.model_config.using_transformers_backend()
         self.verified = not changed and scores_are_right(self.model, prompt, sampled, logits, where=where)

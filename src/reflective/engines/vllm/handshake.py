@@ -26,7 +26,7 @@ LARGEST_COMPARED: Final = 256 * 2**20  # bytes of weights that are loaded for a 
 TOLERANCE: Final = 0.25  # between medians of logits: bf16 noise is some hundredths, another model's some tenths
 
 
-def scores_arrive(model: Metadata, sampled: Sequence[SampledToken], *, where: str) -> list[float]:
+def scores_arrive(sampled: Sequence[SampledToken], *, where: str) -> list[float]:
     """The head's logits at the n tokens. Raises `EngineError` where they are missing or can't be right."""
     if not sampled:
         raise EngineError(f"{where} wrote nothing in answer to the handshake.")
