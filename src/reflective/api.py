@@ -96,7 +96,6 @@ class Given(TypedDict, total=False):
     response_ids: Sequence[int] | None
 
 
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _SETTINGS = ("seed", "max_tokens", "answer_tokens", "system", "max_total_tokens", "deadline")
 
 
@@ -295,7 +294,7 @@ def plan(
     """
     check_names(options, Options.__annotations__, "option")
     given: dict[str, Any] = dict(options)
-    asked = {name: given[name] for name in _SAMPLING if given.get(name) is not None}
+    asked = {name: given[name] for name in Sampling.__annotations__ if given.get(name) is not None}
     drawing: dict[str, Any] = {**(sampling or {}), **asked}
     if given.get("effort") == AUTO:
         k, found = _auto_effort(given, drawing, judge, scored)

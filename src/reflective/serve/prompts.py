@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reflective.api import Reflective
+from reflective.engines.base import Sampling
 from reflective.search import BestOfN, Settings, Single, Steering, Strategy
 from reflective.search.settings import check_problem
 from reflective.selection import by_score
@@ -191,7 +192,7 @@ def _options(request: ChatRequest, effort: str | int, n: int) -> Any:
         options |= {"strategy": own.strategy, "strategy_options": own.strategy_options}
     elif asked == 1:
         options["strategy"] = "single"
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+    for name in Sampling.__annotations__:
         if (value := getattr(request, name)) is not None:
             options[name] = value
     if options.get("top_k") == -1:  # off, as vLLM writes it

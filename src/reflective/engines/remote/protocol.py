@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -81,11 +81,7 @@ def completion_request(
         "prompt": prompt if isinstance(prompt, str) else list(prompt),
         "stream": True,
         "max_tokens": max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repetition_penalty": sampling.repetition_penalty,
+        **asdict(sampling),
         "seed": seed,
         "stop_token_ids": list(stop_ids),
         "add_special_tokens": False,

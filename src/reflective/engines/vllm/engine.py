@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Final
@@ -96,15 +96,11 @@ class VLLMEngine(ExternalEngine):
     # ---- requests
 
     def _send(self, sequence: Running) -> None:
-        sampling, form = sequence.request.sampling, sequence.request.constraint
+        form = sequence.request.constraint
         self._add(
             str(sequence.id),
             [*sequence.prompt_ids, *sequence.token_ids],
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
+            **asdict(sequence.request.sampling),
             seed=draw_seed(sequence.request.seed, len(sequence.token_ids)),
             max_tokens=sequence.limit - len(sequence.token_ids),
             stop_token_ids=self._stop_ids(sequence),

@@ -156,6 +156,6 @@ def write_picture(folder: Path, note: Note, panels: Sequence[tuple[str, Sequence
             axes.grid(alpha=0.3)
             if len(names) > 1:
                 axes.legend(frameon=False)
-        with whole_file(folder / PICTURE) as place:
-            figure.savefig(place, dpi=144, format="png")
+        with whole_file(folder / PICTURE) as temporary:
+            figure.savefig(temporary, dpi=144, format="png")
     return folder / PICTURE

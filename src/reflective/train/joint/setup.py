@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from reflective.engines.base import Sampling
 from reflective.engines.text import encode_chat
 from reflective.errors import InputError
 from reflective.judge.config import JudgeConfig
@@ -19,7 +20,7 @@ from reflective.train.joint.config import JointConfig
 from reflective.train.joint.scored_model import whole_head
 from reflective.train.progress import Note
 
-FILTERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})  # settings of TRL's
+FILTERS = frozenset(Sampling.__annotations__)  # TRL's settings have the same names
 
 
 def judge_of(config: JointConfig, checkpoint: Checkpoint, note: Note) -> Judge:
