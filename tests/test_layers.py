@@ -83,6 +83,7 @@ TORCH = {"torch", "transformers", "safetensors", "accelerate"}
 # third-party package -> the only places that know it
 CONFINED = {
     "vllm": ("engines/vllm/engine.py", "engines/vllm/plugin.py"),
+    "llama_cpp": ("engines/llamacpp/session.py",),
     "trl": ("train/joint/trl",),
     "tensorboard": ("train",),
     "fastapi": ("serve",),

@@ -123,13 +123,13 @@ class Reflective:
     ) -> Reflective:
         """Load "nano" (it comes with the package), a folder, a GGUF file or a hub id.
 
-        `engine` is torch, vllm, or the addresses of vLLM servers with commas between them; the model is then read for
-        its tokenizer and its head. Addresses may also be of llama.cpp, Ollama, LM Studio or SGLang, which send no
-        scores; the model is then its name there. `device` is auto, cpu, cuda or cuda:N; `dtype` auto, float32,
-        bfloat16, float16, or int8 or int4 on a CPU; `threads` bounds the CPU threads. A model without a head, and
-        servers that send no scores, serve the strategies that need none (majority, logprob, single); with
-        `require_head` they are refused. `head` is the folder of a head that lies elsewhere, or "none"; without
-        `check_fingerprint` it may be that of another model.
+        `engine` is torch, vllm, llamacpp (for GGUF files), or the addresses of vLLM servers with commas between them;
+        the model is then read for its tokenizer and its head. Addresses may also be of llama.cpp, Ollama, LM Studio or
+        SGLang, which send no scores; the model is then its name there. `device` is auto, cpu, cuda or cuda:N;
+        `dtype` auto, float32, bfloat16, float16, or int8 or int4 on a CPU; `threads` bounds the CPU threads. A model
+        without a head, and servers that send no scores, serve the strategies that need none (majority, logprob,
+        single); with `require_head` they are refused. `head` is the folder of a head that lies elsewhere, or "none";
+        without `check_fingerprint` it may be that of another model.
         `engine_options` are the engine's own, such as `max_rows`, the trajectories written at once.
         """
         check_engine(engine)
@@ -138,7 +138,7 @@ class Reflective:
         if engine != "torch":
             if device != "auto":
                 raise InputError(f"device is {device!r}; the engine {engine!r} places the model itself. Leave it out.")
-            if engine == "vllm":
+            if engine in ("vllm", "llamacpp"):
                 engine_options["dtype"] = dtype
             of_head = {"head": head, "check_fingerprint": check_fingerprint}
             return cls(serve_engine(engine, source, require_head=require_head, **of_head, **engine_options))

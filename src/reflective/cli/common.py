@@ -33,9 +33,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="torch",
         metavar="E",
-        help="torch (the embedded engine), vllm, or the addresses of vLLM servers with commas between them, such as "
-        "http://a:8000/v1,http://b:8000/v1 (API key: REFLECTIVE_API_KEY); also of llama.cpp, Ollama, LM Studio or "
-        "SGLang, without scores",
+        help="torch (the embedded engine), vllm, llamacpp (GGUF files), or the addresses of vLLM servers with commas "
+        "between them, such as http://a:8000/v1,http://b:8000/v1 (API key: REFLECTIVE_API_KEY); also of llama.cpp, "
+        "Ollama, LM Studio or SGLang, without scores",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16; on a CPU also int8, int4")
@@ -252,7 +252,7 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
     import warnings
 
     warnings.simplefilter("ignore")
-    announce_conversion(args.model, args.dtype)
+    announce_conversion(args.model, args.dtype, args.engine)
     with _collector_resting(), _loading(args.model):
         from reflective.api import Reflective
 
@@ -272,7 +272,7 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
     return model
 
 
-def announce_conversion(model: str, dtype: str = "auto") -> None:
+def announce_conversion(model: str, dtype: str = "auto", engine: str = "torch") -> None:
     """Say on stderr that a GGUF file will be read for the first time, which takes a while, and where to."""
     from pathlib import Path
 
@@ -282,7 +282,8 @@ def announce_conversion(model: str, dtype: str = "auto") -> None:
     from reflective.models.gguf import cached_folder, form_folder
     from reflective.models.stored import QUANTIZED
 
-    folder = form_folder(path) if dtype in QUANTIZED else cached_folder(path)
+    as_it_is = dtype in QUANTIZED or engine == "llamacpp"
+    folder = form_folder(path) if as_it_is else cached_folder(path)
     if not (folder / "config.json").is_file():
         say(f"note: making a model folder of {path.name}, once, in {folder}; this takes a minute or two")
 

@@ -10,7 +10,7 @@ from reflective.errors import EngineError, InputError
 if TYPE_CHECKING:
     from reflective.engines.base import Engine
 
-ENGINES = ("torch", "vllm")
+ENGINES = ("torch", "vllm", "llamacpp")
 REMOTE = ("http://", "https://")
 
 
@@ -42,12 +42,16 @@ def make_engine(name: str, checkpoint: Any, **options: Any) -> Engine:
 
 
 def serve_engine(name: str, source: str | Path, *, require_head: bool = True, **options: Any) -> Engine:
-    """The engine that has `source` served elsewhere: "vllm", or one or several addresses with commas between them."""
+    """The engine that has `source` served elsewhere: "vllm", "llamacpp", or addresses with commas between them."""
     check_engine(name)
     if name == "vllm":
         from reflective.engines.vllm.engine import VLLMEngine
 
         return VLLMEngine.from_source(source, require_head=require_head, **options)
+    if name == "llamacpp":
+        from reflective.engines.llamacpp.engine import LlamaCppEngine
+
+        return LlamaCppEngine.from_source(source, require_head=require_head, **options)
     from reflective.engines.remote.chat import ChatEngine, find_server
 
     if (server := find_server(addresses(name))) is not None:
