@@ -6,9 +6,8 @@ A part is switched off, and what it would have read goes to math-verify or stays
 `parse` and `verify` as they come. For each: right pairs that are not graded as right, wrong ones that are, and seconds
 for all pairs in one process. The first figure is without the fast path alone, which no part here runs through.
 
-"first look" counts what the third set (heldout.jsonl) and the fourth (fourth.jsonl) keep of the first time that they
-were graded; "third set" and "fourth set" grade them now. In answers of the fourth that are whole texts, what they state
-is looked for first.
+"first look" counts what the third set (heldout.jsonl) to the sixth keep of the first time that they were graded; "third
+set" and so on grade them now. In answers of the last three that are whole texts, what they state is looked for first.
 """
 
 from __future__ import annotations
@@ -53,6 +52,7 @@ PARTS: dict[str, tuple[Any, str, Any]] = {
     "units": (notation, "split_unit", lambda text: (text, None)),
     "names and labels": (comparison, "is_label", lambda value: False),
     "statements about numbers": (comparison, "is_statement", lambda relation: False),
+    "true equations": (comparison, "same_identity", lambda gold, answer: False),
     "regions of inequalities": (comparison, "region", lambda relation: None),
     "phrases": (phrases, "_PHRASES", ()),
     "times of day": (notation, "read_clock", lambda text: None),
@@ -104,21 +104,18 @@ def first_look(pairs: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
 def main() -> int:
     setting = parse(__doc__)
     step = QUICK if setting.quick else 1
-    pairs, third, fourth = (
+    pairs, third, fourth, fifth, sixth = (
         [json.loads(line) for line in (CASES / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("pairs.jsonl", "heldout.jsonl", "fourth.jsonl")
+        for name in ("pairs.jsonl", "heldout.jsonl", "fourth.jsonl", "fifth.jsonl", "sixth.jsonl")
     )
     pairs = pairs[::step]
     found: dict[str, Any] = {"right pairs": sum(pair["verdict"] == "right" for pair in pairs), "pairs": len(pairs)}
-    found["first look"] = {"third set": first_look(third), "fourth set": first_look(fourth)}
-    for name, judge, rows in (
-        ("third set", ours, third),
-        ("third set, math-verify alone", stock, third),
-        ("fourth set", extracted, fourth),
-        ("fourth set, math-verify alone", stock, [row for row in fourth if "problem" not in row]),
-    ):
-        found[name] = measure(judge, rows[::step])
-        progress(f"{name}: {found[name]}")
+    sets = {"third set": third, "fourth set": fourth, "fifth set": fifth, "sixth set": sixth}
+    found["first look"] = {name: first_look(rows) for name, rows in sets.items()}
+    for name, rows in sets.items():
+        found[name] = measure(extracted, rows[::step])
+        found[f"{name}, math-verify alone"] = measure(stock, [row for row in rows if "problem" not in row][::step])
+        progress(f"{name}: {found[name]}; math-verify alone: {found[f'{name}, math-verify alone']}")
     for name, (owner, attribute, stand_in) in PARTS.items():
         notation.read.cache_clear()
         with patch.object(owner, attribute, stand_in, create=owner is json):

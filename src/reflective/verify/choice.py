@@ -12,7 +12,7 @@ from reflective.types import Problem, Verdict
 from reflective.verify.text import MAX_ANSWER_CHARS, clean
 
 _MARKUP = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|bf|rm)(?![A-Za-z])|(?:[{}$*_`\"'“”‘’【】「」\s]|\\(?![a-z]))+"
+    r"\\(?:boxed|text|textbf|textit|textrm|mathrm|mathbf|bf|rm)(?![A-Za-z])|(?:[{}$*_`\"'“”‘’【】「」\s]|\\(?![a-z]))+"
 )
 _LEAD = r"(?:(?:both|only|options?|choices?|answers?|letters?|选项|选择|选)\s*[:：]?\s*)*"
 _LETTER = r"[(\[]*\s*[A-J](?![A-Za-z])(?:\s*[)\]]+|\.(?=\s*(?:,|and\b|or\b)))?"

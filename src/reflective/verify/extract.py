@@ -70,6 +70,10 @@ _SENTENCE_END = re.compile(
 )
 _WORDS_IN_BRACES = re.compile(r"\\[a-z]+\s*\{[A-Za-z ]*\}")  # \text{ degrees}, \begin{pmatrix}
 _VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals?|be|was|were)(?![A-Za-z])|[是为]")
+_BARE_FORMULA = re.compile(  # "It is x + 1."
+    r"(?<![A-Za-z])(?:is|are|equals|be|=)\s+((?:[-+*/^()\d\s.]|(?<![A-Za-z])[A-Za-z](?![A-Za-z])){1,100})\Z"
+)
+_SUM_WITH_LETTER = re.compile(r"[A-Za-z)]\s*[-+*/^]\s*[\dA-Za-z(]|\d\s*[-+*/]\s*[A-Za-z(]")
 _DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)", "(C) is wrong": named, but not as the answer
     r"[(（]?(?<![A-Za-z])[A-J][)）]?[ \t]{1,3}is[ \t]{1,3}(?:wrong|false|incorrect)|"
     r"(?:(?<![A-Za-z])not|n['’]t)[ \t]{1,3}(?!only)(?:[a-z]{1,20}[ \t]{1,3}){0,2}"
@@ -217,6 +221,9 @@ def _last_formula(text: str) -> str:
         or (len(line.split()) <= 3 and not any(map(str.isdigit, line)) and not prose.formulas(line))
     ):
         return line
+    bare = _BARE_FORMULA.search(text.rstrip(".! "))
+    if bare and _SUM_WITH_LETTER.search(bare[1]):
+        return strip_delimiters(bare[1])
     found = _answers(text)
     if not found:
         return (prose.bold(whole) or [""])[-1]

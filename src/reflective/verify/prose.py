@@ -13,7 +13,7 @@ from reflective.verify.math.units import UNIT_NAMES
 
 MAX_GAP_CHARS = 40  # between two answers of one list
 
-_JOINING = "and|or|orelse|und|oder|et|ou|y|o|e|и|или|和|或|与|及|、|，|,|；|;"
+_JOINING = "and|or|orelse|aswellas|und|oder|et|ou|y|o|e|и|или|和|或|与|及|、|，|,|；|;"
 _BETWEEN = re.compile(rf"(?:{_JOINING})*(?:\w{{1,3}}=)?", re.IGNORECASE)
 _MARKUP = re.compile(
     r"\\(?:text|mathrm|q?quad|left|right|lor|vee|land|[,;:!> ])(?![A-Za-z])|\\\\|[\s$&(){}\[\]*]|\\[()\[\]]"
@@ -47,10 +47,10 @@ _EMPHASIS = tuple(
         r"(?<![\w`\\])([_`])(?=[^\s_`])([^_`\n]{1,500}?)(?<=[^\s_`])\1(?![\w`(])",
     )
 )
-_TAGS = re.compile(r"</?(?:b|strong|i|em|u|span|p|br)\b[^<>]{0,100}>", re.IGNORECASE)
+_TAGS = re.compile(r"</?(?:b|strong|i|em|u|span|p|br)\b[^<>]{0,100}>|~~[^~\n]{1,200}~~", re.IGNORECASE)
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arc[a-z]+|log|exp|sqrt|frac|inf|infty|infinity|and"
 PROSE = re.compile(
-    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z\u00c0-\u024f\u1ea0-\u1eff]{{3,}}|(?i:it|is|am|so|we|to|of|by|at|as|be|he|my|if|ok)|In|No)"
+    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z\u00c0-\u024f\u1ea0-\u1eff]{{3,}}|(?i:it|is|am|so|we|to|of|by|at|as|be|he|my|if|ok)|In|On|No)"
     r"(?![A-Za-z])|[^\x00-\u024f\u0370-\u03ff\u2000-\u2bff\uff00-\uffef]{2,}"
 )
 

@@ -251,7 +251,9 @@ def _outer_brackets(text: str) -> tuple[str, str] | None:
 
 def _bracketed(text: str, depth: int) -> Value:
     text = strip_delimiters(text)
-    if _holds_all(text) and ("," in text or _CONDITION.match(text[1:-1].strip())):  # {1, 3} for \{1, 3\}
+    if _holds_all(text) and (
+        "," in text or text == "{}" or _CONDITION.match(text[1:-1].strip())
+    ):  # {1, 3} for \{1, 3\}
         text = f"\\{{{text[1:-1]}\\}}"
     if match := _MATRIX.match(text):
         return _matrix("vmatrix" if match["name"] in ("vmatrix", "Vmatrix") else "matrix", match["body"], depth)

@@ -65,7 +65,16 @@ for _unit in "dm nm ms kW MW kWh kJ MJ kN mV mA kHz MHz GHz kPa MPa kB MB GB TB 
 UNIT_NAMES = frozenset(_NAMES)
 _IN_COMPOUNDS = {*_NAMES, "K", "C"}  # J/(mol K): alone, one letter more may be a variable
 _COMPOUNDS = {"mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mps": "m/s", "cc": "cm^3"}
-_SIGNS = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yuan", "₹": "rupee", "¢": "cent"}
+_SIGNS = {
+    "\\$": "dollar",
+    "$": "dollar",
+    "€": "euro",
+    "£": "pound sterling",
+    "¥": "yuan",
+    "₹": "rupee",
+    "¢": "cent",
+    "₽": "ruble",
+}
 _BEFORE = re.compile(
     r"^([-+]?)\s*(?:(?:US|CA?|AU?|HK|NZ|S)?(\\?\$)|([€£¥₹])|(USD|EUR|GBP|CNY|RMB|INR|Rs)(?:\.\s*|\s+|(?=\d)))\s*"
 )
@@ -82,19 +91,23 @@ _NO_UNIT = frozenset(
 _FUNCTION = re.compile(r"\\(?:cis|sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp)(?![A-Za-z])")
 _POWER = r"(?:\s*\^\s*\{?\s*(?P<power>[23])\s*\}?)?"
 _TEXT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\s*-?[1-4]\s*\}?)?"
-_TEXT_UNIT = re.compile(rf"\s*(?P<words>(?:\\mu\s*)?{_TEXT}(?:\s*(?:/|\\cdot(?![A-Za-z]))?\s*{_TEXT})*)$")
+_TEXT_UNIT = re.compile(
+    rf"\s*(?P<words>(?:\\(?:mu|Omega)\s*(?:\\cdot\s*)?)?{_TEXT}(?:\s*(?:/|\\cdot(?![A-Za-z]))?\s*{_TEXT})*)$"
+)
 _INVERSE_UNIT = re.compile(  # m s^{-1}
     r"(?<=[\d}])\s+(?P<words>(?:[A-Za-z]{1,3}\s+)*[A-Za-z]{1,3}\s*\^\s*\{\s*-\s*[1-4]\s*\})$"
 )
-_WORD_UNIT = re.compile(rf"(?<=[\d}})%\s])\s*(?P<words>[A-Za-z][A-Za-z./ ]*?){_POWER}$")
+_WORD_UNIT = re.compile(rf"(?<=[\d}})%\s])\s*(?P<words>[A-Za-z](?:[A-Za-z./ *]|\^[23](?=/))*?){_POWER}$")
 _LETTERS = re.compile(  # 元, рублей, pájaros, 千米/时
     r"(?<=[\d}%])\s*(?P<words>\\Omega|¢|(?:(?<=\s)[A-Za-z]+)?[^\W\d_a-zA-Z](?:[^\W\d_]|[^\x00-\x7f])*"
     r"(?:(?:\s|\s?/\s?)[^\W\d_]+){0,2})\s*$"
 )
 _REMARK = re.compile(r"(?<=[\d}%])\s*[(\[]\s*(?P<words>[^\W\d_]+(?:[ /][^\W\d_]+)*)\s*[)\]]$")  # 9 (apples)
 _DENOMINATOR = re.compile(r"/\s*\(([^()\d]+)\)$")  # J/(mol K)
+_BRACKETED_TEXT = re.compile(r"\(\s*(\\text\s*\{[^{}]*\})\s*\)$")
 _LEADING = re.compile(r"^\\text\s*\{([A-Za-z ]+)\}\s*(?=[-\d\\])")  # \text{There are } 12
 _DEGREES = re.compile(r"\s*\^\\circ\s*(?:\\text\s*\{\s*(?P<scale>[CF])\s*\}|(?P<bare>[CF]))?$")
+_SHARE = re.compile(r"^of (?:an?|the) ")  # 1/2 of the pie
 _PER = re.compile(r"\s*/\s*|\s+per\s+|每")
 _INVERSE = re.compile(r"\s*([A-Za-z]+)\s*\^\s*-\s*([1-4])$")
 _SQUARE = re.compile(r"^(?:square|sq)\.?\s+(.+)$|^平方(.+)$|^(.+)\s+squared$", re.IGNORECASE)
@@ -128,6 +141,7 @@ def _split_trailing(text: str) -> tuple[str, str | None]:
         # 96^\circ + 10^\circ: one unit for both
         return text[: match.start()].replace("^\\circ", "").strip(), "deg" + (match["scale"] or match["bare"] or "")
     whole, text = text, _DENOMINATOR.sub(lambda m: "/" + m[1].replace("\\cdot", " "), text)
+    text = _BRACKETED_TEXT.sub(r"\1", text)
     for pattern in (_TEXT_UNIT, _INVERSE_UNIT, _LETTERS, _REMARK, _WORD_UNIT):
         match = pattern.search(text)
         if match is None or not text[: match.start()].strip():
@@ -150,7 +164,8 @@ def canonical_unit(words: str, *, bare: bool = False) -> str | None:
 
     `bare` words stand in the formula without `\\text`: there `m` is a variable and not a metre, `abc` is a product.
     """
-    words = " ".join(re.sub(r"(?<=[A-Za-z])-(?=[A-Za-z])", " ", words).split()).strip(" .,\\()")
+    words = " ".join(re.sub(r"(?<=[A-Za-z])[-*](?=[A-Za-z])", " ", words).split()).strip(" .,\\()")
+    words = _SHARE.sub("", words)
     if not words:
         return None if bare else ""
     if words.lower() in ("percent", "percentage", "pct", "per cent"):
@@ -159,7 +174,7 @@ def canonical_unit(words: str, *, bare: bool = False) -> str | None:
     parts = re.split("[ /]", words)
     if len(parts) > 5 or any(part.lower() in _NO_UNIT or part in FUNCTIONS for part in parts):
         return None
-    compound = "/" in words and len(parts) > 1 and all(part in _IN_COMPOUNDS for part in parts)  # m/s
+    compound = "/" in words and len(parts) > 1 and all(part.partition("^")[0] in _IN_COMPOUNDS for part in parts)  # m/s
     if bare and not compound and not any(len(part) > 3 or (len(part) > 1 and part in _NAMES) for part in parts):
         return None
     return "/".join(_canonical_power(part.strip()) for part in _PER.split(words))
