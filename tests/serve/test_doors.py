@@ -233,9 +233,13 @@ def test_a_folders_path_is_in_no_error():
 
 
 def test_headers_have_a_limit_and_a_time(guarded, monkeypatch):
-    status, _, _ = talk(guarded, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
-    assert status == 400
-    assert talk(guarded, b"GET /" + b"x" * 40_000)[0] == 400  # a line that does not end
+    large = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n"
+    for raw in (large, b"GET /" + b"x" * 40_000):  # a line that does not end
+        status, _, body = talk(guarded, raw)
+        assert (status, json.loads(body)["error"]["code"]) == (431, "headers_too_large")
+    status, headers, body = talk(guarded, b"\x16\x03\x01 no HTTP\r\n\r\n")
+    assert (status, headers["content-type"]) == (400, "application/json")
+    assert json.loads(body)["error"]["code"] == "invalid_http"
     monkeypatch.setattr(process, "HEADERS_S", 0.3)
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as slow:

@@ -13,15 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
+from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from reflective.api import Reflective
 from reflective.errors import InputError
 from reflective.serve.app import make_app
 from reflective.serve.doors import OWN_NAMES
+from reflective.serve.faults import Fault
 from reflective.serve.keys import Key
 from reflective.serve.service import ServeSettings
 
@@ -67,7 +70,19 @@ class Protocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._headers_size += size
         if self._headers_size > MAX_HEADERS:
-            raise ValueError("headers too large")  # the parser's error: answered with 400, and closed
+            raise ValueError("headers too large")  # the parser's error: answered as follows
+
+    def send_400_response(self, msg: str) -> None:
+        """An error object for what is no request, or has too large an address or headers; the connection is closed."""
+        if self._headers_size > MAX_HEADERS:
+            what = f"The address and the headers have more than {MAX_HEADERS:,} bytes."
+            fault = Fault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, what, code="headers_too_large")
+        else:
+            fault = Fault(HTTPStatus.BAD_REQUEST, msg, code="invalid_http")
+        body = to_json(fault.body())
+        head = f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}\r\ncontent-type: application/json\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         self._expect(None)
