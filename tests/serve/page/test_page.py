@@ -48,6 +48,14 @@ def test_an_example_is_asked_and_its_run_shown(page, recorded):
     told = answer.inner_text()
     assert "85 %" in told and "1,234 written" in told and "1.50 s" in told
     assert "Majority vote would have said 13 (written so by 2 of 3)." in told
+    answer.get_by_text("Selections side by side").click()
+    table = answer.locator("table", has_text="selection")
+    assert [row.inner_text().split("\t") for row in table.locator("tbody tr").all()] == [
+        ["best score", "\\frac{1}{2}"],
+        ["vote weighted by score", "\\frac{1}{2}"],  # 0.849 to 0.3 + 0.245
+        ["majority vote", "13"],
+        ["trajectory 0 alone", "\\frac{1}{2}"],
+    ]
     answer.locator("math mfrac").wait_for()  # the answer is set, not shown as LaTeX
     page.locator("#detail h2", has_text="Trajectory 0").wait_for()  # the selected one opens by itself
     assert page.locator("#detail .steps math mfrac").count() == 1

@@ -32,7 +32,7 @@ export function drawAnswer(node, run, { typesetter, open, feedback }) {
   }
   parts.push(facts, majority(run, answer));
   for (const note of solved.notes ?? []) parts.push(el("p", { class: "note" }, note));
-  if (run.votes.length > 1) parts.push(votes(run, open));
+  if (run.votes.length > 1) parts.push(selections(run), votes(run, open));
   if (feedback && run.id) parts.push(thumbs(feedback));
   node.replaceChildren(...parts);
   node.hidden = false;
@@ -47,6 +47,14 @@ function majority(run, answer) {
   const share = first && same(first.answer, vote) ? ` (written so by ${first.count} of ${run.votes.reduce((n, v) => n + v.count, 0)})` : "";
   const agrees = same(vote, answer);
   return el("p", { class: `vote ${agrees ? "agrees" : "differs"}` }, agrees ? "Majority vote would have said the same" : "Majority vote would have said ", agrees ? null : el("b", {}, vote), share, ".");
+}
+
+const table = (names, rows) => el("table", {}, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
+
+// ways to select, side by side over the same trajectories
+function selections(run) {
+  const rows = run.selections.map(([way, answer]) => el("tr", {}, el("td", {}, way), el("td", {}, answer)));
+  return el("details", {}, el("summary", {}, "Selections side by side"), table(["selection", "answer"], rows));
 }
 
 // the same trajectories as every selection sees them
@@ -66,7 +74,7 @@ function votes(run, open) {
     "details",
     {},
     el("summary", {}, `${run.votes.length} answers as they are written`),
-    el("table", {}, el("thead", {}, el("tr", {}, ...["answer", "votes", "best score", "trajectories"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows)),
+    table(["answer", "votes", "best score", "trajectories"], rows),
     rest > 0 ? el("p", { class: "small" }, `and ${rest} more`) : null,
   );
 }

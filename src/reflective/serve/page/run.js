@@ -194,13 +194,27 @@ export class Run {
     for (const lane of this.lanes) {
       if (lane.answer === null || lane.answer === "") continue;
       const key = lane.answer.replace(/\s+/g, "");
-      const vote = found.get(key) || { answer: lane.answer, count: 0, best: null, lanes: [] };
+      const vote = found.get(key) || { answer: lane.answer, count: 0, best: null, sum: 0, lanes: [] };
       vote.count += 1;
+      vote.sum += lane.score ?? 0;
       vote.lanes.push(lane.index);
       if (lane.score !== null && (vote.best === null || lane.score > vote.best)) vote.best = lane.score;
       found.set(key, vote);
     }
     return [...found.values()].sort((a, b) => b.count - a.count || (b.best ?? -1) - (a.best ?? -1));
+  }
+
+  // what each way to select would have answered from these same trajectories
+  get selections() {
+    const { votes } = this;
+    const first = this.lanes.find((lane) => lane.answer !== null && lane.answer !== "");
+    const most = (of) => votes.reduce((a, b) => (b[of] > a[of] ? b : a)).answer;
+    const scored = votes.some((vote) => vote.best !== null);
+    return [
+      ...(scored ? [["best score", most("best")], ["vote weighted by score", most("sum")]] : []),
+      ["majority vote", votes[0].answer],
+      [`trajectory ${first.index} alone`, first.answer],
+    ];
   }
 
   toJSON() {
