@@ -112,9 +112,13 @@ class Server:
 
     def gauge(self, name: str) -> float:
         """A figure of /metrics."""
-        text = asyncio.run(get(self.port, "/metrics"))[1]
-        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
-        return float(found[1]) if found else float("nan")
+        return figure(asyncio.run(get(self.port, "/metrics"))[1], name)
+
+
+def figure(metrics: str, name: str) -> float:
+    """A figure of what /metrics gave."""
+    found = re.search(rf"^{name} (\S+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else float("nan")
 
 
 # ---- a client that costs little
@@ -159,6 +163,8 @@ async def ask(
                     first = time.perf_counter() - began
     except TimeoutError:
         return {"status": 0, "seconds": time.perf_counter() - began, "first": first, "cut": True}
+    except ConnectionError:
+        return {"status": 0, "seconds": time.perf_counter() - began, "first": first, "whole": False, "body": b""}
     finally:
         writer.close()
     status = int(got.split(maxsplit=2)[1]) if got else 0
@@ -349,6 +355,10 @@ def ended(quick: bool) -> tuple[dict[str, Any], list[Check]]:
                 for i in range(16 if quick else 64)
             ]
             await asyncio.sleep(1.5)
+            inside = 0.0
+            while inside + sum(job.done() for job in jobs) < len(jobs):  # until all are accepted
+                text = (await get(server.port, "/metrics"))[1]
+                inside = figure(text, "reflective_queue_requests") + figure(text, "reflective_active_requests")
             began = time.perf_counter()
             server.process.send_signal(signal.SIGTERM)
             return [await job for job in jobs], began

@@ -15,12 +15,13 @@ import time
 import openai
 import pytest
 
-from reflective import EngineError, Reflective
+from reflective import EngineError, Reflective, Scripted
+from reflective.serve import process
 from reflective.serve.admission import Admission
 from reflective.serve.faults import Fault
 from reflective.serve.service import ServeSettings
 from reflective.serve.session import Session
-from serve.conftest import MESSAGES, serving
+from serve.conftest import MESSAGES, Chatting, serving
 
 
 def asked(**more):
@@ -185,12 +186,26 @@ def test_an_engine_that_fails_is_an_error_and_the_server_goes_on(narrow, monkeyp
     assert client.chat.completions.create(**asked()).choices[0].message.content
 
 
+def test_what_comes_while_the_server_stops_gets_an_error_object(monkeypatch):
+    monkeypatch.setattr(process, "LATE_S", 5.0)
+    with Reflective(Chatting([Scripted("A.")])) as model, serving(model) as running:
+        running.server.should_exit = True
+        until = time.monotonic() + 10
+        while not running.service.stopping and time.monotonic() < until:
+            time.sleep(0.01)
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.InternalServerError) as error:
+            client.chat.completions.create(**asked(model="scripted"))
+        assert (error.value.status_code, error.value.code) == (503, "stopping")
+        monkeypatch.setattr(process, "LATE_S", 0.0)
+
+
 @pytest.mark.slow
 def test_a_signal_under_load_ends_every_request_cleanly(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = (tmp_path / "log").open("w+")
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, "-m", "reflective", "serve", "--port", str(port)],
         stderr=log,
         env=os.environ | {"NO_PROXY": "*"},
@@ -208,17 +223,17 @@ def test_a_signal_under_load_ends_every_request_cleanly(tmp_path):
             ]
             await asyncio.sleep(2)
             began = time.monotonic()
-            process.send_signal(signal.SIGTERM)
+            started.send_signal(signal.SIGTERM)
             got = await asyncio.gather(*jobs, return_exceptions=True)
             return got, began
 
         got, began = asyncio.run(run())
-        assert process.wait(15) == 0
+        assert started.wait(15) == 0
         assert time.monotonic() - began < 10
         for g in got:
             clean = isinstance(g, openai.InternalServerError) and g.status_code == 503
             assert clean or g.choices[0].message.content is not None, g
         assert "Traceback" not in (tmp_path / "log").read_text()
     finally:
-        process.kill()
-        process.wait()
+        started.kill()
+        started.wait()

@@ -35,6 +35,7 @@ HEADERS_S = 20.0  # for the headers of a request, from its first byte
 KEEP_ALIVE_S = 75  # that a connection may be idle
 UNREAD_MS = 60_000  # after which the system ends a connection whose client reads nothing
 BACKLOG = 4096
+LATE_S = 0.3  # that a stopping server still listens: what is on its way gets an error object, not a reset connection
 SHUTDOWN_S = 3  # after the grace period, for what is still being sent
 
 
@@ -107,6 +108,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping")
         self.stop()
+        await asyncio.sleep(LATE_S)
         await super().shutdown(sockets)
         log.info("stopped")
         # SIGTERM was heeded: the process ends as done, and not by the signal
