@@ -104,7 +104,7 @@ typedef struct {
     float *parts;
 } Scoring;
 
-static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks);
+static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks, int width);
 
 #ifdef __clang__
 #define SHUFFLE(x, y, mask, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
@@ -221,11 +221,12 @@ static StripProduct *strip_product(const Matrix *w)
 #define avx2_packed_product plain_packed_product
 #endif
 
-/* The first token whose cumulative weight exceeds u · total; the first of the likeliest where greedy. */
-static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks)
+/* The first token whose cumulative weight exceeds u · total; the first of the likeliest where greedy. The logits of 16
+   columns lie side by side, or of one where the width is 1. */
+static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks, int width)
 {
     const size_t base = (size_t)(c / PANEL) * chunks * PANEL + c % PANEL;
-    const float *logits = work->logits + (size_t)(c / PANEL) * m->vocabulary * PANEL + c % PANEL;
+    const float *logits = work->logits + (size_t)(c / PANEL) * m->vocabulary * width + c % PANEL;
     double total = 0.0, plain = 0.0, below = 0.0;
     float peak = -INFINITY;
     int chunk = 0, token = -1;
@@ -245,7 +246,7 @@ static void draw_token(const Model *m, const Work *work, const Draw *draw, int c
         }
     const int begin = chunk * CHUNK, end = begin + CHUNK < m->vocabulary ? begin + CHUNK : m->vocabulary;
     for (int i = begin; i < end; i++) {
-        const float logit = logits[(size_t)i * PANEL];
+        const float logit = logits[(size_t)i * width];
         if (draw->greedy[c]) {
             if (logit == peak) { token = i; break; }
             continue;
@@ -256,7 +257,7 @@ static void draw_token(const Model *m, const Work *work, const Draw *draw, int c
         if (below > point && token == i) break;
     }
     draw->tokens[c] = token;
-    if (token >= 0) draw->logprobs[c] = (double)logits[(size_t)token * PANEL] - peak - log(plain);
+    if (token >= 0) draw->logprobs[c] = (double)logits[(size_t)token * width] - peak - log(plain);
 }
 
 /* What `binding.py` must agree on before it uses this library, ended by 0. */
@@ -321,9 +322,9 @@ void reflective_product(const Matrix *w, const float *x, int32_t C, const Prepar
 {
     set_level();
     if (level >= AVX2 && HAS_AVX2)
-        avx2_prepare(w, x, C, to, 0, 1), avx2_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C);
+        avx2_prepare(w, x, PANEL, C, to, 0, 1), avx2_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C, PANEL);
     else
-        plain_prepare(w, x, C, to, 0, 1), plain_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C);
+        plain_prepare(w, x, PANEL, C, to, 0, 1), plain_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C, PANEL);
 }
 
 /* The scores of n rows of features, see `head` in kernel.h. */

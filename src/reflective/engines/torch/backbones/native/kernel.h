@@ -353,21 +353,44 @@ static inline __attribute__((always_inline)) void NAME(attend)(
     }
 }
 
-/* The largest logit of each column in a chunk of the vocabulary. */
-static void NAME(chunk_max)(const float *logits, int count, float *peak)
+/* The largest logit of each of n columns in a chunk of the vocabulary; of width 1, the logits of one lie side by side. */
+static void NAME(chunk_max)(const float *logits, int count, int n, int width, float *peak)
 {
-    for (int v = 0; v < PANEL; v += LANES) {
+    if (width == 1) {
+        VECTOR most = (VECTOR){0} - INFINITY;
+        int i = 0;
+        for (; i + LANES <= count; i += LANES) most = NAME(larger)(FROM(logits + i), most);
+        peak[0] = -INFINITY;
+        for (int v = 0; v < LANES; v++) peak[0] = most[v] > peak[0] ? most[v] : peak[0];
+        for (; i < count; i++) peak[0] = logits[i] > peak[0] ? logits[i] : peak[0];
+        return;
+    }
+    for (int v = 0; v < n; v += LANES) {
         VECTOR most = (VECTOR){0} - INFINITY;
         for (int i = 0; i < count; i++) most = NAME(larger)(FROM(logits + i * PANEL + v), most);
         AT(peak + v) = most;
     }
 }
 
-/* Σ exp((x - max) / temperature) and Σ exp(x - max) of each column in a chunk of the vocabulary. */
-static void NAME(chunk_sums)(const float *logits, int count, const float *peak, const float *inverse, int tempered,
-                             float *weights, float *plain)
+/* Σ exp((x - max) / temperature) and Σ exp(x - max) of each of n columns in a chunk of the vocabulary; token after token,
+   also where the logits of one column lie side by side, so that the sums are the same. */
+static void NAME(chunk_sums)(const float *logits, int count, int n, int width, const float *peak, const float *inverse,
+                             int tempered, float *weights, float *plain)
 {
-    for (int v = 0; v < PANEL; v += LANES) {
+    if (width == 1) {
+        float each[CHUNK + LANES], warm[CHUNK + LANES], sum = 0.0f, weight = 0.0f;
+        for (int i = 0; i < count; i += LANES) { /* `logits` is longer than the vocabulary by a register */
+            AT(each + i) = NAME(exp)(FROM(logits + i) - *peak);
+            if (tempered) AT(warm + i) = NAME(exp)((FROM(logits + i) - *peak) * *inverse);
+        }
+        for (int i = 0; i < count; i++) sum += each[i];
+        if (tempered)
+            for (int i = 0; i < count; i++) weight += warm[i];
+        *plain = sum;
+        *weights = tempered ? weight : sum;
+        return;
+    }
+    for (int v = 0; v < n; v += LANES) {
         VECTOR sum = {0}, weight = {0};
         for (int i = 0; i < count; i++) sum += NAME(exp)(FROM(logits + i * PANEL + v) - FROM(peak + v));
         if (tempered)
@@ -385,40 +408,41 @@ static inline int NAME(piece)(int rows, int tile, int threads)
     return share < tile ? tile : share > most ? most : share;
 }
 
-/* y = w · x for all rows, every thread its pieces. Returns when this thread finds no more. */
-static void NAME(multiply)(const Matrix *w, const float *x, const float *bias, int add, float *y, int C, const Work *work,
-                           Team *team, int32_t *turn, int thread)
+/* y = w · x for all rows, every thread its pieces. Returns when this thread finds no more. Of x and y, 16 columns lie
+   side by side, or where a width is 1, one. */
+static void NAME(multiply)(const Matrix *w, const float *x, int x_width, const float *bias, int add, float *y, int y_width,
+                           int C, const Work *work, Team *team, int32_t *turn, int thread)
 {
     const int M = w->rows, P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE;
     const int units = packed ? (M + STRIP - 1) / STRIP : M, tile = packed ? 1 : TILE;
     const int size = packed ? NAME(piece)(M, STRIP, team->threads) / STRIP : NAME(piece)(M, tile, team->threads);
     if (packed) {
-        NAME(prepare)(w, x, C, &work->prepared, thread, team->threads);
+        NAME(prepare)(w, x, x_width, C, &work->prepared, thread, team->threads);
         meet(team, turn);
     }
     for (int first; (first = take(team, *turn) * size) < units;) {
         const int last = units - first < size ? units : first + size;
         if (packed)
-            NAME(packed_product)(w, &work->prepared, bias, add, y, first, last, C);
+            NAME(packed_product)(w, &work->prepared, bias, add, y, first, last, C, y_width);
         else
             NAME(product)(w->data, x, bias, add, y, first, last, M, w->columns, P);
     }
 }
 
-/* y (P, I, 16) = silu(gate · x) · (up · x), every thread its pieces. */
-static void NAME(multiply_gated)(const Matrix *w, const float *x, float *y, int I, int C, const Work *work, Team *team,
-                                 int32_t *turn, int thread)
+/* y (P, I, width) = silu(gate · x) · (up · x), every thread its pieces. */
+static void NAME(multiply_gated)(const Matrix *w, const float *x, float *y, int width, int I, int C, const Work *work,
+                                 Team *team, int32_t *turn, int thread)
 {
     const int P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE, units = packed ? (I + STRIP - 1) / STRIP : I;
     const int size = packed ? NAME(piece)(I, STRIP, team->threads) / STRIP : NAME(piece)(I, TILE / 2, team->threads);
     if (packed) {
-        NAME(prepare)(w, x, C, &work->prepared, thread, team->threads);
+        NAME(prepare)(w, x, PANEL, C, &work->prepared, thread, team->threads);
         meet(team, turn);
     }
     for (int first; (first = take(team, *turn) * size) < units;) {
         const int last = units - first < size ? units : first + size;
         if (packed)
-            NAME(packed_gated_product)(w, &work->prepared, y, first, last, I, C);
+            NAME(packed_gated_product)(w, &work->prepared, y, first, last, I, C, width);
         else
             NAME(gated_product)(w->data, x, y, first, last, I, w->columns, P);
     }
@@ -437,12 +461,15 @@ static void NAME(share)(void *context, int thread, int threads)
     const int H = m->hidden, I = m->inner, G = m->groups, F = m->features;
     const int C = in->count, P = (C + PANEL - 1) / PANEL, V = m->vocabulary, from = in->logits_from;
     const int chunks = (V + CHUNK - 1) / CHUNK;
+    const int narrow = C == 1 && m->layer->down.kind != DENSE ? 1 : PANEL; /* the width of `inner` */
+    const int width = draw && C == 1 && m->lm_head.kind != DENSE ? 1 : PANEL; /* of the logits */
     team->threads = threads; /* every thread writes the same */
     int32_t turn = 0;
     float *normed = work->normed + (size_t)thread * work->normed_size;
     float *scores = work->scores + (size_t)thread * kv->length;
 #define FIRST(n) ((int)((int64_t)(n) * thread / threads))
 #define LAST(n) ((int)((int64_t)(n) * (thread + 1) / threads))
+#define COLUMNS(panel) (C - (panel) * PANEL < PANEL ? C - (panel) * PANEL : PANEL)
     for (int i = FIRST(H); i < LAST(H); i++)
         for (int c = 0; c < P * PANEL; c++)
             work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] =
@@ -457,7 +484,7 @@ static void NAME(share)(void *context, int thread, int threads)
                         work->features[((size_t)c * F + f) * H + i] =
                             work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
         NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
-        NAME(multiply)(&w->qkv, normed, w->qkv_bias, 0, work->qkv, C, work, team, &turn, thread);
+        NAME(multiply)(&w->qkv, normed, PANEL, w->qkv_bias, 0, work->qkv, PANEL, C, work, team, &turn, thread);
         meet(team, &turn);
         if (in->shared_rows) { /* columns of one row see each other's keys */
             for (int i = FIRST(C * G); i < LAST(C * G); i++) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
@@ -473,12 +500,12 @@ static void NAME(share)(void *context, int thread, int threads)
                     NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 0);
             }
         meet(team, &turn);
-        NAME(multiply)(&w->out, work->attended, 0, 1, work->x, C, work, team, &turn, thread);
+        NAME(multiply)(&w->out, work->attended, PANEL, 0, 1, work->x, PANEL, C, work, team, &turn, thread);
         meet(team, &turn);
         NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
-        NAME(multiply_gated)(&w->gate_up, normed, work->inner, I, C, work, team, &turn, thread);
+        NAME(multiply_gated)(&w->gate_up, normed, work->inner, narrow, I, C, work, team, &turn, thread);
         meet(team, &turn);
-        NAME(multiply)(&w->down, work->inner, 0, 1, work->x, C, work, team, &turn, thread);
+        NAME(multiply)(&w->down, work->inner, narrow, 0, 1, work->x, PANEL, C, work, team, &turn, thread);
         meet(team, &turn);
     }
     if (from < P) {
@@ -490,13 +517,13 @@ static void NAME(share)(void *context, int thread, int threads)
                     for (int i = 0; i < H; i++)
                         work->features[((size_t)c * F + f) * H + i] =
                             normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
-        NAME(multiply)(&m->lm_head, normed, 0, 0, work->logits, C - from * PANEL, work, team, &turn, thread);
+        NAME(multiply)(&m->lm_head, normed, PANEL, 0, 0, work->logits, width, C - from * PANEL, work, team, &turn, thread);
         meet(team, &turn);
     }
     if (draw) {
         for (int i = FIRST(P * chunks); i < LAST(P * chunks); i++) {
             const int begin = i % chunks * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
-            NAME(chunk_max)(work->logits + ((size_t)(i / chunks) * V + begin) * PANEL, count,
+            NAME(chunk_max)(work->logits + ((size_t)(i / chunks) * V + begin) * width, count, COLUMNS(i / chunks), width,
                             work->peaks + (size_t)i * PANEL);
         }
         meet(team, &turn);
@@ -504,20 +531,20 @@ static void NAME(share)(void *context, int thread, int threads)
             float peak[PANEL];
             for (int c = 0; c < PANEL; c++) peak[c] = -INFINITY;
             for (int i = 0; i < chunks; i++)
-                for (int c = 0; c < PANEL; c++) {
+                for (int c = 0; c < COLUMNS(p); c++) {
                     const float other = work->peaks[((size_t)p * chunks + i) * PANEL + c];
                     peak[c] = other > peak[c] ? other : peak[c];
                 }
             for (int i = FIRST(chunks); i < LAST(chunks); i++) {
                 const int begin = i * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
                 const size_t at = ((size_t)p * chunks + i) * PANEL;
-                NAME(chunk_sums)(work->logits + ((size_t)p * V + begin) * PANEL, count, peak,
+                NAME(chunk_sums)(work->logits + ((size_t)p * V + begin) * width, count, COLUMNS(p), width, peak,
                                  draw->inverse_temperature + p * PANEL, draw->tempered, work->weights + at,
                                  work->plain + at);
             }
         }
         meet(team, &turn);
-        for (int c = FIRST(C); c < LAST(C); c++) draw_token(m, work, draw, c, chunks);
+        for (int c = FIRST(C); c < LAST(C); c++) draw_token(m, work, draw, c, chunks, width);
     }
     meet(team, &turn); /* or the runtime's own barrier would spin */
 }
@@ -574,3 +601,4 @@ static void NAME(head)(const Head *head, const float *features, const int64_t *r
 #undef PARTS
 #undef FIRST
 #undef LAST
+#undef COLUMNS

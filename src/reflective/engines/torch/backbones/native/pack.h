@@ -186,18 +186,50 @@ typedef struct {
     int32_t *offset; /* (C, blocks), what the weights' offset adds to the sum of products, negated */
 } Prepared;
 
-/* Block `b` of the columns of a panel x (K, 16), of which `count` are there, from column `first` of `to` on. Codes are
-   in -127..127: x = scale · code. A column depends on nothing but itself. */
-static inline __attribute__((always_inline)) void prepare_block(const Matrix *w, const float *x, int count, int b, int first,
-                                                                const Prepared *to)
+/* `prepare_block` of one column of codes, whose entries lie `width` apart: 16 of them side by side, as there 16 columns. */
+static inline __attribute__((always_inline)) void prepare_column(const float *x, int width, int columns, int size, int offset,
+                                                                 size_t at, const Prepared *to)
+{
+    float value[64] = {0}, most[16] = {0}, broken[16] = {0};
+    int8_t *codes = (int8_t *)to->codes + at * size;
+    int32_t sum = 0;
+    for (int k = 0; k < columns; k++) value[k] = x[(size_t)k * width];
+    for (int k = 0; k < size; k += 16)
+        for (int c = 0; c < 16; c++) {
+            const float magnitude = fabsf(value[k + c]);
+            most[c] = magnitude > most[c] ? magnitude : most[c];
+            broken[c] += magnitude * 0.0f;
+        }
+    for (int c = 1; c < 16; c++) {
+        most[0] = most[c] > most[0] ? most[c] : most[0];
+        broken[0] += broken[c];
+    }
+    const float inverse = most[0] > 0.0f ? 127.0f / most[0] : 0.0f;
+    for (int k = 0; k < size; k++) {
+        const int32_t code = (int32_t)(value[k] * inverse + 12582912.0f - 12582912.0f);
+        sum += code;
+        codes[k] = (int8_t)code;
+    }
+    to->scale[at] = most[0] / 127.0f + broken[0];
+    to->offset[at] = -sum * offset;
+}
+
+/* Block `b` of the columns of a panel x (K, width), of which `count` are there, from column `first` of `to` on; the width
+   is 16, or 1 for a single column. Codes are in -127..127: x = scale · code. A column depends on nothing but itself. */
+static inline __attribute__((always_inline)) void prepare_block(const Matrix *w, const float *x, int width, int count, int b,
+                                                                int first, const Prepared *to)
 {
     const int kind = w->kind, size = block_of(kind), blocks = blocks_of(w), K = w->columns;
     const int columns = K - b * size < size ? K - b * size : size;
-    x += (size_t)b * size * 16;
+    x += (size_t)b * size * width;
     if (kind == BFLOAT16) {
         for (int c = 0; c < count; c++)
             for (int k = 0; k < 2; k++)
-                ((float *)to->codes)[((size_t)(first + c) * blocks + b) * 2 + k] = k < columns ? x[k * 16 + c] : 0.0f;
+                ((float *)to->codes)[((size_t)(first + c) * blocks + b) * 2 + k] = k < columns ? x[k * width + c] : 0.0f;
+        return;
+    }
+    if (count == 1) {
+        prepare_column(x, width, columns, size, offset_of(kind), (size_t)first * blocks + b, to);
         return;
     }
     float most[16] = {0}, broken[16] = {0}, inverse[16];

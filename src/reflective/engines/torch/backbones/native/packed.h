@@ -33,9 +33,10 @@ static void NAME(turn)(const float *tile, int n, float *rows)
         }
 }
 
-/* y (P, M, 16) = w · x for the strips first..last of w, with C columns; added to y where `add`, else to the bias (M). */
+/* y (P, M, width) = w · x for the strips first..last of w, with C columns; added to y where `add`, else to the bias (M).
+   The width is 16, or 1 for a single column: results side by side, where 16 times the memory would have to be touched. */
 static void NAME(packed_product)(const Matrix *w, const Prepared *x, const float *bias, int add, float *y, int first, int last,
-                                 int C)
+                                 int C, int width)
 {
     const int all = blocks_of(w), depth = DEPTH / block_of(w->kind), M = w->rows;
     for (int begin = 0; begin < all; begin += depth) {
@@ -44,44 +45,45 @@ static void NAME(packed_product)(const Matrix *w, const Prepared *x, const float
             const int rows = M - strip * STRIP < STRIP ? M - strip * STRIP : STRIP;
             for (int c0 = 0; c0 < C; c0 += PANEL) {
                 const int n = C - c0 < PANEL ? C - c0 : PANEL;
-                float tile[PANEL * STRIP], turned[PANEL * STRIP], *to = y + ((size_t)(c0 / PANEL) * M + strip * STRIP) * PANEL;
+                float tile[PANEL * STRIP], turned[PANEL * STRIP], *to = y + ((size_t)(c0 / PANEL) * M + strip * STRIP) * width;
                 strip_product(w)(w, strip, begin, blocks, x, c0, n, tile);
                 NAME(turn)(tile, n, turned);
                 for (int r = 0; r < rows; r++) {
                     const float own = bias ? bias[strip * STRIP + r] : 0.0f;
                     for (int c = 0; c < n; c++)
-                        to[r * PANEL + c] = (begin == 0 && !add ? own : to[r * PANEL + c]) + turned[r * PANEL + c];
+                        to[r * width + c] = (begin == 0 && !add ? own : to[r * width + c]) + turned[r * PANEL + c];
                 }
             }
         }
     }
 }
 
-/* y (P, I, 16) = silu(gate · x) · (up · x); w holds the strips of gate, then those of up. */
-static void NAME(packed_gated_product)(const Matrix *w, const Prepared *x, float *y, int first, int last, int I, int C)
+/* y (P, I, width) = silu(gate · x) · (up · x); w holds the strips of gate, then those of up. */
+static void NAME(packed_gated_product)(const Matrix *w, const Prepared *x, float *y, int first, int last, int I, int C,
+                                       int width)
 {
     const int all = blocks_of(w), half = (I + STRIP - 1) / STRIP;
     for (int strip = first; strip < last; strip++) {
         const int rows = I - strip * STRIP < STRIP ? I - strip * STRIP : STRIP;
         for (int c0 = 0; c0 < C; c0 += PANEL) {
             const int n = C - c0 < PANEL ? C - c0 : PANEL;
-            float gate[PANEL * STRIP], up[PANEL * STRIP], *to = y + ((size_t)(c0 / PANEL) * I + strip * STRIP) * PANEL;
+            float gate[PANEL * STRIP], up[PANEL * STRIP], *to = y + ((size_t)(c0 / PANEL) * I + strip * STRIP) * width;
             strip_product(w)(w, strip, 0, all, x, c0, n, gate);
             strip_product(w)(w, half + strip, 0, all, x, c0, n, up);
             for (int i = 0; i < n * STRIP; i += LANES) /* silu(g) · u = g / (1 + e^-g) · u */
                 AT(gate + i) = FROM(gate + i) / (1.0f + NAME(exp)(-FROM(gate + i))) * FROM(up + i);
             NAME(turn)(gate, n, up);
-            for (int r = 0; r < rows; r++) memcpy(to + r * PANEL, up + r * PANEL, n * sizeof(float));
+            for (int r = 0; r < rows; r++) memcpy(to + r * width, up + r * PANEL, n * sizeof(float));
         }
     }
 }
 
-/* The first of C columns of x (P, K, 16) in the form that w's kind multiplies: thread's share of it. */
-static void NAME(prepare)(const Matrix *w, const float *x, int C, const Prepared *to, int thread, int threads)
+/* The first of C columns of x (P, K, width) in the form that w's kind multiplies: thread's share of it. */
+static void NAME(prepare)(const Matrix *w, const float *x, int width, int C, const Prepared *to, int thread, int threads)
 {
     const int blocks = blocks_of(w), panels = (C + PANEL - 1) / PANEL;
     for (int i = (int)((int64_t)blocks * panels * thread / threads); i < (int)((int64_t)blocks * panels * (thread + 1) / threads); i++) {
         const int panel = i / blocks, first = panel * PANEL;
-        prepare_block(w, x + (size_t)panel * w->columns * PANEL, C - first < PANEL ? C - first : PANEL, i % blocks, first, to);
+        prepare_block(w, x + (size_t)panel * w->columns * width, width, C - first < PANEL ? C - first : PANEL, i % blocks, first, to);
     }
 }
