@@ -108,6 +108,14 @@ def test_vllm_is_compared():
     assert line["ratio"] > 0 and line["faster"].startswith("vllm_"), line["unavailable"]
 
 
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_scores_in_vllm_are_compared_in_both_modes_with_the_references_way_and_over_http():
+    line = run("vllm_scores", timeout=1800)
+    assert line["unavailable"] == {} and set(line["ratios"]) == {"raw_logits", "raw_logprobs", "reference", "http"}
+    assert all(found["ratio"] > 0 for found in line["ratios"].values())
+
+
 @pytest.mark.slow
 def test_without_vllm_it_is_told_and_ours_is_measured():
     line = run("vllm_cpu", python=("-c", WITHOUT_VLLM))
