@@ -45,6 +45,8 @@ _SUBSCRIPT_RUN = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 
 _TEXT = r"\\(?:mathrm|text)\s*\{([^{}]*)\}(\^\s*\{?\s*[23]\s*\}?)?"
 
+_WORDS_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _ALIASES = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
@@ -148,6 +150,11 @@ def to_latex(text: str) -> str:
     for pattern, replacement in _COSMETICS:
         text = pattern.sub(replacement, text)
     return strip_delimiters(text)
+
+
+def without_text(text: str) -> str:
+    """Plain LaTeX with the words of its \\text{} bare."""
+    return _WORDS_IN_TEXT.sub(r"\1", text)
 
 
 def _vulgar_fraction(match: re.Match[str]) -> str:

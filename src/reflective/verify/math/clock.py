@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from reflective.verify.text import without_text
+
 _CLOCK = re.compile(r"^(\d{1,2})(?:\s*:\s*([0-5]\d))?(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s?m\.?)?$", re.IGNORECASE)
 _HALVES = ((re.compile(r"in the morning"), "am"), (re.compile(r"in the (?:afternoon|evening)"), "pm"))
 _HALF_DAY = 12 * 3600
 _NOON = 12 * 3600  # 12:30 is written for half past noon and half past midnight
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Clock:
 
 def read_clock(text: str) -> Clock | None:
     """The time that `text` (plain LaTeX) writes, if it does."""
-    text = _TEXT.sub(lambda m: m[1], text).strip()
+    text = without_text(text).strip()
     for words, half_of_day in _HALVES:
         text = words.sub(half_of_day, text)
     match = _CLOCK.match(text)

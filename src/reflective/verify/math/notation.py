@@ -14,7 +14,7 @@ from functools import lru_cache
 from reflective.verify.math.clock import Clock, read_clock
 from reflective.verify.math.formula import Malformed, Unsupported
 from reflective.verify.math.units import MAGNITUDES, split_unit
-from reflective.verify.text import MAX_ANSWER_CHARS, strip_delimiters
+from reflective.verify.text import MAX_ANSWER_CHARS, strip_delimiters, without_text
 
 MAX_ITEMS = 64
 MAX_NESTING = 60
@@ -73,7 +73,6 @@ _MEMBER = re.compile(r"^(?:[A-Za-z]|\\[A-Za-z]+|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
 _SPACED_THOUSANDS = re.compile(r"^([-+]?[1-9]\d{0,2})((?: \d{3})+)(\.\d+)?$")
 _MATRIX = re.compile(r"^\\begin\{(?P<name>[pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\}$")
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z\u3400-\u9fff][A-Za-z\u3400-\u9fff' .-]*")
 _ARTICLE = re.compile(r"^(?:an?|the) ")
 _SHORT_WORDS = frozenset("yes no odd all any".split())
@@ -297,7 +296,7 @@ def _matrix(name: str, body: str, depth: int) -> Group:
 
 def _read_words(text: str) -> Words | None:
     """The words, where `text` is nothing but words; a run of up to three letters is taken for variables."""
-    marked = _TEXT.sub(lambda m: m[1], text)
+    marked = without_text(text)
     plain = " ".join(marked.replace('"', " ").split()).strip(" .")
     if marked != text and (letter := _LETTER.match(plain)):
         return Words(letter[1].lower())
@@ -330,5 +329,5 @@ def _leaf(text: str) -> Value:
 def _magnitude(core: str) -> tuple[str, int]:
     """\\$5 million: the magnitude between the number and a unit that has been taken off already."""
     head, _, word = core.rpartition(" ")
-    name = _TEXT.sub(lambda m: m[1].strip(), word)
+    name = without_text(word).strip()
     return (head, MAGNITUDES[name]) if head and name in MAGNITUDES else (core, 1)

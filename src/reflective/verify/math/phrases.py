@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import re
 
-from reflective.verify.text import to_latex
+from reflective.verify.text import to_latex, without_text
 
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _RATIO = re.compile(r"^(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)(?: to (\d+(?:\.\d+)?))?$")
 _PARAMETER = re.compile(
     r"[,;]?\s*(?:\\text\s*\{[^{}]*\}\s*)?\(?\b[a-z]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?$"
@@ -52,7 +51,7 @@ def plain(text: str) -> str:
     lines = [line.strip(" ,;.") for line in _LINE_BREAK.split(system[2] if system else text)]
     if len(lines) > 1 and all(map(_EQUATION.fullmatch, lines)):
         return ", ".join(lines).replace("&", "")
-    words = " ".join(_TEXT.sub(lambda m: m[1], text).split()).strip(" .")
+    words = " ".join(without_text(text).split()).strip(" .")
     if (number := NUMBERS.get(words.lower().replace(" ", "-"))) is not None:
         return str(number)
     for pattern, meaning in _PHRASES:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from reflective.verify.math.formula import FUNCTIONS
+from reflective.verify.text import without_text
 
 _NAMES: dict[str, str] = {}
 for _canonical, _spellings in {
@@ -148,7 +149,7 @@ def _split_trailing(text: str) -> tuple[str, str | None]:
             continue
         words = match["words"]
         if pattern in (_TEXT_UNIT, _INVERSE_UNIT):
-            words = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", words).replace("\\cdot", " ")
+            words = without_text(words).replace("\\cdot", " ")
             words = re.sub(r"\^\s*\{?\s*(-?[1-4])\s*\}?", r"^\1", words)
         unit = canonical_unit(words, bare=pattern in (_WORD_UNIT, _REMARK) and words.isascii())
         if unit is None:
