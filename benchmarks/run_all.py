@@ -19,7 +19,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 BY_SHAPE = ("scores_cost", "reference_way", "hf_generate", "operators", "vllm_cpu", "vllm_scores", "floor", "prefill")
-ONCE = ("startup", "evaluate_speed", "joint_step")
+ONCE = ("startup", "evaluate_speed", "effort_auto", "joint_step")
 
 
 def main() -> int:

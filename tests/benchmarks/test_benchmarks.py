@@ -16,7 +16,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 QUICK = ["scores_cost", "hf_generate", "operators", "reference_way", "floor", "prefill", "startup", "evaluate_speed"]
-QUICK += ["joint_step", "edge", "limits", "plan_serve"]
+QUICK += ["joint_step", "edge", "limits", "plan_serve", "effort_auto"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 

@@ -59,6 +59,25 @@ def test_prompts_that_come_mixed_are_read_once_each():
     assert sorted(ids_of(prefills)) == sorted([a, b])
 
 
+def test_a_prompt_is_not_read_again_for_a_trajectory_that_begins_while_another_runs():
+    """As with effort auto, which starts some when others end; the result is that of a trajectory alone."""
+    engine = make_engine(max_rows=4)
+    prefills = count_calls(engine._backbone, "prefill")
+    (other,) = prompts(6)
+    first, late, last = sampled(3)
+    engine.submit(replace(first, max_tokens=30))
+    engine.submit(Request(other, max_tokens=3, until="eos"))
+    for _ in range(5):  # the row of the other prompt has become free by then
+        engine.step()
+    id = engine.submit(late)
+    together = finished(run(engine))[id]
+    assert ids_of(prefills) == [PROMPT, other]
+    (alone,) = write(make_engine(), [late])
+    assert together.token_ids == alone.token_ids and together.steps == alone.steps
+    write(engine, [last])
+    assert ids_of(prefills) == [PROMPT, other, PROMPT], "nobody who ran with it is left"
+
+
 def test_a_shared_prompt_that_was_dropped_is_read_again():
     engine, kept = make_engine(max_rows=2), make_engine(max_rows=2)
     engine._kv_manager.parking.capacity = 1  # byte

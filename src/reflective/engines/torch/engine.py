@@ -116,7 +116,7 @@ class TorchEngine(RowEngine):
             raise EngineError("the weights changed while trajectories were being written; let them finish first.")
         self._backbone.refresh()
         self._logprob_terms = self.head.logprob_terms if self.head is not None else None
-        self._kv_manager.parking.clear()
+        self._kv_manager.forget()
         self._finished.clear()
         self._features.clear()
 

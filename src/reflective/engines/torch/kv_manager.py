@@ -1,8 +1,8 @@
 """Keys and values of an engine: of the running rows, and of those that left and may come back.
 
 Memory is reserved for the longest trajectory that is there, as far as there is memory. A prompt is prefilled once for
-all trajectories that share it. A continuation or a fork gets what it shares with its parent from the parent's row, or
-from what is parked of it; only what neither has is prefilled.
+all trajectories that share it, also for one that begins while another of them runs. A continuation or a fork gets what
+it shares with its parent from the parent's row, or from what is parked of it; only what neither has is prefilled.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class KVManager:
         self._backbone, self._context_length = backbone, context_length
         self.kv: KVMemory | None = None
         self.parking = ParkingLot(0)
+        self._last: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # prompt -> its last logits (V,), feature (H,)
 
     @property
     def memory(self) -> KVMemory:
@@ -73,9 +74,14 @@ class KVManager:
         """
         prompt = group[0].prompt_ids
         parked = self.parking.get(prompt)
+        rows = {sequence.prompt_ids: row for row, sequence in enumerate(running[:first_row])}
+        self._last = {known: last for known, last in self._last.items() if known in rows}
         if parked is not None and parked.logits is not None and parked.feature is not None:
             self.memory.restore(parked.kv, first_row)
             logits, feature = parked.logits, parked.feature
+        elif prompt in self._last:
+            self.memory.move(rows[prompt], first_row, len(prompt))
+            logits, feature = self._last[prompt]
         else:
             forked = next((s for s in group if s.request.parent is not None), group[0])
             start = self._copy_prefix(forked, first_row, running, len(prompt) - 1)
@@ -86,6 +92,7 @@ class KVManager:
             self.memory.move(first_row, row, len(prompt))
         if not keep:
             self.parking.drop(prompt)
+        self._last[prompt] = logits, feature
         return logits.unsqueeze(0), feature.unsqueeze(0)
 
     def bring_back(self, sequence: Running, row: int, running: list[Running]) -> None:
@@ -121,10 +128,15 @@ class KVManager:
         """Forget what is parked of a trajectory."""
         self.parking.drop(id)
 
+    def forget(self) -> None:
+        """Drop what is kept for later; the running rows stay."""
+        self.parking.clear()
+        self._last.clear()
+
     def clear(self) -> None:
         """Free everything."""
         self.kv = None
-        self.parking.clear()
+        self.forget()
 
 
 def _rounded(positions: int) -> int:

@@ -188,7 +188,7 @@ class HFBackbone:
         """See `Backbone.prefill`."""
         for begin in range(start, len(ids), PREFILL_CHUNK):
             logits, features = self._chunk(ids, begin, kv, row, keep=1)
-        return logits[-1], features[-1]
+        return logits[-1], features[-1].clone()  # which may be kept: without the rest of the chunk
 
     def read(
         self, ids: Sequence[int], kv: KVMemory, features_at: Sequence[int], *, start: int = 0, logprobs: bool = False
