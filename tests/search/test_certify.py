@@ -96,6 +96,40 @@ def test_testing_ends_at_the_first_setting_that_fails():
     assert limits[0].risk == smallest_risk(results[0].loss) and limits[0].tokens == 1.0
 
 
+settings = st.lists(st.lists(st.integers(-8, 8), min_size=40, max_size=40), min_size=1, max_size=5)
+
+
+@given(settings, st.lists(st.floats(0.001, 0.9), max_size=4))
+@example([[0] * 39 + [8], [0] * 40], [0.3])
+def test_no_risk_at_which_further_settings_are_tested_depends_on_the_losses(rows, risks):
+    """Fixed sequence testing holds for a fixed risk; one that is read off the losses is of the safest setting alone."""
+    results = [Played(np.array(row) / 8, 1.0 - i / 10) for i, row in enumerate(rows)]
+    path = [(i / 10, 0.0) for i in range(len(rows))]
+    found = certified(results, path, risks)
+    fixed = {smallest_risk(np.zeros(40)), *risks}
+    assert [limit.risk for limit in found] == sorted({limit.risk for limit in found})
+    assert min(limit.risk for limit in found) >= min(fixed)
+    for limit in found:
+        tested = results[: path.index((limit.regret, limit.drop)) + 1]
+        assert all(risk_p_value(result.loss, limit.risk) <= DELTA for result in tested)
+        assert limit.risk in fixed or (len(tested) == 1 and limit is found[0])
+
+
+def test_a_path_of_ever_riskier_settings_is_certified_wrongly_as_rarely_as_it_says():
+    """Nested losses, the safest setting loses, too, as a vote may: no risk of the list nor the smallest is exceeded."""
+    rng, n, draws = np.random.default_rng(1), 100, 2000
+    true, listed = (0.02, 0.03, 0.05, 0.08, 0.1), (0.05, 0.08, 0.1)
+    path = [(share, 0.0) for share in true]
+    wrong = dict.fromkeys((*listed, "smallest"), 0)
+    for _ in range(draws):
+        fate = rng.random(n)
+        results = [Played((fate < share).astype(float), 1.0 - share) for share in true]
+        for limit in certified(results, path, listed):
+            wrong[limit.risk if limit.risk in listed else "smallest"] += limit.regret >= limit.risk
+    assert sum(wrong.values()) > 0, "some certificates are wrong, so that the shares mean something"
+    assert max(wrong.values()) / draws <= DELTA
+
+
 def test_a_path_goes_from_safe_to_cheap():
     found = {
         (0.1, 0.0): played(0, 0, 9, 0.6),
@@ -189,6 +223,8 @@ def test_records_that_can_not_be_fitted_are_refused(sampled):
         fit_schedule(sampled[:10], 6)
     with pytest.raises(InputError, match="between 0 and 1"):
         fit_schedule(sampled, 6, risk=1.0)
+    with pytest.raises(InputError, match="smallest that 60 validation problems certify"):
+        fit_schedule(sampled, 6, risk=0.01)
     unknown = [[replace(trace, right=None) for trace in traces] for traces in sampled[:80]]
     with pytest.raises(InputError, match="10 graded problems"):  # what is never right loses nothing, and says nothing
         fit_schedule([*unknown, *sampled[80:]], 6)

@@ -12,7 +12,9 @@ Each problem is played in several orders of its trajectories, and L is the mean 
 Theorem: learn then test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052, theorem 1) with fixed
 sequence testing. Each setting is a null hypothesis E[L] ≥ r with a valid p-value; they are tested in an order that the
 tested problems have no part in, and testing ends with the first that is not rejected at δ = 5 %. Then with probability
-1 − δ over the draw of the tested problems, every limit before has a risk below r. Each r is a statement of its own.
+1 − δ over the draw of the tested problems, every limit before has a risk below r. Each r is a statement of its own, for
+whoever asks for it: one that is picked because its limit is cheap, or with the loss that was found, is not covered. The
+r that are tested depend on the number of problems alone, also the smallest (`search.risk.certified` has an exception).
 
 Assumptions: the tested problems are independent draws from the problems to come; model, head, sampling and k are the
 same. It breaks where problems come from elsewhere, where the head was chosen by the same problems (its validation
@@ -81,7 +83,7 @@ def fit_schedule(
     tell(f"played {len(problems):,} problems in {len(decks)} orders, {first} trajectories at once")
     risks = sorted({*RISKS, *(() if risk is None else (risk,))})
     weights, limits = learn_then_test(by_drop, order[:cut], order[cut:], risks)
-    return Schedule(
+    schedule = Schedule(
         k=k,
         first=first,
         growth=growth,
@@ -95,6 +97,8 @@ def fit_schedule(
         head=head,
         sampling=dict(sampling or {}),
     )
+    schedule.limit(risk)  # raises where the one that is asked for can't be certified
+    return schedule
 
 
 def orders_of(deck: Deck, seed: int) -> list[Deck]:

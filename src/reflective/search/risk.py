@@ -12,7 +12,7 @@ Where E[L] ≥ r, each factor has an expectation of at most 1 and so has W, sinc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -48,21 +48,31 @@ class Played:
 
 
 def certified(results: Sequence[Played], path: Sequence[Setting], risks: Iterable[float]) -> list[Limit]:
-    """The cheapest certified setting of each risk, and that of the smallest risk that can be certified at all.
+    """The cheapest certified setting of each risk, and of the smallest risk that can be certified at all.
 
-    `results` are of the settings of `path`, which begins with the safest.
+    `results` are of the settings of `path`, which begins with the safest. Fixed sequence testing needs a risk that the
+    losses have no part in: `risks`, and the smallest that so many problems certify without a loss. Where the safest
+    setting fails at that one, the smallest risk is read off its losses and holds for it alone: that E[L] is at least
+    this much has a p-value of at most δ there, and so it has at E[L].
     """
+    safest = results[0].loss
+    smallest = smallest_risk(safest * 0.0)
     found = []
-    for risk in (smallest_risk(results[0].loss), *risks):
-        best = None
-        for result, (limit, drop) in zip(results, path, strict=True):
-            if risk_p_value(result.loss, risk) > DELTA:
-                break
-            here = Limit(risk, limit, drop, float(result.loss.mean()), result.tokens)
-            best = here if best is None or here.tokens < best.tokens else best
-        if best is not None:
-            found.append(best)
-    return sorted(found, key=lambda limit: limit.risk)
+    for risk in (smallest, *sorted({risk for risk in risks if risk > smallest})):
+        passed = list(_passed(results, path, risk))
+        found += [min(passed, key=lambda limit: limit.tokens)] if passed else []
+    own = smallest_risk(safest)
+    if not found or own < found[0].risk > smallest:
+        found.insert(0, Limit(own, *path[0], float(safest.mean()), results[0].tokens))
+    return found
+
+
+def _passed(results: Sequence[Played], path: Sequence[Setting], risk: float) -> Iterator[Limit]:
+    """The settings before the first that fails at a risk."""
+    for result, setting in zip(results, path, strict=True):
+        if risk_p_value(result.loss, risk) > DELTA:
+            return
+        yield Limit(risk, *setting, float(result.loss.mean()), result.tokens)
 
 
 def smallest_risk(loss: NDArray[np.float64]) -> float:
