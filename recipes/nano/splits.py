@@ -14,7 +14,7 @@ import random
 from pathlib import Path
 
 from reflective.evaluate.policies import problems_of
-from reflective.search.certify import DROPS, LEARNT, learn_then_test, orders_of
+from reflective.search.certify import LEARNT, learn_then_test, orders_of, play_ways
 from reflective.search.clocked import EVERY
 from reflective.search.courses import Deck
 
@@ -32,7 +32,7 @@ def main() -> int:
     problems = [traces for run in args.runs for traces in problems_of(Path(run))[1]]
     k = min(map(len, problems))
     decks = orders_of(Deck.of(problems, k, EVERY), args.seed)
-    by_drop = {drop: [deck.play(args.first, 1.0, drop, "score") for deck in decks] for drop in DROPS}
+    by_way = play_ways(decks, args.first, 1.0, "score")
     rng = random.Random(args.seed)
     outcomes: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
     for _ in range(args.splits):
@@ -40,13 +40,13 @@ def main() -> int:
         rng.shuffle(order)
         half = len(order) // 2
         cut = round(LEARNT * half)
-        weights, limits = learn_then_test(by_drop, order[:cut], order[cut:half], RISKS)
+        weights, limits = learn_then_test(by_way, order[:cut], order[cut:half], RISKS)
         for risk in RISKS:
             fine = [limit for limit in limits if limit.risk <= risk]
             if not fine:
                 continue
             limit = min(fine, key=lambda limit: limit.tokens)
-            held = by_drop[limit.drop][0].take(order[half:])  # in the recorded order, as it would have gone
+            held = by_way[limit.drop, limit.keep][0].take(order[half:])  # in the recorded order, as it would have gone
             found = held.played(weights, [limit.regret])[0]
             outcomes[risk].append((float(found.loss.mean()), found.tokens))
     figures = {

@@ -44,7 +44,6 @@ def _compact(t: TrajectoryRecord) -> TrajectoryRecord:
         answer_text=LEFT_OUT if t.answer_text.strip() else "",
         thinking="",
         step_ends=(),
-        step_positions=(),
         token_ids=(),
         verdict=_kind(t.verdict),
     )

@@ -6,7 +6,8 @@
 
 Two heads: `plain` is the paper's, `logprobs` reads the log-probabilities of a step's tokens, too. Each takes the layer,
 the epoch and the calibration that the validation problems choose. They go to FOLDER/heads, and their scores of the test
-responses as compact records to --records, from which `figures.py` computes every figure.
+responses as compact records to --records, from which `figures.py` computes every figure, and those of the validation
+responses to --records/validation, for `spend.py`.
 
 With --folds the test problems themselves are cut into parts: each is scored by a head that was fitted on the others,
 with one of them for validation. With --heads nothing is fitted: heads of another benchmark are taken as they are.
@@ -167,9 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             save_judge(samples / "heads" / kind, judge)
         else:
             judge = read(Path(args.heads) / kind)
-        if (samples / "test").is_dir():
-            steps = load_features(samples / "test", _place(judge))
-            write_compact(target / f"{kind}.jsonl.gz", scored(judge, load_records(samples / "test"), steps))
+        for part, place in {"test": target, "validation": target / "validation"}.items():
+            if (samples / part).is_dir():
+                records = load_records(samples / part)  # before their shards, which are written first
+                steps = load_features(samples / part, _place(judge))
+                write_compact(place / f"{kind}.jsonl.gz", scored(judge, records, steps))
     print_note(f"records: {target}")
 
 

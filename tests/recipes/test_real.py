@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import sample
 import ship
+import spend
 import torch
 
 from reflective.evaluate.paired import Comparison
@@ -197,10 +199,32 @@ def test_even_a_perfect_confidence_has_an_error_that_shrinks_with_more_problems(
     assert coin.value == pytest.approx(0.3989 / 20, rel=0.06)
 
 
+def test_what_effort_auto_saves_is_told_and_kept_with_the_head(run: Path, tmp_path: Path) -> None:
+    """Records of many problems made of those that are there; the recipe itself asks for 30 of its own."""
+    records = list(compact.read_compact(run / "records/validation/plain.jsonl.gz"))
+    theirs = {record.key: record for record in load_records(run / "runs/validation")}
+    assert [record.key for record in records] == list(theirs) and len(records) == 4
+    for record in records:
+        positions = [t.step_positions for t in theirs[record.key].trajectories]
+        assert [t.step_positions for t in record.trajectories] == positions and any(positions)
+    compact.write_compact(tmp_path / "records/validation/plain.jsonl.gz", records * 20)
+    compact.write_compact(tmp_path / "records/plain.jsonl.gz", compact.read_compact(run / "records/plain.jsonl.gz"))
+    shutil.copytree(run / "runs/heads/plain", tmp_path / "head")
+    schedule = spend.fitted(tmp_path / "records")
+    text = spend.report(tmp_path / "records")
+    assert text.startswith("8 test problems × 16 responses; schedule tested on 80 validation problems")
+    assert all(f"| auto, risk {limit.risk:g} |" in text for limit in schedule.limits) and "ESC, window 5" in text
+    spend.main([str(tmp_path / "records"), "--keep", str(tmp_path / "head")])
+    kept = fit.read(tmp_path / "head")
+    assert kept.config.schedule == replace(schedule, head=kept.digest)
+    assert kept.calibration is not None and "auto_effort" in kept.calibration.strategies
+
+
 # ---- what is published
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = re.compile(r"<!-- figures: (\S+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+SPENT = re.compile(r"<!-- spending: (\S+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
 
 
 def test_every_published_table_is_what_the_committed_records_give() -> None:
@@ -212,3 +236,13 @@ def test_every_published_table_is_what_the_committed_records_give() -> None:
         assert table == figures.report(records / name)
     size = sum(path.stat().st_size for path in records.rglob("*") if path.is_file())
     assert size <= 10e6, "of all records together"
+
+
+def test_what_is_published_of_spending_is_what_the_committed_records_give() -> None:
+    ((name, table),) = SPENT.findall((ROOT / "docs/spending.md").read_text(encoding="utf-8"))
+    assert table == spend.report(ROOT / "recipes/real/records" / name / "spending")
+
+
+def test_the_head_of_the_package_carries_a_schedule_of_its_own() -> None:
+    judge = fit.read(ROOT / "src/reflective/heads/qwen2.5-coder-0.5b-instruct")
+    assert judge.config.schedule is not None and judge.config.schedule.head == judge.digest

@@ -8,13 +8,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reflective.errors import CheckpointError, InputError
-from reflective.judge.schedule import Limit, Schedule
-from reflective.search import AutoEffort
+from reflective.judge.schedule import Schedule
+from reflective.search import AutoEffort, certify
 from reflective.search.certify import fit_schedule, path_of
 from reflective.search.courses import Courses, Deck, learn
-from reflective.search.risk import BETS, DELTA, Played, certified, risk_p_value, smallest_risk
+from reflective.search.risk import BETS, DELTA, Played, Setting, certified, risk_p_value, smallest_risk
 from reflective.search.simulate import simulate
 from scripted_traces import problems
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_are_enough():
+    """Let a third of 90 problems be learnt from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certify, "LEARNABLE", 30)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +96,7 @@ def played(lost, won, problems, tokens):
 
 
 def test_testing_ends_at_the_first_setting_that_fails():
-    path = [(-1.0, 0.0), (0.1, 0.0), (0.2, 0.0), (0.3, 0.0)]
+    path = [Setting(-1.0), Setting(0.1), Setting(0.2), Setting(0.3)]
     results = [played(0, 0, 500, 1.0), played(1, 1, 500, 0.5), played(30, 0, 500, 0.4), played(0, 0, 500, 0.3)]
     limits = certified(results, path, [0.02, 0.2])
     assert [limit.regret for limit in limits if limit.risk == 0.02] == [0.1]
@@ -104,13 +112,13 @@ settings = st.lists(st.lists(st.integers(-8, 8), min_size=40, max_size=40), min_
 def test_no_risk_at_which_further_settings_are_tested_depends_on_the_losses(rows, risks):
     """Fixed sequence testing holds for a fixed risk; one that is read off the losses is of the safest setting alone."""
     results = [Played(np.array(row) / 8, 1.0 - i / 10) for i, row in enumerate(rows)]
-    path = [(i / 10, 0.0) for i in range(len(rows))]
+    path = [Setting(i / 10) for i in range(len(rows))]
     found = certified(results, path, risks)
     fixed = {smallest_risk(np.zeros(40)), *risks}
     assert [limit.risk for limit in found] == sorted({limit.risk for limit in found})
     assert min(limit.risk for limit in found) >= min(fixed)
     for limit in found:
-        tested = results[: path.index((limit.regret, limit.drop)) + 1]
+        tested = results[: path.index(Setting(limit.regret)) + 1]
         assert all(risk_p_value(result.loss, limit.risk) <= DELTA for result in tested)
         assert limit.risk in fixed or (len(tested) == 1 and limit is found[0])
 
@@ -119,7 +127,7 @@ def test_a_path_of_ever_riskier_settings_is_certified_wrongly_as_rarely_as_it_sa
     """Nested losses, the safest setting loses, too, as a vote may: no risk of the list nor the smallest is exceeded."""
     rng, n, draws = np.random.default_rng(1), 100, 2000
     true, listed = (0.02, 0.03, 0.05, 0.08, 0.1), (0.05, 0.08, 0.1)
-    path = [(share, 0.0) for share in true]
+    path = [Setting(share) for share in true]
     wrong = dict.fromkeys((*listed, "smallest"), 0)
     for _ in range(draws):
         fate = rng.random(n)
@@ -132,13 +140,13 @@ def test_a_path_of_ever_riskier_settings_is_certified_wrongly_as_rarely_as_it_sa
 
 def test_a_path_goes_from_safe_to_cheap():
     found = {
-        (0.1, 0.0): played(0, 0, 9, 0.6),
-        (0.2, 0.0): played(0, 0, 9, 0.5),
-        (0.1, 0.1): played(0, 0, 9, 0.45),
-        (0.2, 0.1): played(2, 0, 9, 0.3),
-        (0.3, 0.0): played(2, 1, 9, 0.4),
+        Setting(0.1): played(0, 0, 9, 0.6),
+        Setting(0.2): played(0, 0, 9, 0.5),
+        Setting(-1.0, keep=0.7): played(0, 0, 9, 0.45),
+        Setting(0.2, 0.1): played(2, 0, 9, 0.3),
+        Setting(0.3): played(2, 1, 9, 0.4),
     }
-    assert path_of(found) == [(0.1, 0.0), (0.2, 0.0), (0.1, 0.1), (0.2, 0.1)]
+    assert path_of(found) == [Setting(0.1), Setting(0.2), Setting(-1.0, keep=0.7), Setting(0.2, 0.1)]
 
 
 @pytest.mark.parametrize("leader", ["score", "vote"])
@@ -148,19 +156,34 @@ def test_the_fit_plays_as_the_strategy_does(sampled, leader, first, growth):
     every, k = 8, 6
     recorded = Deck.of(sampled[:30], k, every)
     for deck in (recorded, recorded.shuffled(np.random.default_rng(3))):
-        by_drop = {drop: deck.play(first, growth, drop, leader) for drop in (0.0, 0.1, 0.4)}
-        weights = learn(list(by_drop.values()))
-        for limit, drop in ((0.05, 0.0), (0.2, 0.1), (0.3, 0.4), (-1.0, 0.4)):
-            found = by_drop[drop].played(weights, [limit])[0]
-            fitted = Schedule(k, first, growth, every, 2, leader, weights, (Limit(0.5, limit, drop, 0, 0),), 0.95, 60)
+        ways = ((0.0, 1.0), (0.1, 1.0), (0.4, 1.0), (0.0, 0.5), (0.0, 0.8))
+        by_way = {way: deck.play(first, growth, way[0], leader, way[1]) for way in ways}
+        weights = learn(list(by_way.values()))
+        chosen = (Setting(0.05), Setting(0.2, 0.1), Setting(0.3, 0.4), Setting(-1.0, 0.4))
+        for setting in (*chosen, Setting(-1.0, keep=0.5), Setting(0.2, keep=0.8)):
+            found = by_way[setting[1:]].played(weights, [setting.regret])[0]
+            limits = (setting.limit(0.5, found),)
+            fitted = Schedule(k, first, growth, every, 2, leader, weights, limits, 0.95, 60)
             outcomes = [simulate(AutoEffort(fitted), renumbered(traces)) for traces in deck.traces]
             right = np.array([outcome.right is True for outcome in outcomes], dtype=float)
-            assert (found.loss == by_drop[0.0].high - right).all()
-            assert found.tokens == pytest.approx(sum(o.tokens for o in outcomes) / by_drop[0.0].full.sum())
+            assert (found.loss == by_way[ways[0]].high - right).all()
+            assert found.tokens == pytest.approx(sum(o.tokens for o in outcomes) / by_way[ways[0]].full.sum())
 
 
 def renumbered(traces):
     return [replace(trace, whole=replace(trace.whole, index=i)) for i, trace in enumerate(traces)]
+
+
+def test_from_too_few_problems_shares_to_keep_are_tested_on_all_of_them(sampled, monkeypatch):
+    monkeypatch.setattr(certify, "LEARNABLE", 31)
+    fitted = fit_schedule(sampled, 6, every=8, risk=0.3)
+    assert fitted.problems == 90 and fitted.smallest_risk == smallest_risk(np.zeros(90))
+    cheapest = min(fitted.limits, key=lambda limit: limit.tokens)
+    assert cheapest.keep < 1.0 and all(limit.regret < 0.0 and limit.drop == 0.0 for limit in fitted.limits)
+    outcomes = [simulate(AutoEffort(fitted, cheapest), traces) for traces in sampled]
+    whole = sum(trace.whole.tokens for traces in sampled for trace in traces)
+    assert cheapest.tokens == pytest.approx(sum(outcome.tokens for outcome in outcomes) / whole)
+    assert all(outcome.started == 6 for outcome in outcomes) and any(outcome.let_go for outcome in outcomes)
 
 
 def test_another_order_holds_the_same_trajectories(sampled):
@@ -180,6 +203,11 @@ def test_all_trajectories_lose_nothing(sampled):
 
 def test_a_schedule_survives_json(schedule):
     assert Schedule.from_json(schedule.to_json()) == schedule
+    kept = replace(schedule, limits=tuple(replace(limit, keep=0.7) for limit in schedule.limits))
+    assert Schedule.from_json(kept.to_json()) == kept
+    older = schedule.to_json()
+    older["limits"] = [{name: value for name, value in limit.items() if name != "keep"} for limit in older["limits"]]
+    assert Schedule.from_json(older) == schedule
 
 
 @pytest.mark.parametrize("change", [{"weights": ["x"]}, {"limits": []}, {"leader": "luck"}, {"first": 99}])

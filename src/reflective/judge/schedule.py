@@ -23,6 +23,7 @@ class Limit:
     """Stop where the predicted regret is at most `regret`, and let a trajectory go whose running score is below `drop`:
     certified to lose at most the share `risk`.
 
+    With a `keep` below 1 all k begin at once and the best share `keep` goes on at doubling marks, as in `search.prune`.
     `loss` is the share of right answers that validation lost (negative: won) and `tokens` the share of the tokens of
     all k that it took.
     """
@@ -32,6 +33,7 @@ class Limit:
     drop: float
     loss: float
     tokens: float
+    keep: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,9 @@ class Schedule:
             raise CheckpointError(f"a head's schedule must be a JSON object; got {data!r:.60}.")
         check_names(data, [f.name for f in fields(cls)], "key of the schedule", CheckpointError)
         try:
-            limits = tuple(Limit(**{name: float(limit[name]) for name in _LIMIT}) for limit in data["limits"])
+            limits = tuple(
+                Limit(**{name: float(limit[name]) for name in _LIMIT if name in limit}) for limit in data["limits"]
+            )
             numbers: dict[str, Any] = {name: float(data[name]) for name in ("growth", "confidence")}
             whole = ("k", "first", "every", "drop_steps", "problems")
             counts: dict[str, Any] = {name: int(data[name]) for name in whole}

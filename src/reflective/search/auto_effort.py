@@ -3,7 +3,8 @@
 It begins with `first` trajectories at once, and keeps as many running as have come to an end (times `growth`, at least
 `first`), so that an easy problem costs a few and a hard one is not held up by rounds. At each mark
 
-    hopeless   a trajectory whose running score is below `drop` after `drop_steps` steps is let go
+    hopeless   a trajectory whose running score is below `drop` after `drop_steps` steps is let go; or, where the limit
+               of the risk has a `keep`, all k begin and those behind the best share go at doubling marks (`prune`)
     safe       everything stops when the predicted regret is at most the limit of the asked risk
 
 Regret is the probability that all k would give a right answer where the present leader's is wrong; its logit is linear
@@ -26,6 +27,7 @@ from reflective.search.adaptive_consistency import THRESHOLD, leader_probability
 from reflective.search.base import Choice
 from reflective.search.clock import Board, Decision, Seen
 from reflective.search.clocked import EVERY, Clocked, pick_by_vote
+from reflective.search.prune import is_doubling, outranked
 from reflective.selection import best_closed, vote
 
 FIRST = 4  # trajectories at once, where no schedule says another number
@@ -51,7 +53,13 @@ class AutoEffort(Clocked):
         return self.schedule.k if self.schedule is not None else k
 
     def first(self, k: int) -> int:
-        return self.schedule.first if self.schedule is not None else FIRST
+        if self.schedule is None:
+            return FIRST
+        return k if self._prunes else self.schedule.first
+
+    @property
+    def _prunes(self) -> bool:
+        return self.limit is not None and self.limit.keep < 1.0
 
     def decide(self, board: Board) -> Decision:
         schedule = self.schedule
@@ -61,6 +69,8 @@ class AutoEffort(Clocked):
             predicted = regret(schedule.weights, evidence(board, leader_of(board.ended, schedule.leader)))
             if predicted <= self.limit.regret:
                 return Decision(stop=f"safe: more would win a right answer with probability {predicted:.4f}")
+        if self.limit is not None and self._prunes:
+            return Decision(outranked(board, self.limit.keep) if is_doubling(board.now // self.every) else ())
         drop = hopeless(board.running, self.limit.drop if self.limit else 0.0, schedule.drop_steps)
         return Decision(drop, wanted(board, len(drop), schedule.first, schedule.growth))
 

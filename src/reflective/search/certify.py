@@ -5,9 +5,12 @@ The loss of a problem is L = 1 where all k give a right answer and effort auto a
 Each problem is played in several orders of its trajectories, and L is the mean over them (`search.risk`).
 
     learn   on a third of the problems: the weights of the regret, how many to begin with, and a path of settings (a
-            limit of the regret, a score below which to drop) from the safest, all k, to the cheapest: for 0, ½, 1, …
-            right answers lost there, the setting that takes the fewest tokens (Pareto testing, arXiv 2210.07913)
+            limit of the regret, a score below which to drop, a share to keep of all k as in `search.prune`) from the
+            safest, all k, to the cheapest: for 0, ½, 1, … right answers lost there, the setting that takes the fewest
+            tokens (Pareto testing, arXiv 2210.07913)
     test    on the others: the settings of the path, in this order
+
+Where there are too few to learn from, nothing is: the path is that of the shares to keep, tested on all problems.
 
 Theorem: learn then test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052, theorem 1) with fixed
 sequence testing. Each setting is a null hypothesis E[L] ≥ r with a valid p-value; they are tested in an order that the
@@ -30,7 +33,7 @@ from typing import Final
 
 from reflective.errors import InputError
 from reflective.judge.schedule import Leader, Limit, Schedule, check_risk
-from reflective.search.auto_effort import leader_of
+from reflective.search.auto_effort import FEATURES, leader_of
 from reflective.search.clocked import EVERY
 from reflective.search.courses import DROP_STEPS, Courses, Deck, learn
 from reflective.search.risk import DELTA, Played, Setting, certified
@@ -43,12 +46,16 @@ ORDERS: Final = 8  # in which each problem is played; the first is the recorded 
 STEP: Final = 0.5  # right answers lost between two settings of the path
 STARTS: Final = ((2, 1.0), (4, 1.0))  # first, growth
 DROPS: Final = (0.0, 0.01, 0.03, 0.06, 0.1)  # of the running score
+KEEPS: Final = (0.8, 0.7, 0.6, 0.5)  # of all k at doubling marks
 FEWEST: Final = 30  # problems that a fit needs
+LEARNABLE: Final = 5 * FEATURES  # problems that the weights are learnt from, at least; a rule of thumb
 TOO_FEW = (
     "{:,} graded problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 615 without "
     "a loss"
 )
-SAFEST: Final[Setting] = (-1.0, 0.0)
+SAFEST: Final = Setting(-1.0)
+SHARES: Final = (SAFEST, *(Setting(SAFEST.regret, keep=keep) for keep in KEEPS))
+Way = tuple[float, float]  # to let go: drop, keep
 
 
 def fit_schedule(
@@ -75,14 +82,22 @@ def fit_schedule(
     _check_scores(problems)
     order = list(range(len(problems)))
     random.Random(seed).shuffle(order)
-    cut = max(1, round(LEARNT * len(order)))
+    cut = round(LEARNT * len(order))
     tell = note or (lambda line: None)
-    decks = orders_of(Deck.of(problems, k, every), seed)
-    first, growth, leader = _start_of([deck.take(order[:cut]) for deck in decks], tell)
-    by_drop = {drop: [deck.play(first, growth, drop, leader) for deck in decks] for drop in DROPS}
-    tell(f"played {len(problems):,} problems in {len(decks)} orders, {first} trajectories at once")
     risks = sorted({*RISKS, *(() if risk is None else (risk,))})
-    weights, limits = learn_then_test(by_drop, order[:cut], order[cut:], risks)
+    deck = Deck.of(problems, k, every)
+    first, growth = k, 1.0
+    leader: Leader = "score"
+    if cut < LEARNABLE:
+        cut, weights = 0, (0.0,) * FEATURES
+        limits = certified([_share_kept(deck, setting) for setting in SHARES], SHARES, risks)
+        tell(f"{len(problems):,} problems are too few to learn when to stop; shares to keep are tested")
+    else:
+        decks = orders_of(deck, seed)
+        first, growth, leader = _start_of([deck.take(order[:cut]) for deck in decks], tell)
+        by_way = play_ways(decks, first, growth, leader)
+        tell(f"played {len(problems):,} problems in {len(decks)} orders, {first} trajectories at once")
+        weights, limits = learn_then_test(by_way, order[:cut], order[cut:], risks)
     schedule = Schedule(
         k=k,
         first=first,
@@ -101,6 +116,11 @@ def fit_schedule(
     return schedule
 
 
+def _share_kept(deck: Deck, setting: Setting) -> Played:
+    courses = deck.play(deck.tokens.shape[1], 1.0, setting.drop, "score", setting.keep)
+    return courses.played((0.0,) * FEATURES, [setting.regret])[0]
+
+
 def orders_of(deck: Deck, seed: int) -> list[Deck]:
     """The trajectories of each problem in several orders."""
     import numpy as np
@@ -109,23 +129,30 @@ def orders_of(deck: Deck, seed: int) -> list[Deck]:
     return [deck, *(deck.shuffled(generator) for _ in range(ORDERS - 1))]
 
 
+def play_ways(decks: Sequence[Deck], first: int, growth: float, leader: Leader) -> dict[Way, list[Courses]]:
+    """The courses of every way to let trajectories go, in every order; where all begin together there is but one."""
+    ways = {(drop, 1.0): [deck.play(first, growth, drop, leader) for deck in decks] for drop in DROPS}
+    return ways | {(0.0, keep): [decks[0].play(first, growth, 0.0, leader, keep)] for keep in KEEPS}
+
+
 def learn_then_test(
-    by_drop: Mapping[float, Sequence[Courses]], learnt: Sequence[int], tested: Sequence[int], risks: Sequence[float]
+    by_way: Mapping[Way, Sequence[Courses]], learnt: Sequence[int], tested: Sequence[int], risks: Sequence[float]
 ) -> tuple[tuple[float, ...], list[Limit]]:
-    """The weights of the regret and the certified limits. `by_drop`: the problems' courses for each of `DROPS`, in
-    every order; those numbered `learnt` are learnt from, those numbered `tested` tested on."""
-    parts = {drop: [courses.take(learnt) for courses in orders] for drop, orders in by_drop.items()}
-    weights = learn([courses for orders in parts.values() for courses in orders])
+    """The weights of the regret and the certified limits. `by_way`: the problems' courses as from `play_ways`; those
+    numbered `learnt` are learnt from, those numbered `tested` tested on."""
+    parts = {way: [courses.take(learnt) for courses in orders] for way, orders in by_way.items()}
+    weights = learn([courses for (_, keep), orders in parts.items() if keep == 1.0 for courses in orders])
     found: dict[Setting, Played] = {}
-    for drop, orders in parts.items():
-        found |= zip(((limit, drop) for limit in LIMITS), _played(orders, weights, LIMITS), strict=True)
+    for way, orders in parts.items():
+        limits = LIMITS if way[1] == 1.0 else (SAFEST.regret, *LIMITS)
+        found |= zip([Setting(limit, *way) for limit in limits], _played(orders, weights, limits), strict=True)
     path = [SAFEST, *path_of(found)]
     results: dict[Setting, Played] = {}
-    for drop, courses in by_drop.items():
-        limits = [limit for limit, other in path if other == drop]
-        if limits:
+    for way, courses in by_way.items():
+        settings = [setting for setting in path if setting[1:] == way]
+        if settings:
             held = [each.take(tested) for each in courses]
-            results |= zip([(limit, drop) for limit in limits], _played(held, weights, limits), strict=True)
+            results |= zip(settings, _played(held, weights, [setting.regret for setting in settings]), strict=True)
     return weights, certified([results[setting] for setting in path], path, risks)
 
 
@@ -157,8 +184,8 @@ def _start_of(decks: Sequence[Deck], tell: Callable[[str], None]) -> tuple[int, 
 
 
 def path_of(found: Mapping[Setting, Played]) -> list[Setting]:
-    """Limits without dropping from the lowest, as far as they lose nothing; then for 0, ½, 1, … losses the cheapest."""
-    path = sorted(setting for setting, result in found.items() if setting[1] == 0.0 and result.lost == 0.0)
+    """Limits that let none go, from the lowest as far as nothing is lost; then for 0, ½, 1, … losses the cheapest."""
+    path = sorted(s for s, result in found.items() if s[1:] == SAFEST[1:] and result.lost == 0.0)
     lost = {setting: math.ceil(result.lost / STEP) for setting, result in found.items()}
     for steps in sorted(set(lost.values())):
         within = {setting: r.tokens for setting, r in found.items() if lost[setting] <= steps}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from reflective.judge.calibrate import fit_logistic
 from reflective.judge.schedule import Leader
 from reflective.search.auto_effort import FEATURES, SCORE_CLIP, SURPRISE_CLIP, leader_of
+from reflective.search.prune import SURVIVORS
 from reflective.search.risk import Played
 from reflective.search.simulate import Trace
 from reflective.selection import by_score
@@ -96,7 +97,8 @@ class Deck:
     logit: Floats  # (P, N), of the score
     surprise: Floats  # (P, N), ln(−ℓ)
     rank: Ints  # (P, N), from 0 for the best closed one; N and more for what is not closed
-    at_marks: Floats  # (P, N, J), the running score; infinite where it does not count
+    at_marks: Floats  # (P, N, J), the running score; infinite before the first step and behind the end
+    counts: Bools  # (P, N, J), whether it is of DROP_STEPS steps or more
 
     @classmethod
     def of(cls, problems: Sequence[Sequence[Trace]], k: int, every: int) -> Deck:
@@ -115,6 +117,7 @@ class Deck:
         clipped = np.clip(score, SCORE_CLIP, 1.0 - SCORE_CLIP)
         longest = int(max((t.tokens for row in whole for t in row), default=0)) // every + 1
         at_marks = np.full((*traces.shape, longest), np.inf)
+        counts = np.zeros(at_marks.shape, dtype=bool)
         rank = np.empty(traces.shape, dtype=np.int64)
         for p, row in enumerate(traces):
             for place, t in enumerate(by_score(whole[p])):
@@ -122,8 +125,9 @@ class Deck:
             for i, trace in enumerate(row):
                 for mark in range(1, (trace.whole.tokens - 1) // every + 1):
                     seen = trace.at(mark * every)
-                    if seen.steps >= DROP_STEPS and seen.score is not None:
+                    if seen.score is not None:
                         at_marks[p, i, mark - 1] = seen.score
+                        counts[p, i, mark - 1] = seen.steps >= DROP_STEPS
         return cls(
             every=every,
             traces=traces,
@@ -135,6 +139,7 @@ class Deck:
             surprise=np.log(np.maximum(-of_each(lambda t: t.mean_logprob or 0.0), SURPRISE_CLIP)),
             rank=rank,
             at_marks=at_marks,
+            counts=counts,
         )
 
     def take(self, rows: Sequence[int]) -> Deck:
@@ -152,14 +157,16 @@ class Deck:
             moved[field.name] = np.take_along_axis(value, order[..., None] if value.ndim > 2 else order, axis=1)
         return Deck(**moved)
 
-    def play(self, first: int, growth: float, drop: float, leader: Leader) -> Courses:
-        """The courses of effort auto that never finds a problem safe."""
+    def play(self, first: int, growth: float, drop: float, leader: Leader, keep: float = 1.0) -> Courses:
+        """The courses of effort auto that never finds a problem safe. With a `keep` below 1 all begin at once."""
         import numpy as np
 
         (problems, k), every = self.tokens.shape, self.every
         ends = np.maximum(-(-self.tokens // every), 1)  # the mark at which it is seen to have ended, from its begin
-        below = self.at_marks < drop
+        below = (self.at_marks < drop) & self.counts
         drops = np.where(below.any(axis=2), below.argmax(axis=2) + 1, NEVER)  # the mark at which it is let go
+        if keep < 1.0:
+            first, drops = k, self._outranked(ends, keep)
         lives, written = np.minimum(ends, drops), np.where(drops < ends, drops * every, self.tokens)
         column = np.arange(k)
         began = np.where(column < min(max(1, first), k), 0, NEVER) + np.zeros_like(ends)  # (P, N)
@@ -184,6 +191,22 @@ class Deck:
         rows = np.arange(problems)
         high = (self.rank[rows, best] < k) & self.right[rows, best]
         return _courses(seen, written.sum(axis=1), high, self.tokens.sum(axis=1))
+
+    def _outranked(self, ends: Ints, keep: float) -> Ints:
+        """The marks (P, N) at which trajectories that began together are let go, as by `prune.outranked`."""
+        import numpy as np
+
+        drops, mark = np.full(ends.shape, NEVER), 2
+        while mark <= self.at_marks.shape[2]:
+            ended = ends <= mark
+            score = np.where(ended, np.where(self.score > 0.0, self.score, np.inf), self.at_marks[..., mark - 1])
+            alive = (drops == NEVER) & np.isfinite(score)
+            ranked = np.argsort(np.where(alive, -score, np.inf), axis=1, kind="stable")
+            place = np.argsort(ranked, axis=1) + 1
+            wanted = np.maximum(SURVIVORS, np.ceil(keep * alive.sum(axis=1)))[:, None]
+            drops[alive & ~ended & (place > wanted)] = mark
+            mark *= 2
+        return drops
 
     def _lead(self, led: Ints, ended: Bools, news: Bools, leader: Leader) -> None:
         """Who leads now, by problem; -1 where nobody does."""

@@ -21,6 +21,8 @@ from reflective.search.clocked import Clocked
 from reflective.selection import best_closed
 from reflective.settings import check_least
 
+SURVIVORS = 2
+
 
 class Prune(Clocked):
     """See the module's docstring. `marks` are multiples of `every`; () are `every` times 2, 4, 8, …"""
@@ -28,7 +30,9 @@ class Prune(Clocked):
     name: ClassVar[str] = "prune"
     needs_scores: ClassVar[bool] = True
 
-    def __init__(self, keep: float = 0.5, survivors: int = 2, marks: tuple[int, ...] = (), every: int = 16) -> None:
+    def __init__(
+        self, keep: float = 0.5, survivors: int = SURVIVORS, marks: tuple[int, ...] = (), every: int = 16
+    ) -> None:
         if not 0.0 < keep < 1.0:
             raise InputError(f"keep is {keep}; it must lie between 0 and 1.")
         check_least(1, survivors=survivors, every=every)
@@ -37,26 +41,27 @@ class Prune(Clocked):
         self.keep, self.survivors, self.marks, self.every = keep, survivors, tuple(marks), every
 
     def decide(self, board: Board) -> Decision:
-        if not self._falls(board.now):
-            return GO_ON
-        alive = [t for t in (*board.running, *board.ended) if t.score is not None]
-        wanted = max(self.survivors, math.ceil(self.keep * len(alive)))
-        ranked = sorted(alive, key=lambda t: (-(t.score or 0.0), t.index))
-        places = {t.index: place for place, t in enumerate(ranked, 1)}
-        return Decision(
-            [
-                (t.index, f"score {t.score:.3f} is number {places[t.index]} of {len(ranked)}, {wanted} go on")
-                for t in board.running
-                if places.get(t.index, 0) > wanted
-            ]
-        )
-
-    def _falls(self, now: int) -> bool:
-        if self.marks:
-            return now in self.marks
-        times = now // self.every
-        return times > 1 and times & (times - 1) == 0
+        falls = board.now in self.marks if self.marks else is_doubling(board.now // self.every)
+        return Decision(outranked(board, self.keep, self.survivors)) if falls else GO_ON
 
     def pick(self, ended: Sequence[Seen]) -> Choice:
         best, notes = best_closed(ended)
         return Choice(None) if best is None else Choice(best.index, None, best.score, notes)
+
+
+def is_doubling(times: int) -> bool:
+    """Whether it is 2, 4, 8, …"""
+    return times > 1 and times & (times - 1) == 0
+
+
+def outranked(board: Board, keep: float, survivors: int = SURVIVORS) -> list[tuple[int, str]]:
+    """What is let go at a mark where the best share `keep` goes on, with the reasons."""
+    alive = [t for t in (*board.running, *board.ended) if t.score is not None]
+    wanted = max(survivors, math.ceil(keep * len(alive)))
+    ranked = sorted(alive, key=lambda t: (-(t.score or 0.0), t.index))
+    places = {t.index: place for place, t in enumerate(ranked, 1)}
+    return [
+        (t.index, f"score {t.score:.3f} is number {places[t.index]} of {len(ranked)}, {wanted} go on")
+        for t in board.running
+        if places.get(t.index, 0) > wanted
+    ]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reflective.judge.schedule import Limit
 
@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
 DELTA: Final = 0.05  # the probability with which a certificate may be wrong
 BETS: Final = (0.25, 0.5, 0.75, 0.95)  # below 1, so that no single loss ends it
-Setting = tuple[float, float]  # a limit of the regret, and the running score below which a trajectory is dropped
+
+
+class Setting(NamedTuple):
+    """What a limit of a schedule says (`judge.schedule.Limit`)."""
+
+    regret: float
+    drop: float = 0.0
+    keep: float = 1.0
+
+    def limit(self, risk: float, played: Played) -> Limit:
+        """It at a risk, and what it has come to."""
+        return Limit(risk, self.regret, self.drop, float(played.loss.mean()), played.tokens, self.keep)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +74,7 @@ def certified(results: Sequence[Played], path: Sequence[Setting], risks: Iterabl
         found += [min(passed, key=lambda limit: limit.tokens)] if passed else []
     own = smallest_risk(safest)
     if not found or own < found[0].risk > smallest:
-        found.insert(0, Limit(own, *path[0], float(safest.mean()), results[0].tokens))
+        found.insert(0, path[0].limit(own, results[0]))
     return found
 
 
@@ -72,7 +83,7 @@ def _passed(results: Sequence[Played], path: Sequence[Setting], risk: float) -> 
     for result, setting in zip(results, path, strict=True):
         if risk_p_value(result.loss, risk) > DELTA:
             return
-        yield Limit(risk, *setting, float(result.loss.mean()), result.tokens)
+        yield setting.limit(risk, result)
 
 
 def smallest_risk(loss: NDArray[np.float64]) -> float:
