@@ -21,7 +21,7 @@ from reflective import files
 from reflective.engines import serve_engine
 from reflective.engines.base import Request, Sampling
 from reflective.engines.llamacpp.engine import LlamaCppEngine, _layer
-from reflective.engines.llamacpp.session import BATCH, SEQUENCES, NoRoomError
+from reflective.engines.llamacpp.session import BATCH, SEQUENCES, NoRoomError, Session
 from reflective.errors import CheckpointError, DependencyError, EngineError, InputError
 from reflective.judge.sidecar import write_judge
 from reflective.models.metadata import Metadata
@@ -280,9 +280,25 @@ def test_llama_cpp_writes_and_scores_as_the_embedded_engine_does(tiny_file: Path
             assert [s.logit for s in written.steps] == pytest.approx([s.logit for s in right], abs=0.05)
         read, right = (e.score(PROMPT, tuple(range(30, 90))) for e in (engine, embedded))
         assert [s.logit for s in read] == pytest.approx([s.logit for s in right], abs=0.05) and len(read) > 6
+        (whole,) = write(engine, [Request(PROMPT, GREEDY, max_tokens=8, until="eos")])  # type: ignore[arg-type]
+        parent = engine.submit(Request(PROMPT, GREEDY, max_tokens=5, until="eos"))
+        run(engine)  # type: ignore[arg-type]
+        child = engine.submit(Request((), GREEDY, parent=parent, max_tokens=3, until="eos"))
+        fork = engine.fork(parent, 2, Request((), GREEDY, max_tokens=6, until="eos"))
+        done = finished(run(engine))  # type: ignore[arg-type]
+        assert done[child].token_ids == done[fork].token_ids == whole.token_ids
         assert engine.dtype == "all F32"
     finally:
         engine.close()
+        engine.close()  # the second time there is nothing to free
+
+
+@NEEDS_LLAMA
+def test_a_graph_that_hands_out_no_states_is_said_to(tiny_file: Path) -> None:
+    session = Session(tiny_file, positions=512, layer=99, threads=1)
+    with pytest.raises(EngineError, match=r"hands out no states of 'l_out-98' .*--head none"):
+        session.decode([1], [0], [1], [True])
+    session.close()
 
 
 @NEEDS_LLAMA

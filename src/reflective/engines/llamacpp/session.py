@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,10 +44,8 @@ class Session:
 
     def __init__(self, path: Path, *, positions: int, layer: int | None, threads: int) -> None:
         self._llama = llama = _library()
-        self._path, self._messages, self._context = path, list[str](), None
-        self._hear = llama.llama_log_callback(self._note)  # held here: the library only points
-        llama.llama_log_set(self._hear, None)
-        llama.llama_backend_init()
+        self._path, self._context = path, None
+        _, self._messages = _listener(llama)
         self._model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
         if not self._model:
             raise EngineError(f"llama.cpp can't load '{path}': {self._reason()}")
@@ -88,10 +87,6 @@ class Session:
         if self._node is not None:
             parameters.cb_eval = self._see
         return parameters
-
-    def _note(self, level: int, text: bytes, _: Any) -> None:
-        if level == ERROR:
-            self._messages = [text.decode("utf-8", "replace").strip().rstrip(".")]
 
     def _reason(self) -> str:
         return f"{self._messages[0] if self._messages else 'it does not say why'}."
@@ -149,7 +144,8 @@ class Session:
 
     def drop(self, sequence: int, start: int = 0) -> None:
         """Forget a sequence from a position on."""
-        self._llama.llama_memory_seq_rm(self._memory, sequence, start, -1)
+        if self._context:
+            self._llama.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def close(self) -> None:
         """Free the memory."""
@@ -170,6 +166,21 @@ def _library() -> Any:
             "pip install '.[llamacpp]', or use the engine torch."
         ) from error
     return llama_cpp
+
+
+@cache
+def _listener(llama: Any) -> tuple[Any, list[str]]:
+    """What llama.cpp calls with its messages, for as long as the process lives, and the last error among them."""
+    errors: list[str] = []
+
+    def note(level: int, text: bytes, _: Any) -> None:
+        if level == ERROR:
+            errors[:] = [text.decode("utf-8", "replace").strip().rstrip(".")]
+
+    heard = llama.llama_log_callback(note)
+    llama.llama_log_set(heard, None)
+    llama.llama_backend_init()
+    return heard, errors
 
 
 def _ggml(llama: Any) -> Any:
