@@ -21,7 +21,7 @@ from reflective.evaluate.bootstrap import Bootstrap
 from reflective.judge.metrics import auc
 from reflective.records import Record
 from reflective.shards import read_shards
-from reflective.train.head.probe import probe_aucs
+from reflective.train.head.probe import judge_probes
 from reflective.train.rollouts import load_records, load_rollouts
 
 
@@ -57,7 +57,7 @@ def lines(folder: Path) -> Iterator[str]:
     for place in next(read_shards(folder)).features:
         rollouts = load_rollouts(folder, place)
         for aggregation, read in (("mean", "mean over steps"), ("last", "last step")):
-            yield auc_line(f"{place}, {read}", probe_aucs(rollouts, aggregation)[0])
+            yield auc_line(f"{place}, {read}", judge_probes(rollouts, aggregation).aucs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

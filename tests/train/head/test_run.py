@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from reflective.train.head import run as head_module
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.fit import EXPONENTS, aucs, candidates_of, fit_exponent, fit_head, step_logits_of
 from reflective.train.head.layers import HEADS, candidate_layers, fit_layers
-from reflective.train.head.probe import DECAYS, fit_probe, probe_aucs
+from reflective.train.head.probe import DECAYS, Probed, _share_of_best, fit_probe, judge_probes
 from reflective.train.head.run import _sprm_config, train_head
 from reflective.train.head.schedule import with_scores
 from reflective.train.rollouts import Rollouts, load_records, load_rollouts
@@ -270,7 +272,7 @@ def test_probes_say_which_of_many_ways_get_a_head_without_a_look_at_the_validati
     signal = noise + 3 * torch.tensor([0.0, 1.0, 1.0, 0.0] * 6)[:, None]
     sprm = JudgeConfig(4, whole_response((5,), end_ids=[0]))
     notes: list[str] = []
-    config = settings(tmp_path, layer="auto", epochs=1)
+    config = settings(tmp_path, layer="auto", epochs=1, start="random")
 
     def load(place: Place) -> tuple[Rollouts, Rollouts]:
         features = [noise, signal] if place.layer == 7 else [signal, noise] if place.layer in (3, 5, 6) else [noise] * 2
@@ -278,8 +280,13 @@ def test_probes_say_which_of_many_ways_get_a_head_without_a_look_at_the_validati
 
     best, tried = fit_layers(config, [2, 3, 4, 5, 6, 7], load, sprm, notes.append)
     assert list(tried) == ["3", "5", "6"] and best.place.layer in (3, 5, 6)
-    assert notes[0].startswith("linear probes, AUC within problems  2: 0.")
-    assert sum(note.startswith("layer ") for note in notes) == HEADS
+    assert notes[0].startswith("linear probes, right among mixed problems  2: 0.")
+    assert sum(note.startswith("layer ") for note in notes) == HEADS["random"]
+    notes.clear()
+    best, tried = fit_layers(replace(config, start="linear"), [2, 3, 4, 5, 6, 7], load, sprm, notes.append)
+    assert list(tried) == ["3"] and best.place.layer == 3 and best.epoch == 0, (
+        "the best probe alone, of equal ones the first"
+    )
 
 
 def test_a_probe_judges_problems_that_it_was_not_fitted_on_and_weighs_right_and_wrong_alike() -> None:
@@ -293,13 +300,28 @@ def test_a_probe_judges_problems_that_it_was_not_fitted_on_and_weighs_right_and_
         starts=list(range(41)),
         logprob_features=torch.zeros(40, 2),
     )
-    areas, _ = probe_aucs(part, "last")
+    areas = judge_probes(part, "last").aucs
     assert len(areas) == 10 and abs(sum(areas) / 10 - 0.5) < 0.2
     told = replace(part, features=torch.tensor(outcomes).float()[:, None])
-    assert probe_aucs(told, "last")[0] == [1.0] * 10
-    assert probe_aucs(replace(told, outcomes=[1] * 40), "last") == ([], DECAYS[0]), "no problem is mixed"
+    assert judge_probes(told, "last").aucs == [1.0] * 10 and judge_probes(told, "last").share == 0.75, (
+        "best of 2 and of 4"
+    )
+    assert judge_probes(replace(told, outcomes=[1] * 40), "last") == Probed(DECAYS[0]), "no problem is mixed"
+    wrong = replace(told, features=-told.features, outcomes=[1 - outcome for outcome in outcomes])
+    assert judge_probes(wrong, "last").shares == [1.0] * 10
     ungradable = replace(told, outcomes=[1, 0, -1, -1] * 10)
-    assert probe_aucs(ungradable, "last")[0] == [1.0] * 10
+    assert judge_probes(ungradable, "last").aucs == [1.0] * 10
+
+
+def test_the_share_of_the_best_is_that_over_all_subsets() -> None:
+    generator = random.Random(0)
+    for count in (2, 3, 5, 8):
+        scores, right = [generator.random() for _ in range(count)], [generator.random() < 0.5 for _ in range(count)]
+        means = []
+        for k in (k for k in (2, 4, 8) if k <= count):
+            chosen = [max(subset, key=lambda i: scores[i]) for subset in combinations(range(count), k)]
+            means.append(sum(right[i] for i in chosen) / len(chosen))
+        assert _share_of_best(scores, right) == pytest.approx(sum(means) / len(means))
 
 
 def learnable(problems: int, seed: int) -> Rollouts:
@@ -416,7 +438,8 @@ def test_a_run_with_layer_auto_saves_the_layer_with_a_fingerprint_of_it(
     assert "the head reads layer" in told(config)
     made = load_checkpoint(tmp_path / "out", device="cpu")
     assert made.config is not None and made.config.fingerprint is not None and made.deviation is not None
-    assert made.config.provenance["validation"]["layers"].keys() == {"-2", "1"}
+    validation = made.config.provenance["validation"]
+    assert validation.get("probes", validation.get("layers")).keys() == {"-2", "1"}
     index = made.config.layer_index(made.model.config.num_hidden_layers)
     assert made.config.fingerprint["layer"] == index and made.deviation < NOTICE
     assert "sampled 0 trajectories" in told(config), "the same command goes on"

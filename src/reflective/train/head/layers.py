@@ -10,7 +10,7 @@ probes on the training problems, which take seconds, say which few of them get a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from reflective.judge.aggregate import DEFAULT_AGGREGATION
@@ -19,14 +19,14 @@ from reflective.judge.heads.paper import SPRMHead
 from reflective.shards import Place
 from reflective.train.head.config import AUTO, HeadConfig
 from reflective.train.head.fit import aucs, aucs_text, candidates_of, fit_head
-from reflective.train.head.probe import probe_aucs
+from reflective.train.head.probe import judge_probes
 from reflective.train.progress import Note
 from reflective.train.rollouts import Rollouts
 
 PAPER: Final = -2  # what enters the last decoder layer
 DEPTHS: Final = (2 / 3, 3 / 4, 5 / 6)  # of the layers, where probes of a first trial were best
 TRIED: Final = (DEFAULT_AGGREGATION, "last")  # aggregations
-HEADS: Final = 3  # that are fitted at most
+HEADS: Final = {"linear": 1, "random": 3}  # that are fitted at most, by their start
 
 Load = Callable[[Place], tuple[Rollouts, Rollouts]]
 """What to fit on and what to validate on, with the features of a place."""
@@ -45,6 +45,7 @@ class LayerFit:
     within_problem_auc: float | None
     auc: float | None
     validation: Rollouts
+    probes: Mapping[str, float] = field(default_factory=dict)  # of all ways, by which this one was found
 
 
 def candidate_layers(config: HeadConfig, model_config: Any) -> tuple[int, ...]:
@@ -68,8 +69,9 @@ def fit_layers(
     """The best head of all layers and aggregations, and the AUC within validation problems of each that was fitted.
 
     Where the last step alone decides, heads are fitted on last steps alone. Of more than `HEADS` ways those get a head
-    that linear probes on the training problems rank first. Where no validation problem is mixed, the AUC over all
-    trajectories decides; of equal ways the first.
+    whose linear probes choose best on the training problems; a head that starts as a probe needs no other look, since
+    the training problems are many more than those for validation. Where no validation problem is mixed, the AUC over
+    all trajectories decides; of equal ways the first.
     """
     best: LayerFit | None = None
     tried: dict[str, float | None] = {}
@@ -77,8 +79,9 @@ def fit_layers(
     ways = [(place, aggregation) for place in candidate_places(config, layers) for aggregation in aggregations]
     names = {way: _name(config, way) for way in ways}
     several = len(ways) > 1
-    if len(ways) > HEADS:
-        ways = _most_promising(ways, names, load, note)
+    probes: dict[str, float] = {}
+    if len(ways) > HEADS[config.start]:
+        ways, probes = _most_promising(config, ways, names, load, note)
     for place, aggregation in ways:
         train, validation = load(place)
         name = names[place, aggregation]
@@ -91,7 +94,7 @@ def fit_layers(
         head, epoch = fit_head(config, *parts, asked, note)
         within, overall = aucs(candidates_of(head, validation, aggregation))
         tried[name] = within
-        fit = LayerFit(place, aggregation, head, epoch, within, overall, validation)
+        fit = LayerFit(place, aggregation, head, epoch, within, overall, validation, probes)
         if best is None or _measure(fit) > _measure(best):
             best = fit
     assert best is not None
@@ -106,14 +109,20 @@ def fit_layers(
     return best, tried
 
 
-def _most_promising(ways: Sequence[Way], names: Mapping[Way, str], load: Load, note: Note) -> list[Way]:
-    """The ways whose probes rank the training problems' trajectories best; the first ones where nothing is mixed."""
-    found: dict[Way, float | None] = {}
+def _most_promising(
+    config: HeadConfig, ways: Sequence[Way], names: Mapping[Way, str], load: Load, note: Note
+) -> tuple[list[Way], dict[str, float]]:
+    """The ways whose probes choose best among the training problems' trajectories, the first of equal ones, and how
+    often each chooses a right one; all ways, and nothing of them, where too few problems are mixed to tell."""
+    found: dict[Way, float] = {}
     for place, aggregation in ways:
-        areas, _ = probe_aucs(load(place)[0], aggregation)
-        found[place, aggregation] = sum(areas) / len(areas) if areas else None
-    note(f"linear probes, AUC within problems  {_told({names[way]: area for way, area in found.items()})}")
-    return sorted(ways, key=lambda way: -(found[way] or 0.0))[:HEADS]
+        share = judge_probes(load(place)[0], aggregation, config.logprob_features).share
+        if share is None:
+            return list(ways), {}
+        found[place, aggregation] = share
+    told = {names[way]: share for way, share in found.items()}
+    note(f"linear probes, right among mixed problems  {_told(told)}")
+    return sorted(ways, key=lambda way: -found[way])[: HEADS[config.start]], told
 
 
 def _name(config: HeadConfig, way: Way) -> str:
@@ -123,8 +132,8 @@ def _name(config: HeadConfig, way: Way) -> str:
     return f"{name} {aggregation}" if config.aggregation == AUTO else name
 
 
-def _told(areas: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{name}: {'none' if area is None else f'{area:.4f}'}" for name, area in areas.items())
+def _told(figures: Mapping[str, float] | Mapping[str, float | None]) -> str:
+    return "  ".join(f"{name}: {'none' if value is None else f'{value:.4f}'}" for name, value in figures.items())
 
 
 def _measure(fit: LayerFit) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Linear probes: where in a model it is known that a response is right, found in seconds, before a head is fitted.
 
-A probe is a logistic regression on one vector per response: the mean of its steps' features, or its last step's. It is
+A probe is a logistic regression on one vector a response: the mean of its steps' features, or its last step's. It is
 fitted on some problems and judges those of the fold that it has not seen; how strongly its weights are held down is
-what judges best there. A head may start from it (`fit.py`): of few problems a linear function learns more than an MLP
+what chooses best there. A head may start from it (`fit.py`): of few problems a linear function learns more than an MLP
 does (measured: LOG.md).
 
 Letters: T trajectories, F features of a step, R fitted on.
@@ -11,7 +11,8 @@ Letters: T trajectories, F features of a step, R fitted on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import comb
 from statistics import fmean
 
 import torch
@@ -37,35 +38,68 @@ class Probe:
         return x @ self.w + self.b
 
 
-def probe_aucs(rollouts: Rollouts, aggregation: str, logprobs: bool = False) -> tuple[list[float], float]:
-    """The AUC within each problem with right and wrong responses, in their order, and the decay that it was had with.
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """How probes judge problems with right and wrong responses that they were not fitted on, and their decay."""
+
+    decay: float
+    aucs: list[float] = field(default_factory=list)  # within each problem, in their order
+    shares: list[float] = field(default_factory=list)  # of right answers when the best of 2, 4, … of k is taken
+
+    @property
+    def share(self) -> float | None:
+        """Over all problems, by which places are compared; None where fewer problems are mixed than there are folds.
+
+        Selecting takes the one that scores best, and an AUC says little of the very top (measured: LOG.md).
+        """
+        return fmean(self.shares) if self.shares else None
+
+
+def judge_probes(rollouts: Rollouts, aggregation: str, logprobs: bool = False) -> Probed:
+    """Cross-validated over `FOLDS` parts of the problems, with the decay of `DECAYS` that chooses best there.
 
     With "last" a response is its last step, else the mean over its steps; `logprobs` adds the mean and the lowest
-    log-probability of the steps' tokens. No AUC, and the strongest decay, where fewer problems are mixed than folds.
+    log-probability of the steps' tokens. The strongest decay where fewer problems are mixed than there are folds.
     """
     vectors = _vectors(rollouts, aggregation, logprobs)
     groups = [[i for i in group if rollouts.outcomes[i] in (0, 1)] for group in rollouts.groups()]
     mixed = [group for group in groups if len({rollouts.outcomes[i] for i in group}) == 2]
     if len(mixed) < FOLDS:
-        return [], DECAYS[0]
-    by_decay: dict[float, dict[int, float]] = {decay: {} for decay in DECAYS}
-    for fold in range(FOLDS):
-        held_out = mixed[fold::FOLDS]
-        seen = {group[0] for group in held_out if group}
-        fitted_on = [i for group in groups if group and group[0] not in seen for i in group]
-        for decay, found in by_decay.items():
+        return Probed(DECAYS[0])
+    found = {decay: Probed(decay) for decay in DECAYS}
+    folds = [mixed[fold::FOLDS] for fold in range(FOLDS)]
+    for held_out in folds:
+        judged = {group[0] for group in held_out}
+        fitted_on = [i for group in groups if group and group[0] not in judged for i in group]
+        for decay, probed in found.items():
             probe = _fit(vectors, rollouts.outcomes, fitted_on, decay)
             for group in held_out:
-                area = auc(probe(vectors[group]).tolist(), [rollouts.outcomes[i] == 1 for i in group])
+                scores, right = probe(vectors[group]).tolist(), [rollouts.outcomes[i] == 1 for i in group]
+                area = auc(scores, right)
                 assert area is not None  # it has both
-                found[group[0]] = area
-    best = max(DECAYS, key=lambda decay: fmean(by_decay[decay].values()))
-    return [by_decay[best][group[0]] for group in mixed], best
+                probed.aucs.append(area)
+                probed.shares.append(_share_of_best(scores, right))
+    best = max(found.values(), key=lambda probed: probed.share or 0.0)
+    places = {group[0]: n for n, group in enumerate(group for held_out in folds for group in held_out)}
+    order = [places[group[0]] for group in mixed]
+    return Probed(best.decay, [best.aucs[n] for n in order], [best.shares[n] for n in order])
+
+
+def _share_of_best(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """How often the best of k is right, over all subsets of k, and the mean of that over k = 2, 4, …"""
+    count = len(scores)
+    order = sorted(range(count), key=lambda i: -scores[i])
+    shares = []
+    for k in (2**i for i in range(1, count.bit_length()) if 2**i <= count):
+        # the one at rank r is the best of C(n − 1 − r, k − 1) of the C(n, k) subsets
+        chosen = sum(comb(count - 1 - rank, k - 1) for rank, i in enumerate(order) if right[i])
+        shares.append(chosen / comb(count, k))
+    return fmean(shares)
 
 
 def fit_probe(rollouts: Rollouts, aggregation: str, logprobs: bool = False) -> Probe:
-    """The probe of all graded trajectories, with the decay that `probe_aucs` finds."""
-    _, decay = probe_aucs(rollouts, aggregation, logprobs)
+    """The probe of all graded trajectories, with the decay that `judge_probes` finds."""
+    decay = judge_probes(rollouts, aggregation, logprobs).decay
     graded = [i for i, outcome in enumerate(rollouts.outcomes) if outcome in (0, 1)]
     return _fit(_vectors(rollouts, aggregation, logprobs), rollouts.outcomes, graded, decay)
 

@@ -216,6 +216,7 @@ def fit_judge(
                 "selection": table,
                 "exponents": {f"{v:g}": share for v, share in tried.items()},
                 **({"layers": by_layer} if len(by_layer) > 1 else {}),
+                **({"probes": dict(fit.probes)} if fit.probes else {}),
             },
         },
     )
