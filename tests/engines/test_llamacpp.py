@@ -294,6 +294,16 @@ def test_llama_cpp_writes_and_scores_as_the_embedded_engine_does(tiny_file: Path
 
 
 @NEEDS_LLAMA
+def test_llama_cpp_writes_the_same_without_a_head(tiny_file: Path) -> None:
+    engine = serve_engine("llamacpp", tiny_file, require_head=False, head="none", positions=1024)
+    try:
+        ours, theirs = (write(e, requests(3, until="eos")) for e in (engine, make_engine()))  # type: ignore[arg-type]
+        assert [len(a.token_ids) for a in ours] == [len(b.token_ids) for b in theirs] and not ours[0].steps
+    finally:
+        engine.close()
+
+
+@NEEDS_LLAMA
 def test_a_graph_that_hands_out_no_states_is_said_to(tiny_file: Path) -> None:
     session = Session(tiny_file, positions=512, layer=99, threads=1)
     with pytest.raises(EngineError, match=r"hands out no states of 'l_out-98' .*--head none"):

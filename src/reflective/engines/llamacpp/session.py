@@ -59,7 +59,7 @@ class Session:
         self.vocabulary = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model)))
         self.dtype = self._stored_dtype()
         self._node = f"l_out-{layer - 1}".encode() if layer is not None else None
-        self._states = torch.empty(BATCH if layer is not None else 0, self.hidden_size)
+        self._states = torch.zeros(BATCH, self.hidden_size)  # that nobody fills without a layer
         self._expected, self._seen = 0, False  # tokens of the pass under way, and whether it has handed out states
         self._see = self._observer()
         self._context = llama.llama_init_from_model(self._model, self._parameters(positions, threads))
