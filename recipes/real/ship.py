@@ -4,8 +4,9 @@
         --records recipes/real/records/qwen2.5-coder-0.5b-gsm8k/plain.jsonl.gz \\
         --hub-id Qwen/Qwen2.5-Coder-0.5B-Instruct --weights "dequantised from Q4_K_M"
 
-A head is shipped where best of k is ahead of a single sample beyond noise on the test problems, and not behind majority
-voting, which needs no head. Its weights are stored in bfloat16; `fit.py` has rounded them before it scored.
+A head is shipped where best of k is ahead of a single sample beyond noise on the test problems, and the better of best
+of k and the vote that its scores weigh is not behind majority voting, which needs no head. Its weights are stored in
+bfloat16; `fit.py` has rounded them before it scored.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from figures import Judged, report
 from fit import read
 from safetensors.torch import save_file
 
+from reflective.evaluate.selectors import LABELS
 from reflective.judge.config import HEAD_FILE
 from reflective.models import save_judge
 from reflective.models.shipped import INDEX
@@ -73,9 +75,11 @@ def objection(judged: Judged) -> str:
     gain = judged.gain("single")
     if gain.outcome != "better":
         return f"not ahead of a single sample beyond noise: {gain.sentence('best of k', 'a single sample')}"
-    behind = judged.gain("majority") if "majority" in judged.values else None
-    if behind is not None and behind.difference < 0:
-        return f"majority voting is ahead: {behind.sentence('best of k', 'majority voting')}"
+    if "majority" in judged.values:
+        gains = {name: judged.gain("majority", name) for name in ("best_of_n", "weighted")}
+        name, most = max(gains.items(), key=lambda item: item[1].difference)
+        if most.difference < 0:
+            return f"majority voting is ahead: {most.sentence(LABELS[name], 'majority voting')}"
     return ""
 
 

@@ -1,6 +1,6 @@
 """What effort auto saves on a real model: its schedule from validation problems, every policy on the test problems.
 
-    python recipes/real/spend.py recipes/real/records/qwen2.5-coder-0.5b-gsm8k/spending
+    python recipes/real/spend.py recipes/real/records/qwen2.5-coder-0.5b-gsm8k
     python recipes/real/spend.py runs/real/records --keep runs/real/heads/plain
 
 The folder holds compact records that `fit.py` wrote: of the test problems `plain.jsonl.gz`, of the validation problems

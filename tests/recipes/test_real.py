@@ -174,10 +174,13 @@ def test_a_head_is_not_shipped_where_it_gains_nothing_or_a_vote_is_better(
 
 def test_a_head_behind_a_vote_is_not_shipped_though_chance_may_explain_it() -> None:
     gains = {"single": Comparison(0.08, 0.03, 0.13, 0.01, 150), "majority": Comparison(-0.05, -0.12, 0.01, 0.13, 150)}
-    judged = SimpleNamespace(values=gains, gain=gains.__getitem__)
+    votes = {"majority": Comparison(-0.03, -0.1, 0.04, 0.4, 150)}
+    judged = SimpleNamespace(
+        values=gains, gain=lambda over, of="best_of_n": (votes if of == "weighted" else gains)[over]
+    )
     assert ship.objection(judged).startswith("majority voting is ahead: ")
-    gains["majority"] = Comparison(0.0, -0.06, 0.06, 1.0, 150)
-    assert ship.objection(judged) == ""
+    votes["majority"] = Comparison(0.0, -0.06, 0.06, 1.0, 150)
+    assert ship.objection(judged) == "", "one of both ways to use the scores is enough"
 
 
 def test_where_nothing_can_vote_only_choices_are_told(run: Path, tmp_path: Path) -> None:
@@ -240,7 +243,7 @@ def test_every_published_table_is_what_the_committed_records_give() -> None:
 
 def test_what_is_published_of_spending_is_what_the_committed_records_give() -> None:
     ((name, table),) = SPENT.findall((ROOT / "docs/spending.md").read_text(encoding="utf-8"))
-    assert table == spend.report(ROOT / "recipes/real/records" / name / "spending")
+    assert table == spend.report(ROOT / "recipes/real/records" / name)
 
 
 def test_the_head_of_the_package_carries_a_schedule_of_its_own() -> None:
