@@ -32,6 +32,7 @@ ANSWERS = {
 }
 REAL_MODEL = os.environ.get("REFLECTIVE_REAL_MODEL", "")
 INSTRUCT_ANSWERS = {
+    "A baker makes 24 rolls an hour. How many does he make in 5 hours?": "120",
     "A crate holds 12 bottles. How many are in 7 crates? Reason step by step.": "84",
     "A train covers 180 km in 2 hours. How far does it go in 5 hours?": "450",
     "Natalia sold 48 clips in April and half as many in May. How many did she sell altogether?": "72",

@@ -116,7 +116,7 @@ def test_a_plan_is_computed_without_loading_anything(run):
     code, out, _ = run("train", "plan", "1.5b", "--gpus", "4")
     assert code == 0 and "none is shipped for 4 GPUs" in out and "none fits" not in out
     code, _, err = run("train", "plan", "7b", "--gpus", "0")
-    assert code == 2 and "gpus must be at least 1" in err
+    assert code == 2 and "gpus is 0; it must be 1 or more" in err
     code, out, _ = run("train", "plan", "32b", "--gpus", "1")
     assert code == 0 and "none fits" in out
     code, _, err = run("train", "plan", "70b")

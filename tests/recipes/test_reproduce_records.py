@@ -244,7 +244,7 @@ def test_what_is_merged_keeps_what_is_not_said_again():
         ("[data]\nprobelms = 3", "Did you mean"),
         ("[transfer]\nfolds = [['gcd'], ['gcd']]", "one only"),
         ("[aha]\nstages = [3, 2]", "ascend"),
-        ("[data]\ntest_trajectories = 1", "test_trajectories must be at least 2"),
+        ("[data]\ntest_trajectories = 1", "test_trajectories is 1; it must be 2 or more"),
         ("[data", "can't read the settings"),
     ],
 )
