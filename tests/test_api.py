@@ -225,3 +225,12 @@ class TestWithATinyModel:
         assert solution.confidence in (None, 0.0) and all(t.score is None for t in solution.trajectories)
         with pytest.raises(CheckpointError, match="no SPRM head"):
             front.score(prompt="a", response="b")
+
+
+def test_a_temperature_whose_inverse_is_no_number_is_greedy() -> None:
+    model = Reflective.from_pretrained("nano")
+    tiny, greedy = (
+        model.solve("Find the Least Common Multiple (LCM) of these numbers: 14, 20", effort=1, temperature=t)
+        for t in (2.2e-311, 0)
+    )
+    assert tiny.best.token_ids == greedy.best.token_ids and tiny.answer == "140"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from reflective.engines.constraint import Constraint as Constraint
 from reflective.errors import ContextError, EngineError, InputError
@@ -21,6 +21,7 @@ from reflective.settings import check_least
 from reflective.types import Step, Trajectory
 
 MAX_ROWS = 64  # trajectories written at once by default
+GREEDY_BELOW: Final = 1e-6  # a temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Sampling:
     """How the next token is drawn, in the order in which the settings apply.
 
     `repetition_penalty` divides positive and multiplies negative logits of tokens already seen (prompt included);
-    `temperature` 0 means greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off.
+    `temperature` 0 means greedy, and so does one below 1e-6, whose inverse may leave float32; `top_k` 0, `top_p` 1 and
+    `min_p` 0 are off.
     """
 
     temperature: float = 1.0
@@ -48,6 +50,8 @@ class Sampling:
         for name, got, ok, want in checks:
             if not ok:  # also false for NaN
                 raise InputError(f"{name} is {got}; it must be {want}.")
+        if self.temperature < GREEDY_BELOW:
+            object.__setattr__(self, "temperature", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
