@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reflective.types import Problem
 from reflective.verify import GRADERS, answer_part, extract_answer, grade
+from reflective.verify.text import to_latex
 
 pytestmark = pytest.mark.slow
 
@@ -155,3 +156,10 @@ def test_random_notation_never_breaks_the_graders(gold: list[str], answer: list[
             stated = extract_answer(text, kind)
             for candidate in (text, stated):
                 assert "the grader failed" not in grade(problem, candidate, time_limit_s=2.0).reason
+
+
+@pytest.mark.parametrize("text", ["0." + "1" * 20_000, "0." + "12" * 10_000, "." + "123456" * 3_000])
+def test_endless_digits_are_read_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    to_latex(text)
+    assert time.process_time() - began < 2.0, "12 s and more when every place was tried as the beginning of a period"

@@ -1,1 +1,1 @@
-"""The engine llamacpp: llama.cpp computes a GGUF file as it is, we draw and score. An extra of its own."""
+"""The engine llamacpp: llama.cpp runs a GGUF file, and tokens are drawn and steps scored here. An extra."""

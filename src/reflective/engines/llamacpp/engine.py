@@ -78,7 +78,9 @@ class LlamaCppEngine(RowEngine):
         if not path.is_file() or not is_gguf(path):
             raise InputError(f"the engine llamacpp reads GGUF files, and '{source}' is none. Use the engine torch.")
         if dtype != "auto":
-            raise InputError(f"dtype is {dtype!r}; the engine llamacpp computes a GGUF file as it is. Leave it out.")
+            raise InputError(
+                f"dtype is {dtype!r}; the engine llamacpp runs a GGUF file at its own precision. Leave it out."
+            )
         model = read_metadata(
             source,
             folder=form_of_file(path),
@@ -148,11 +150,10 @@ class LlamaCppBackbone:
 def _layer(model: Metadata) -> int:
     """The index of the hidden states that the head reads. Raises where llama.cpp has no node of them."""
     layers = int(model.model_config.get_text_config().num_hidden_layers)
-    layer = model.judge.config.layer
-    index = layer if layer >= 0 else layers + 1 + layer
+    index = model.judge.config.layer_index(layers)
     if not 0 < index < layers:
         raise EngineError(
-            f"the head of {model.name!r} reads hidden states {layer}, and llama.cpp hands out those between two layers "
+            f"the head of {model.name!r} reads hidden states {model.judge.config.layer}, and llama.cpp hands out those between two layers "
             "alone. Use the engine torch."
         )
     return index

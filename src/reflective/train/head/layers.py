@@ -115,11 +115,13 @@ def _most_promising(
     """The ways whose probes choose best among the training problems' trajectories, the first of equal ones, and how
     often each chooses a right one; all ways, and nothing of them, where too few problems are mixed to tell."""
     found: dict[Way, float] = {}
-    for place, aggregation in ways:
-        share = judge_probes(load(place)[0], aggregation, config.logprob_features).share
-        if share is None:
-            return list(ways), {}
-        found[place, aggregation] = share
+    for place in dict.fromkeys(place for place, _ in ways):
+        train, _ = load(place)
+        for way in (way for way in ways if way[0] == place):
+            share = judge_probes(train, way[1], config.logprob_features).share
+            if share is None:
+                return list(ways), {}
+            found[way] = share
     told = {names[way]: share for way, share in found.items()}
     note(f"linear probes, right among mixed problems  {_told(told)}")
     return sorted(ways, key=lambda way: -found[way])[: HEADS[config.start]], told

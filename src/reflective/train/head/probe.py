@@ -66,23 +66,20 @@ def judge_probes(rollouts: Rollouts, aggregation: str, logprobs: bool = False) -
     mixed = [group for group in groups if len({rollouts.outcomes[i] for i in group}) == 2]
     if len(mixed) < FOLDS:
         return Probed(DECAYS[0])
-    found = {decay: Probed(decay) for decay in DECAYS}
-    folds = [mixed[fold::FOLDS] for fold in range(FOLDS)]
-    for held_out in folds:
-        judged = {group[0] for group in held_out}
-        fitted_on = [i for group in groups if group and group[0] not in judged for i in group]
+    found = {decay: Probed(decay, [0.0] * len(mixed), [0.0] * len(mixed)) for decay in DECAYS}
+    for fold in range(FOLDS):
+        judged = range(fold, len(mixed), FOLDS)
+        held_out = {mixed[number][0] for number in judged}
+        fitted_on = [i for group in groups if group and group[0] not in held_out for i in group]
         for decay, probed in found.items():
             probe = _fit(vectors, rollouts.outcomes, fitted_on, decay)
-            for group in held_out:
+            for number in judged:
+                group = mixed[number]
                 scores, right = probe(vectors[group]).tolist(), [rollouts.outcomes[i] == 1 for i in group]
                 area = auc(scores, right)
                 assert area is not None  # it has both
-                probed.aucs.append(area)
-                probed.shares.append(_share_of_best(scores, right))
-    best = max(found.values(), key=lambda probed: probed.share or 0.0)
-    places = {group[0]: n for n, group in enumerate(group for held_out in folds for group in held_out)}
-    order = [places[group[0]] for group in mixed]
-    return Probed(best.decay, [best.aucs[n] for n in order], [best.shares[n] for n in order])
+                probed.aucs[number], probed.shares[number] = area, _share_of_best(scores, right)
+    return max(found.values(), key=lambda probed: probed.share or 0.0)
 
 
 def _share_of_best(scores: Sequence[float], right: Sequence[bool]) -> float:
