@@ -146,7 +146,8 @@ def draw_seed(seed: int, written: int) -> int:
     """The seed for what follows `written` tokens, 63 bits.
 
     vLLM counts random numbers from the start of each request: a continuation with the same seed would draw again what
-    the reasoning was drawn from. So the number of tokens already written is mixed in; without any, the seed does not change.
+    the reasoning was drawn from. So the number of tokens already written is mixed in; with none, the seed does not
+    change.
     """
     if not written:
         return seed

@@ -153,8 +153,8 @@ def _layer(model: Metadata) -> int:
     index = model.judge.config.layer_index(layers)
     if not 0 < index < layers:
         raise EngineError(
-            f"the head of {model.name!r} reads hidden states {model.judge.config.layer}, and llama.cpp hands out those between two layers "
-            "alone. Use the engine torch."
+            f"the head of {model.name!r} reads hidden states {model.judge.config.layer}, and llama.cpp hands out those "
+            "between two layers alone. Use the engine torch."
         )
     return index
 
