@@ -115,7 +115,7 @@ def fit_head(
 
 
 class _FittedHead(SPRMHead):
-    """The head while it is fitted. With a probe, w · h + b is not trained any further; the MLP beside it starts at zero.
+    """The head while it is fitted. With a probe, w · h + b is fixed, and the MLP beside it starts at zero.
 
     Its first two hidden units are then dead while it learns, since relu(x) − relu(−x) = x makes room for the probe
     there: `plain` is the paper's head.
