@@ -27,6 +27,7 @@ RECIPES = TESTS.parent / "recipes/accelerate"
 RUN = """
 import sys
 from pathlib import Path
+import torch.distributed as dist
 from train.joint.fakes import tiny_joint
 from reflective.train.joint.run import prepare
 from reflective.train.joint.batch import NO_STEP
@@ -43,7 +44,9 @@ def without_steps(model, inputs, **_):
     return compute(model, inputs)
 
 trainer.compute_loss = without_steps
+assert dist.is_initialized()
 print(run.train())
+assert not dist.is_initialized()  # a process that ends in the group is aborted now and then
 """
 
 

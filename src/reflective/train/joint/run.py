@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import PrinterCallback
 
 from reflective.engines.text import text_decoder
@@ -92,6 +93,7 @@ class JointRun:
 
         self.config, self._stop = config, stop
         check_engine(config)
+        self._joins = not dist.is_initialized()  # else the group of processes is the caller's
         if config.device == "cpu":
             # accelerate would call it "cpu:0" where there are several processes, and moving a model from "cpu" to
             # "cpu:0" copies it, which leaves the engine behind on the old weights
@@ -156,7 +158,12 @@ class JointRun:
             folder_lock(self.folder) if self.leads else nullcontext(),
             memory_errors(lambda: f"in step {self.trainer.state.global_step + 1}", lambda: MEMORY_ADVICE),
         ):
-            return self._train()
+            result = self._train()
+        if self._joins and dist.is_initialized():
+            # a process that ends with the group's threads still running is aborted now and then
+            self.trainer.accelerator.wait_for_everyone()
+            dist.destroy_process_group()
+        return result
 
     def _train(self) -> JointResult:
         from reflective.train.joint.reporting import read_curves, write_picture
