@@ -12,8 +12,9 @@ SRC = Path(__file__).parents[1] / "src" / "reflective"
 _GROUND = {"types", "errors", "files", "settings"}
 _ENGINES = {*_GROUND, "judge", "verify", "models", "engines"}
 _SEARCH = {*_GROUND, "confidence", "records", "judge", "verify", "engines", "selection", "grading", "search"}
+_OPTIONS = {*_SEARCH, "options"}
 _EVALUATE = {*_SEARCH, "render", "grading", "shards", "tasks", "models", "evaluate"}
-_API = {*_EVALUATE, "api"}
+_API = {*_EVALUATE, "options", "api"}
 
 # layer -> the layers that it may import, its own included
 MAY_IMPORT = {
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "shards": {*_GROUND, "files", "judge"},
     "grading": {*_GROUND, "records", "verify", "selection"},
     "search": _SEARCH,
+    "options": _OPTIONS,
     "train": {
         *_GROUND,
         "records",
@@ -70,6 +72,7 @@ WITHOUT_TORCH = (
     "selection.py",
     "grading.py",
     "search",
+    "options.py",
     "cli",
     "engines/base.py",
     "engines/scripted.py",

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from reflective import Problem, Reflective, ScriptedEngine
-from reflective.api import plan
 from reflective.cli import main
 from reflective.errors import InputError
 from reflective.evaluate.policies import policies, problems_of
 from reflective.evaluate.run import Plan, run_benchmark
 from reflective.judge.schedule import Limit, Schedule
+from reflective.options import plan
 from reflective.search import AutoEffort, BestOfN, Settings
 from scripted_traces import varied
 

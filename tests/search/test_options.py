@@ -5,8 +5,8 @@ import json
 import pytest
 
 from reflective import InputError, Reflective, Scripted, ScriptedEngine
-from reflective.api import plan
 from reflective.cli import main
+from reflective.options import plan
 from reflective.search import BestOfN, Majority, Single, get_strategy
 
 

@@ -68,7 +68,26 @@ def test_a_whole_response_is_scored_to_its_end() -> None:
     solution = Reflective(engine(*script, scored=True)).solve("what", effort=2)
     assert [len(t.steps) for t in solution.trajectories] == [2, 2]
     assert [t.steps[-1].position for t in solution.trajectories] == [t.tokens - 1 for t in solution.trajectories]
-    assert (solution.strategy, solution.answer) == ("best_of_n", "5")  # geometric means 0.49 and 0.73
+    assert (solution.strategy, solution.answer) == ("weighted", "5")  # geometric means 0.49 and 0.73
+
+
+def scored(answer: str, logit: float) -> Scripted:
+    return Scripted(f"a step.\n\nso \\boxed{{{answer}}}", logits=[logit, logit])
+
+
+def test_with_scores_the_votes_of_whole_responses_are_weighed_for_all_of_them_state_an_answer() -> None:
+    model = Reflective(engine(scored("4", 0.5), scored("5", 1.0), scored("4", 0.4), scored=True))
+    assert model.solve("what", effort=3).answer == "4"
+    assert model.solve("what", effort=3, strategy="best_of_n").answer == "5"
+    marks = Reflective(ScriptedEngine([Scripted("a.\n\n</think>so \\boxed{4}", logits=[1.0])]))
+    assert marks.plan()[1].name == "best_of_n"  # where an answer costs tokens of its own
+
+
+def test_without_final_answers_to_vote_on_the_best_response_by_score_is_chosen() -> None:
+    prose = [Scripted("The sea is calm tonight", logits=[logit]) for logit in (0.1, 2.0, 1.0)]
+    solution = Reflective(engine(*prose, scored=True)).solve("a line of verse", effort=3)
+    assert (solution.selected, solution.answer, solution.confidence) == (1, None, None)
+    assert any("the best one by score is shown" in note for note in solution.notes)
 
 
 class Chat(ScriptedEngine):

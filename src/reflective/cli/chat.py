@@ -57,9 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask until the input ends."""
-    from reflective.api import plan
     from reflective.cli.conversation import Conversation, Quit
     from reflective.errors import InputError, ReflectiveError
+    from reflective.options import plan
 
     options = solving_options(args)
     plan(options)  # what can't work is refused before a model is loaded

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reflective.errors import InputError
 
 if TYPE_CHECKING:
-    from reflective.api import Options
+    from reflective.options import Options
     from reflective.types import Problem
 
 

@@ -16,7 +16,8 @@ from reflective.files import write_text
 from reflective.settings import did_you_mean
 
 if TYPE_CHECKING:
-    from reflective.api import Options, Reflective
+    from reflective.api import Reflective
+    from reflective.options import Options
     from reflective.search import Interrupts, SearchEvent
     from reflective.types import Solution
 

@@ -122,8 +122,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from reflective.api import plan
     from reflective.evaluate.run import Plan
+    from reflective.options import plan
 
     effort, strategy, settings = plan(solving_options(args))
     return Plan(

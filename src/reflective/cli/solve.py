@@ -22,7 +22,7 @@ from reflective.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from reflective.api import Options
+    from reflective.options import Options
     from reflective.types import Solution
 
 DESCRIPTION = """\
@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="best_of_n (the best score), majority (the most frequent answer), weighted (votes weighted by score), "
         "logprob (the most probable one), single (one sample), beam, dvts, particles, mcts (search over steps); "
-        "default: best_of_n with a head, else majority",
+        "default: with a head best_of_n, or weighted where the whole response is the reasoning; else majority",
     )
     add_strategy_options(parser)
     parser.add_argument(
@@ -76,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Solve, show, print."""
-    from reflective.api import plan
+    from reflective.options import plan
     from reflective.search import Interrupts, Solved
     from reflective.search.settings import check_problem
 

@@ -86,12 +86,15 @@ def get_strategy(
     answers: Answers = "selected",
     *,
     scored: bool = True,
+    whole: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Strategy:
     """The strategy of that name, made with `options`, the arguments of its class.
 
-    "auto" is best_of_n where steps are scored; else majority, or the most probable trajectory where too few state a
-    final answer. `answers="all"` lets best_of_n write every answer; the votes do so anyway.
+    "auto" is best_of_n where steps are scored, or weighted where the `whole` response is the reasoning and states the
+    answer anyway; without scores it is majority. Where too few trajectories state a final answer for a vote, the best
+    one by score is chosen, or without scores the most probable one. `answers="all"` lets best_of_n write every answer;
+    the votes do so anyway.
     """
     if answers not in ("selected", "all"):
         raise InputError(f"answers is {answers!r}; it must be 'selected' or 'all'.")
@@ -101,7 +104,9 @@ def get_strategy(
             raise InputError(f"strategy options ({', '.join(options)}) go with a strategy's name, not with {given}.")
         if isinstance(name, Strategy):
             return name
-        return BestOfN(answers) if scored else Majority(quorum=QUORUM)
+        if not scored:
+            return Majority(quorum=QUORUM)
+        return Weighted(quorum=QUORUM) if whole else BestOfN(answers)
     check_names([name], (AUTO, *STRATEGIES), "strategy")
     strategy = STRATEGIES[name]
     defaults = {"answers": answers} if strategy is BestOfN else {}

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reflective.api import DEFAULT_EFFORT, Reflective
+from reflective.api import Reflective
 from reflective.engines.driver import Driver
 from reflective.errors import EngineError
+from reflective.options import DEFAULT_EFFORT
 from reflective.search import SearchEvent
 from reflective.serve.admission import Admission, Place
 from reflective.serve.faults import Fault, fault_of
