@@ -1,10 +1,13 @@
 """Every published figure of a real model, computed from compact records: no sampling, no model, a few seconds.
 
     python recipes/real/figures.py recipes/real/records/qwen2.5-coder-0.5b-gsm8k --plots docs/results
+    python recipes/real/figures.py recipes/real/records/qwen2.5-coder-0.5b-gsm8k-float32 --beside \
+      recipes/real/records/qwen2.5-coder-0.5b-gsm8k
 
 A folder holds one file of records for each head (`fit.py` wrote them), or one without scores, of which only what needs
-no training is told. Markdown goes to standard output. Brackets are 95 % intervals over problems; every k is judged over
-all subsets of what was sampled, so "best of 8" uses all 16.
+no training is told. With --beside it is compared with other responses to the same problems. Markdown goes to standard
+output. Brackets are 95 % intervals over problems; every k is judged over all subsets of what was sampled, so "best of
+8" uses all 16.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ from compact import read_compact
 
 from reflective.evaluate.bootstrap import Interval
 from reflective.evaluate.metrics.calibration import Reliability
-from reflective.evaluate.paired import Comparison, compare
+from reflective.evaluate.paired import Comparison, common, compare
 from reflective.evaluate.report import write_plots
 from reflective.evaluate.report.content import Run
 from reflective.evaluate.report.figures import figures
 from reflective.evaluate.selectors import LABELS
-from reflective.evaluate.summary import Summary, summarise
+from reflective.evaluate.summary import Summary, accuracy_by_problem, summarise
 from reflective.evaluate.table import Floats, Table
 from reflective.records.manifest import Manifest
 
@@ -124,6 +127,24 @@ def _lines(first: Judged, heads: list[Judged]) -> Iterator[str]:
         yield f"| {label} | " + " | ".join(cells) + " |"
 
 
+def beside(folder: Path, other: Path) -> str:
+    """How far `folder` is ahead of `other` on the problems that both have, head by head, as Markdown."""
+    return "\n".join(_differences(folder, other))
+
+
+def _differences(folder: Path, other: Path) -> Iterator[str]:
+    yield f"| {folder.name} − {other.name}, points | single sample | best of k | weighted vote of k | k | problems |"
+    yield "|---|---|---|---|---|---|"
+    for path in sorted(path for path in folder.glob("*.jsonl.gz") if (other / path.name).exists()):
+        ours, theirs = common(Table.of(read_compact(path)), Table.of(read_compact(other / path.name)))
+        k = min(ours.budget, theirs.budget)
+        values = [accuracy_by_problem(table, [1, k]) for table in (ours, theirs)]
+        columns = (("oracle", 0), ("best_of_n", 1), ("weighted", 1))  # of one, the oracle is a single sample
+        cells = [_points(compare(*(value[name][:, column] for value in values))) for name, column in columns]
+        head = HEADS[path.name.partition(".")[0]]
+        yield f"| {head} | " + " | ".join(cells) + f" | {k} | {ours.problems} |"
+
+
 def _ks(judged: Judged) -> list[int]:
     return [k for k in BUDGETS if k <= judged.table.budget]
 
@@ -155,9 +176,10 @@ def main() -> None:
     """Print the figures, and draw where a folder for plots is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", help="a folder of compact records")
+    parser.add_argument("--beside", metavar="RECORDS", help="compare with these, on the problems that both have")
     parser.add_argument("--plots", metavar="FOLDER", help="draw the accuracy and the reliability here")
     args = parser.parse_args()
-    print(report(Path(args.records)))
+    print(beside(Path(args.records), Path(args.beside)) if args.beside else report(Path(args.records)))
     if args.plots:
         draw(Path(args.records), Path(args.plots))
 

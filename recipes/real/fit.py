@@ -3,6 +3,7 @@
     python recipes/real/fit.py --model path/to/Qwen2.5-Coder-0.5B-Instruct --samples runs/real/0.5b
     python recipes/real/fit.py --model … --samples runs/real/0.5b-humaneval --folds 5
     python recipes/real/fit.py --model … --samples runs/real/0.5b-math500 --heads runs/real/0.5b/heads
+    python recipes/real/fit.py --model … --samples runs/f32 --heads src/reflective/heads/qwen2.5-coder-0.5b-instruct
 
 Two heads: `plain` is the paper's, `logprobs` reads the log-probabilities of a step's tokens, too. Each takes the layer,
 the epoch and the calibration that the validation problems choose. They go to FOLDER/heads, and their scores of the test
@@ -10,7 +11,8 @@ responses as compact records to --records, from which `figures.py` computes ever
 responses to --records/validation, for `spend.py`.
 
 With --folds the test problems themselves are cut into parts: each is scored by a head that was fitted on the others,
-with one of them for validation. With --heads nothing is fitted: heads of another benchmark are taken as they are.
+with one of them for validation. With --heads nothing is fitted: heads of another benchmark are taken as they are, or
+one head, such as a shipped one.
 """
 
 from __future__ import annotations
@@ -94,6 +96,14 @@ def read(folder: Path) -> Judge:
     return Judge(config, head_from_state(load_file(str(path)), config, path))
 
 
+def _heads(folder: Path) -> dict[str, Judge]:
+    """Each kind's head in a folder of heads, or the only one, where the folder is one head's."""
+    if (folder / CONFIG_FILE).exists():
+        judge = read(folder)
+        return {next(kind for kind, logprobs in KINDS.items() if logprobs == judge.config.logprob_features): judge}
+    return {kind: read(folder / kind) for kind in KINDS}
+
+
 def of_parts(config: HeadConfig, engine: TorchEngine, samples: Path) -> Judge:
     """A judge from the parts `train` and `validation`."""
 
@@ -150,14 +160,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--folds", type=int, metavar="N", help="fit on the test problems, cut into so many parts")
-    how.add_argument("--heads", metavar="FOLDER", help="heads of another benchmark")
+    how.add_argument(
+        "--heads", metavar="FOLDER", help="heads that there are, of this or another benchmark; or one head"
+    )
     args = parser.parse_args(arguments)
 
     samples = Path(args.samples)
     target = Path(args.records) if args.records else samples / "records"
     base = replace(settings(args.model, args.samples, args.dtype), position=args.position, **_sampled(samples))
     engine = None if args.heads else sampling_engine(base)[0]
+    given = _heads(Path(args.heads)) if args.heads else {}
     for kind, logprobs in KINDS.items():
+        if args.heads and kind not in given:
+            continue
         print_note(f"head {kind}")
         config = replace(base, logprob_features=logprobs)
         if args.folds and engine is not None:
@@ -167,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             judge = of_parts(config, engine, samples)
             save_judge(samples / "heads" / kind, judge)
         else:
-            judge = read(Path(args.heads) / kind)
+            judge = given[kind]
         for part, place in {"test": target, "validation": target / "validation"}.items():
             if (samples / part).is_dir():
                 records = load_records(samples / part)  # before their shards, which are written first

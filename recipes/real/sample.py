@@ -2,6 +2,7 @@
 
     python recipes/real/sample.py --model path/to/Qwen2.5-Coder-0.5B-Instruct --output runs/real/0.5b
     python recipes/real/sample.py --model … --benchmark humaneval_plus --output runs/real/0.5b-humaneval
+    python recipes/real/sample.py --model … --dtype float32 --only test --problems 300 --responses 8 --output runs/f32
 
 The folder gets up to three parts: `train` and `validation` (training problems of the benchmark, 8 and 16 responses
 each, where it has them) and `test` (16 each), every record with its tokens, verdicts and hidden states. The parts grow
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reflective.files import folder_lock
+from reflective.settings import check_least
 from reflective.tasks import load_problems
 from reflective.train.head.config import HeadConfig
 from reflective.train.head.data import read_data
@@ -101,14 +103,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="int8", help="int8 (default), int4, bfloat16, float32")
     parser.add_argument("--train", metavar="FILE", help="training problems, where not from the hub")
     parser.add_argument("--test", metavar="FILE", help="test problems, where not from the hub")
+    parser.add_argument("--only", choices=("test",), help="this part alone")
+    parser.add_argument("--problems", type=int, metavar="N", help="test problems at most (default: all of the plan)")
+    parser.add_argument("--responses", type=int, default=TEST_RESPONSES, metavar="K", help="of each test problem")
     args = parser.parse_args(arguments)
 
     config = settings(args.model, args.output, args.dtype, args.benchmark, args.train)
-    parts = {"test": held_out_problems(args.benchmark, args.test)}
-    if PLANS[args.benchmark].train:
+    check_least(1, problems=args.problems or 1, responses=args.responses)
+    parts = {"test": held_out_problems(args.benchmark, args.test)[: args.problems]}
+    if PLANS[args.benchmark].train and args.only is None:
         train, validation = read_data(config, print_note)
         parts = {"train": train, "validation": validation, **parts}
-    counts = {"train": config.trajectories, "validation": config.validation_trajectories, "test": TEST_RESPONSES}
+    counts = {"train": config.trajectories, "validation": config.validation_trajectories, "test": args.responses}
     with folder_lock(Path(args.output)), stop_on_signals() as stop:
         engine, checkpoint = sampling_engine(config)
         how = rollout_settings(config, engine, checkpoint)

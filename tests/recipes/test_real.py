@@ -66,6 +66,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fit.main([*scoring, "--records", str(folder / "records")])
         fit.main([*scoring, "--records", str(folder / "taken"), "--heads", str(folder / "runs/heads")])
         fit.main([*scoring, "--records", str(folder / "folds"), "--folds", "4"])
+        fewer = ["--only", "test", "--problems", "4", "--responses", "2", *files, "--output", str(folder / "fewer")]
+        sample.main([*common, *fewer])
+        one = ["--samples", str(folder / "fewer"), "--heads", str(folder / "runs/heads/plain")]
+        fit.main([*common, *one, "--records", str(folder / "one")])
     return folder
 
 
@@ -116,6 +120,19 @@ def test_with_folds_every_problem_is_scored_once_by_a_head_that_has_not_seen_it(
     assert sorted(keys) == sorted(record.key for record in records)
     ours, theirs = (figures.Judged.read(run / name / "plain.jsonl.gz").table.scores["score"] for name in PAIR)
     assert not np.allclose(ours, theirs, equal_nan=True), "other heads than the one of the training problems"
+
+
+def test_a_part_can_be_sampled_again_scored_by_one_head_and_set_beside_the_whole(run: Path) -> None:
+    assert sorted(path.name for path in (run / "fewer").iterdir() if path.is_dir()) == ["test"]
+    assert [path.name for path in (run / "one").iterdir()] == ["plain.jsonl.gz"]
+    again, whole = (figures.Judged.read(run / name / "plain.jsonl.gz").table for name in ("one", "records"))
+    assert (again.problems, again.budget) == (4, 2) and set(again.keys) < set(whole.keys)
+    _, _, row = figures.beside(run / "one", run / "records").splitlines()
+    assert row.startswith("| the paper's head | ") and row.endswith(" | 2 | 4 |")
+    difference = 100 * (again.right.mean() - whole.take([whole.keys.index(key) for key in again.keys]).right.mean())
+    assert row.split(" | ")[1].startswith(f"{difference:+.1f}")
+    _, _, same = figures.beside(run / "records", run / "taken").splitlines()[:3]
+    assert same.split(" | ")[1] == "+0.0"
 
 
 def test_the_report_gives_every_figure_with_its_interval(run: Path, tmp_path: Path) -> None:
