@@ -6,8 +6,11 @@ verdict: nobody knows what they would have answered. One that ran out of tokens 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from reflective import verify
 from reflective.records import Record, TrajectoryRecord
@@ -16,6 +19,7 @@ from reflective.types import Problem, Solution, Trajectory, Verdict
 from reflective.verify import extract_answer, grade
 
 Grade = Callable[[Problem, str | None], Verdict]
+UNGRADED_AT_MOST = 32  # solved problems that wait for the grader before the engine waits, too
 
 
 def grader_version() -> str:
@@ -105,3 +109,29 @@ class _Once:
         if answer not in self._known:
             self._known[answer] = self._grade(self._problem, answer)
         return self._known[answer]
+
+
+class GradingThread:
+    """Another thread, in which solved problems are graded and kept in their order, so that the engine goes on.
+
+    Leaving it waits for all that was submitted, whatever happened, so nothing solved is lost. An error in there is
+    raised by a later `submit`, or on leaving.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grading")
+        self._pending: deque[Future[Any]] = deque()
+
+    def submit(self, keep: Callable[..., Any], *arguments: Any) -> None:
+        """Call `keep` in the thread; waits where too many wait already."""
+        self._pending.append(self._thread.submit(keep, *arguments))
+        while self._pending and (self._pending[0].done() or len(self._pending) > UNGRADED_AT_MOST):
+            self._pending.popleft().result()
+
+    def __enter__(self) -> GradingThread:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        while kind is None and self._pending:
+            self._pending.popleft().result()

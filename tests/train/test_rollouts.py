@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from reflective.train import rollouts
 from reflective.train.features import read_features
 from reflective.train.rollout_settings import RolloutSettings, source_digest
 from reflective.train.rollouts import load_records, load_rollouts, sample_rollouts
-from reflective.types import Problem, Timing
+from reflective.types import Problem, Timing, Verdict
 from tiny import tiny_checkpoint
 
 PROBLEMS = [Problem(f"What is {i} + 1?", str(i + 1), id=f"p{i}", metadata={"number": i}) for i in range(3)]
@@ -68,6 +69,39 @@ def test_what_was_sampled_is_not_sampled_again(tmp_path: Path, monkeypatch: pyte
     assert load_rollouts(tmp_path, Place(-2)).problems == [0, 0, 1, 1, 2, 2]
     monkeypatch.setattr(rollouts, "Shard", None)  # a shard more would be an error
     assert sample(tmp_path, checkpoint())
+
+
+def test_the_engine_goes_on_while_answers_are_graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped, went_on = threading.Event(), []
+    step = TorchEngine.step
+
+    def counted(self: TorchEngine) -> Any:
+        stepped.set()
+        return step(self)
+
+    def graded(problem: Problem, answer: str | None) -> Verdict:
+        if problem.id == "p0":
+            stepped.clear()
+            went_on.append(stepped.wait(30))
+        return Verdict("wrong")
+
+    monkeypatch.setattr(TorchEngine, "step", counted)
+    assert sample(tmp_path, checkpoint(), rows=2, grade=graded)
+    assert went_on and all(went_on)
+    assert [record.key for record in load_records(tmp_path)] == ["p0", "p1", "p2"]
+
+
+def test_an_error_of_the_grader_ends_the_sampling_and_what_was_graded_stays(tmp_path: Path) -> None:
+    def graded(problem: Problem, answer: str | None) -> Verdict:
+        if problem.id == "p1":
+            raise RuntimeError("the grader broke")
+        return Verdict("wrong")
+
+    with pytest.raises(RuntimeError, match="the grader broke"):
+        sample(tmp_path, checkpoint(), rows=2, grade=graded)
+    assert [record.key for record in load_records(tmp_path)] in (["p0"], ["p0", "p2"])
+    assert sample(tmp_path, checkpoint())
+    assert len(load_records(tmp_path)) == 3
 
 
 def test_trajectories_of_anything_else_are_refused(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ Ctrl-C stops what is being written, keeps every solved problem, and raises Keybo
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from reflective.engines.base import Engine
 from reflective.errors import InputError
 from reflective.evaluate.bootstrap import wilson
-from reflective.grading import Grade, record_of
+from reflective.grading import Grade, GradingThread, record_of
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, claim, digest_of, read_manifest, versions
 from reflective.search import BestOfN, Settings, Strategy, solve_many
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from reflective.judge.calibrate import Calibration
 
 _CONTENT = ("system", "stop", "stop_token_ids")  # settings of a search that a run of before them does not tell
-UNGRADED_AT_MOST = 256  # solutions that wait for the grader before the engine waits, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,9 @@ def run_benchmark(
             calibration=calibration,
             in_flight=max(ROWS_IN_FLIGHT, engine.max_rows),  # so that the engine is always full
         )
-        _beside(solutions, keep)
+        with GradingThread() as grader:
+            for problem, solution in solutions:
+                grader.submit(keep, problem, solution)
     return folder / RECORDS
 
 
@@ -173,18 +172,6 @@ def precision_of(folder: Path) -> str | None:
         return None
     kind = str(read_manifest(folder).settings.get("dtype", "")).partition(" ")[0]  # "int8 (7 bits)"
     return kind if kind in ("bfloat16", "int8", "int4") else None
-
-
-def _beside(solutions: Iterator[tuple[Problem, Solution]], keep: Callable[[Problem, Solution], None]) -> None:
-    """Call `keep` with each solution in another thread, in order; what has been solved is kept whatever happens."""
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="grading") as grader:
-        for problem, solution in solutions:
-            pending.append(grader.submit(keep, problem, solution))
-            while pending and (pending[0].done() or len(pending) > UNGRADED_AT_MOST):
-                pending.popleft().result()
-        while pending:
-            pending.popleft().result()
 
 
 class _Meter:

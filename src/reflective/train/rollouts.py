@@ -25,7 +25,7 @@ from reflective.engines.base import Finished, Request
 from reflective.engines.driver import Client, Driver
 from reflective.engines.torch import TorchEngine
 from reflective.errors import ContextError
-from reflective.grading import Grade, final_answer, record_of
+from reflective.grading import Grade, GradingThread, final_answer, record_of
 from reflective.judge.format import step_positions
 from reflective.judge.loss import OUTCOMES
 from reflective.records import Record, RecordWriter, key_of, read_records, with_own_keys
@@ -128,24 +128,32 @@ def sample_rollouts(
     """
     claim_rollouts(folder, engine, problems, k, settings)
     problems, writer = with_own_keys(problems), settings.writer or engine
-    with RecordWriter(folder / RECORDS) as records, Driver.of(writer).client() as client:
-        sampler = _Sampler(engine, client, problems, k, settings, note)
+    with RecordWriter(folder / RECORDS) as records:
         wanted = problems[:first]
         waiting = [number for number, problem in enumerate(wanted) if key_of(problem) not in records.done]
         if waiting and records.done:
             note(f"{len(records.done):,} of {len(problems):,} problems were sampled before; going on")
         meter = _Meter(len(wanted), len(waiting), note)
         waiting.reverse()
-        try:
-            while (waiting or client.in_flight) and not (stop is not None and stop.requested):
-                while waiting and client.in_flight < 2 * writer.max_rows:
-                    if not sampler.submit(waiting[-1]):  # too long for the context
-                        sampler.keep(waiting[-1], folder, records, grade)
-                    waiting.pop()
-                for number in sampler.finished():
-                    meter.add(sampler.keep(number, folder, records, grade))
-        except KeyboardInterrupt:
-            pass
+        # leaving ends what is being sampled, then waits for what is being graded
+        with GradingThread() as grader, Driver.of(writer).client() as client:
+            sampler = _Sampler(engine, client, problems, k, settings, note)
+
+            def keep(number: int, sample: _Sample) -> None:
+                record = sampler.record(number, sample, folder, grade)
+                records.write(record)
+                meter.add(record)
+
+            try:
+                while (waiting or client.in_flight) and not (stop is not None and stop.requested):
+                    while waiting and client.in_flight < 2 * writer.max_rows:
+                        number = waiting.pop()
+                        if not sampler.submit(number):  # too long for the context
+                            grader.submit(keep, number, sampler.take(number))
+                    for number in sampler.finished():
+                        grader.submit(keep, number, sampler.take(number))
+            except KeyboardInterrupt:
+                pass
         meter.tell()
         complete = all(key_of(problem) in records.done for problem in wanted)
     if complete and settings.layers:
@@ -229,9 +237,13 @@ class _Sampler:
         ids, format = event.trajectory.token_ids, self._engine.judge.format
         return step_positions(format, ids, sample.prompt_ids), torch.empty(0)
 
-    def keep(self, number: int, folder: Path, writer: RecordWriter, grade: Grade) -> Record:
-        """Grade a problem that is done; write its shard, then its record."""
-        sample, problem = self._samples.pop(number), self._problems[number]
+    def take(self, number: int) -> _Sample:
+        """What there is of a problem that is done; it is forgotten here."""
+        return self._samples.pop(number)
+
+    def record(self, number: int, sample: _Sample, folder: Path, grade: Grade) -> Record:
+        """The graded record of a problem that is done; its shard is written."""
+        problem = self._problems[number]
         ended = [sample.ended[index] for index in sorted(sample.ended)]
         trajectories = tuple(replace(t, answer=final_answer(t, problem)) for t, _, _ in ended)
         record = record_of(
@@ -246,8 +258,7 @@ class _Sampler:
         marked = tuple(
             replace(t, step_positions=tuple(places)) for t, places in zip(record.trajectories, positions, strict=True)
         )
-        writer.write(replace(record, trajectories=marked))
-        return record
+        return replace(record, trajectories=marked)
 
     def _solution(self, sample: _Sample, problem: Problem, trajectories: tuple[Trajectory, ...]) -> Solution:
         choice = STRATEGY.choose(trajectories, problem)
