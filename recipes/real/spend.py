@@ -23,7 +23,7 @@ from reflective.evaluate.policies import compare_policies, policies
 from reflective.evaluate.report.policies import policies_markdown
 from reflective.files import write_text
 from reflective.judge.config import CONFIG_FILE, config_text
-from reflective.judge.schedule import Schedule
+from reflective.judge.schedule import Leader, Schedule
 from reflective.search.auto_fit import fit_auto
 from reflective.search.certify import fit_schedule
 from reflective.search.simulate import Trace, traces_of
@@ -31,6 +31,7 @@ from reflective.search.simulate import Trace, traces_of
 HEAD = "plain"
 TOLD = ("ESC, window 5", "adaptive consistency, 0.95", "prune, keep 0.5", "prune, keep 0.7", "auto, by agreement")
 RISK = 0.15  # beside the usual ones: few problems certify little
+HIGH: Leader = "vote"  # who answers at effort high, where the whole response is the reasoning
 DRAWN = {"temperature": float(SAMPLING["temperature"])}
 
 
@@ -39,22 +40,22 @@ def problems_of(folder: Path) -> list[list[Trace]]:
     return [traces_of(record) for record in read_compact(folder / f"{HEAD}.jsonl.gz")]
 
 
-def fitted(folder: Path) -> Schedule:
-    """The schedule that the validation problems give."""
+def fitted(folder: Path, high: Leader = HIGH) -> Schedule:
+    """The schedule that the validation problems give; `high` is who answers at effort high."""
     problems = problems_of(folder / "validation")
-    return fit_schedule(problems, min(map(len, problems)), risk=RISK, sampling=DRAWN)
+    return fit_schedule(problems, min(map(len, problems)), high=high, risk=RISK, sampling=DRAWN)
 
 
-def report(folder: Path) -> str:
+def report(folder: Path, high: Leader = HIGH) -> str:
     """Every policy on the test problems, as Markdown."""
-    schedule, problems = fitted(folder), problems_of(folder)
+    schedule, problems = fitted(folder, high), problems_of(folder)
     every = policies(schedule.k, scored=True, confident=False, schedule=schedule)
     whole = {f"{name}, {schedule.k}" for name in ("best of n", "weighted vote", "majority")}
     chosen = [policy for policy in every if policy.name in (*whole, *TOLD) or policy.family == "auto"]
     return (
         f"{len(problems)} test problems × {schedule.k} responses; schedule tested on {schedule.problems} validation "
         f"problems, smallest risk {schedule.smallest_risk:g}.\n\n"
-        f"{policies_markdown(compare_policies(problems, chosen))}"
+        f"{policies_markdown(compare_policies(problems, chosen, high=high))}"
     )
 
 

@@ -230,8 +230,8 @@ def test_what_effort_auto_saves_is_told_and_kept_with_the_head(run: Path, tmp_pa
     compact.write_compact(tmp_path / "records/validation/plain.jsonl.gz", records * 20)
     compact.write_compact(tmp_path / "records/plain.jsonl.gz", compact.read_compact(run / "records/plain.jsonl.gz"))
     shutil.copytree(run / "runs/heads/plain", tmp_path / "head")
-    schedule = spend.fitted(tmp_path / "records")
-    text = spend.report(tmp_path / "records")
+    schedule = spend.fitted(tmp_path / "records", "score")  # nano reasons between marks
+    text = spend.report(tmp_path / "records", "score")
     assert text.startswith("8 test problems × 16 responses; schedule tested on 80 validation problems")
     assert all(f"| auto, risk {limit.risk:g} |" in text for limit in schedule.limits) and "ESC, window 5" in text
     spend.main([str(tmp_path / "records"), "--keep", str(tmp_path / "head")])

@@ -1,6 +1,7 @@
 """The certificate: p-values that hold, a path that ends at the first failure, and what can't be fitted."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reflective.errors import CheckpointError, InputError
+from reflective.evaluate.policies import Everything, Policy, compare_policies, play_all
 from reflective.judge.schedule import Schedule
-from reflective.search import AutoEffort, certify
+from reflective.search import AutoEffort, BestOfN, Weighted, certify, get_strategy
+from reflective.search.auto_effort import leader_at_high
 from reflective.search.certify import fit_schedule, path_of
 from reflective.search.courses import Courses, Deck, learn
 from reflective.search.risk import BETS, DELTA, Played, Setting, certified, risk_p_value, smallest_risk
@@ -184,6 +187,25 @@ def test_from_too_few_problems_shares_to_keep_are_tested_on_all_of_them(sampled,
     whole = sum(trace.whole.tokens for traces in sampled for trace in traces)
     assert cheapest.tokens == pytest.approx(sum(outcome.tokens for outcome in outcomes) / whole)
     assert all(outcome.started == 6 for outcome in outcomes) and any(outcome.let_go for outcome in outcomes)
+
+
+def test_the_loss_is_against_what_effort_high_answers_by_default(sampled, monkeypatch):
+    """The best by score between marks, the weighted vote where the whole response is the reasoning."""
+    high = {}
+    for whole, leader, how in ((False, "score", "best"), (True, "vote", "weighted")):
+        assert leader_at_high(SimpleNamespace(is_whole=whole)) == leader
+        assert isinstance(get_strategy("auto", whole=whole), Weighted if leader == "vote" else BestOfN)
+        deck = Deck.of(sampled, 6, 8, leader)
+        played = play_all(sampled, Policy("", "", Everything(how)))
+        high[leader] = [outcome.right is True for outcome in played]
+        assert deck.high.tolist() == deck.shuffled(np.random.default_rng(0)).high.tolist() == high[leader]
+    assert high["score"] != high["vote"]
+    for learnable in (30, 31):  # learnt from, and too few for that
+        monkeypatch.setattr(certify, "LEARNABLE", learnable)
+        fitted = fit_schedule(sampled, 6, every=8, high="vote", risk=0.3)
+        assert fitted.leader == "vote" and fitted.limits[0].risk == smallest_risk(np.zeros(fitted.problems))
+    row = compare_policies(sampled, [Policy("", "", Everything("weighted"))], high="vote")[0]
+    assert (row.loss.value, row.accuracy.value) == (0.0, np.mean(high["vote"]))
 
 
 def test_another_order_holds_the_same_trajectories(sampled):

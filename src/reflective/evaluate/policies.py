@@ -16,11 +16,12 @@ import numpy as np
 from reflective.errors import CheckpointError, InputError
 from reflective.evaluate.bootstrap import Bootstrap, Interval
 from reflective.evaluate.table import Floats
-from reflective.judge.schedule import Schedule
+from reflective.judge.judge import Judge
+from reflective.judge.schedule import Leader, Schedule
 from reflective.records import Record, read_records
 from reflective.records.manifest import RECORDS
 from reflective.search.adaptive_consistency import AdaptiveConsistency
-from reflective.search.auto_effort import AutoEffort
+from reflective.search.auto_effort import AutoEffort, leader_at_high
 from reflective.search.base import Choice
 from reflective.search.clock import GO_ON, Board, Decision, Seen
 from reflective.search.clocked import Clocked, pick_by_vote
@@ -129,20 +130,24 @@ def play_all(problems: Sequence[Sequence[Trace]], policy: Policy) -> list[Outcom
     return [simulate(policy.strategy, traces, policy.k) for traces in problems]
 
 
-def compare_policies(problems: Sequence[Sequence[Trace]], chosen: Sequence[Policy], *, seed: int = 0) -> list[Row]:
-    """A row for each policy. Problems without a verdict for a choice count as wrong, in all policies alike."""
+def compare_policies(
+    problems: Sequence[Sequence[Trace]], chosen: Sequence[Policy], *, high: Leader = "score", seed: int = 0
+) -> list[Row]:
+    """A row for each policy; `high` is who answers at effort high. Problems without a verdict for a choice count as
+    wrong, in all policies alike."""
     if not problems:
         raise InputError("there are no records with trajectories to play policies on.")
     full = np.array([sum(t.whole.tokens for t in traces) for traces in problems], dtype=float)
     scored = any(t.whole.score is not None for traces in problems for t in traces)
-    high = _right(play_all(problems, Policy("", "", Everything("best" if scored else "majority"))))
+    how = {"score": "best", "vote": "weighted"}[high] if scored else "majority"
+    most = _right(play_all(problems, Policy("", "", Everything(how))))
     bootstrap = Bootstrap(len(problems), seed=seed)
     rows = []
     for policy in chosen:
         outcomes = play_all(problems, policy)
         right, tokens = _right(outcomes), np.array([o.tokens for o in outcomes], dtype=float)
         accuracy = bootstrap.means(right[:, None], share=True)[0]
-        loss = bootstrap.means((high - right)[:, None])[0]
+        loss = bootstrap.means((most - right)[:, None])[0]
         share = bootstrap.ratios(tokens[:, None], full[:, None])[0]
         started = float(np.mean([o.started for o in outcomes]))
         rows.append(Row(policy.name, policy.family, accuracy, loss, share, started))
@@ -160,7 +165,8 @@ def report_policies(folder: Path, *, model: str | None = None, seed: int = 0) ->
     manifest, notes = read_manifest(folder), list[str]()
     _, problems = problems_of(folder)
     k = min((len(traces) for traces in problems), default=0)
-    schedule = schedule_of(model or manifest.model, notes)
+    judge = judge_of(model or manifest.model, notes)
+    schedule = judge.config.schedule if judge is not None else None
     if schedule is not None and (why := refused(schedule, manifest, k)):
         notes.append(f"effort auto's schedule is left out: {why}")
         schedule = None
@@ -172,7 +178,8 @@ def report_policies(folder: Path, *, model: str | None = None, seed: int = 0) ->
     if not confident:
         notes.append("DeepConf is left out: it needs eval --confidences --tokens")
     chosen = policies(k, scored=scored, confident=confident, schedule=schedule)
-    return compare_policies([traces[:k] for traces in problems], chosen, seed=seed), notes
+    high: Leader = leader_at_high(judge.format) if judge is not None else "score"
+    return compare_policies([traces[:k] for traces in problems], chosen, high=high, seed=seed), notes
 
 
 def refused(schedule: Schedule, manifest: Any, k: int) -> str:
@@ -181,15 +188,15 @@ def refused(schedule: Schedule, manifest: Any, k: int) -> str:
     return schedule.refusal(head=manifest.head, sampling={**schedule.sampling, **sampled}, k=k)
 
 
-def schedule_of(source: str, notes: list[str]) -> Schedule | None:
-    """The schedule of a model's head; None, with a remark, where the model is not here or has none."""
+def judge_of(source: str, notes: list[str]) -> Judge | None:
+    """A model's judge; None where the model is not here. A remark says so, or that its head has no schedule."""
     from reflective.models.metadata import read_metadata
 
     try:
-        schedule = read_metadata(source, require_head=False, check_fingerprint=False).judge.config.schedule
+        judge = read_metadata(source, require_head=False, check_fingerprint=False).judge
     except (CheckpointError, InputError, OSError) as error:
         notes.append(f"effort auto's schedule is left out: {error}")
         return None
-    if schedule is None:
+    if judge.config.schedule is None:
         notes.append(f"the head of {source!r} has no schedule; fit one with: reflective calibrate")
-    return schedule
+    return judge

@@ -8,8 +8,8 @@ It begins with `first` trajectories at once, and keeps as many running as have c
     safe       everything stops when the predicted regret is at most the limit of the asked risk
 
 Regret is the probability that all k would give a right answer where the present leader's is wrong; its logit is linear
-in what is seen (`evidence`). The leader is the best score among those that ended, as in best of n, or the winner of the
-score-weighted vote where the records say that it is clearly better.
+in what is seen (`evidence`). The leader is who answers at effort high among those that ended (`leader_at_high`), or the
+winner of the score-weighted vote where the records say that it is clearly better.
 
 Without a schedule it stops by agreement: when P(p1 > p2) of the two leading answers passes 0.95 (the criterion of
 adaptive consistency), at no stated risk, and says so. That needs no scores.
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from reflective.judge.format import Format
 from reflective.judge.schedule import DEFAULT_RISK, Leader, Limit, Schedule
 from reflective.search.adaptive_consistency import THRESHOLD, leader_probability
 from reflective.search.base import Choice
@@ -97,6 +98,12 @@ class AutoEffort(Clocked):
 
 
 Led = tuple[Seen, float]
+
+
+def leader_at_high(format: Format) -> Leader:
+    """Who answers at effort high by default: the winner of the score-weighted vote where the whole response is the
+    reasoning, else the best score (`search.get_strategy`)."""
+    return "vote" if format.is_whole else "score"
 
 
 def leader_of(ended: Sequence[Seen], by: Leader) -> Led | None:

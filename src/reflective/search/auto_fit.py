@@ -8,7 +8,7 @@ from dataclasses import replace
 from reflective.judge.calibrate import Calibration, Sample, fit_calibration
 from reflective.judge.judge import Judge
 from reflective.judge.schedule import Schedule
-from reflective.search.auto_effort import AutoEffort
+from reflective.search.auto_effort import AutoEffort, leader_at_high
 from reflective.search.certify import fit_schedule
 from reflective.search.simulate import Trace, simulate
 
@@ -27,7 +27,10 @@ def fit_auto(
     `sampling` is how the trajectories were drawn. Raises `InputError` where nothing can be fitted (`fit_schedule`).
     """
     k = min((len(traces) for traces in problems), default=0)
-    schedule = fit_schedule(problems, k, risk=risk, head=judge.digest, sampling=sampling, seed=seed, note=note)
+    high = leader_at_high(judge.format)
+    schedule = fit_schedule(
+        problems, k, high=high, risk=risk, head=judge.digest, sampling=sampling, seed=seed, note=note
+    )
     calibration = _with_auto(judge.config.calibration or Calibration(), problems, schedule)
     return Judge(replace(judge.config, schedule=schedule, calibration=calibration), judge.head), schedule
 

@@ -1,7 +1,8 @@
 """Fit effort auto's schedule on records and certify it: learn, then test.
 
 The loss of a problem is L = 1 where all k give a right answer and effort auto a wrong one, −1 the other way round, else
-0; the risk is E[L], the share of right answers that is lost against effort high (k trajectories, the best by score).
+0; the risk is E[L], the share of right answers that is lost against effort high (k trajectories, and then the best by
+score or the score-weighted vote, whichever is the model's default).
 Each problem is played in several orders of its trajectories, and L is the mean over them (`search.risk`).
 
     learn   on a third of the problems: the weights of the regret, how many to begin with, and a path of settings (a
@@ -62,6 +63,7 @@ def fit_schedule(
     problems: Sequence[Sequence[Trace]],
     k: int,
     *,
+    high: Leader = "score",
     risk: float | None = None,
     head: str = "",
     sampling: Mapping[str, float] | None = None,
@@ -69,7 +71,7 @@ def fit_schedule(
     seed: int = 0,
     note: Callable[[str], None] | None = None,
 ) -> Schedule:
-    """Learn and test a schedule. `risk` is asked for beside the usual ones.
+    """Learn and test a schedule. `high` is who answers at effort high; `risk` is asked for beside the usual ones.
 
     Raises `InputError` for too few problems with verdicts, for trajectories without step scores, and where all scores
     are equal.
@@ -85,16 +87,16 @@ def fit_schedule(
     cut = round(LEARNT * len(order))
     tell = note or (lambda line: None)
     risks = sorted({*RISKS, *(() if risk is None else (risk,))})
-    deck = Deck.of(problems, k, every)
+    deck = Deck.of(problems, k, every, high)
     first, growth = k, 1.0
-    leader: Leader = "score"
+    leader = high
     if cut < LEARNABLE:
         cut, weights = 0, (0.0,) * FEATURES
-        limits = certified([_share_kept(deck, setting) for setting in SHARES], SHARES, risks)
+        limits = certified([_share_kept(deck, setting, high) for setting in SHARES], SHARES, risks)
         tell(f"{len(problems):,} problems are too few to learn when to stop; shares to keep are tested")
     else:
         decks = orders_of(deck, seed)
-        first, growth, leader = _start_of([deck.take(order[:cut]) for deck in decks], tell)
+        first, growth, leader = _start_of([deck.take(order[:cut]) for deck in decks], high, tell)
         by_way = play_ways(decks, first, growth, leader)
         tell(f"played {len(problems):,} problems in {len(decks)} orders, {first} trajectories at once")
         weights, limits = learn_then_test(by_way, order[:cut], order[cut:], risks)
@@ -116,8 +118,8 @@ def fit_schedule(
     return schedule
 
 
-def _share_kept(deck: Deck, setting: Setting) -> Played:
-    courses = deck.play(deck.tokens.shape[1], 1.0, setting.drop, "score", setting.keep)
+def _share_kept(deck: Deck, setting: Setting, leader: Leader) -> Played:
+    courses = deck.play(deck.tokens.shape[1], 1.0, setting.drop, leader, setting.keep)
     return courses.played((0.0,) * FEATURES, [setting.regret])[0]
 
 
@@ -162,9 +164,9 @@ def _played(orders: Sequence[Courses], weights: Sequence[float], limits: Sequenc
     return [Played.mean(same) for same in zip(*each, strict=True)]
 
 
-def _start_of(decks: Sequence[Deck], tell: Callable[[str], None]) -> tuple[int, float, Leader]:
-    """How many begin at once, the growth, and who leads: the best score as in effort high, or the weighted vote where
-    that is clearly better at k."""
+def _start_of(decks: Sequence[Deck], high: Leader, tell: Callable[[str], None]) -> tuple[int, float, Leader]:
+    """How many begin at once, the growth, and who leads: as in effort high, or the weighted vote where that is clearly
+    better at k."""
     gains = losses = 0
     for traces in decks[0].traces:
         ended = [t.whole for t in traces]
@@ -172,7 +174,7 @@ def _start_of(decks: Sequence[Deck], tell: Callable[[str], None]) -> tuple[int, 
         right = [found is not None and traces[found[0].index].right is True for found in (best, voted)]
         gains += right[1] and not right[0]
         losses += right[0] and not right[1]
-    leader: Leader = "vote" if gains - losses > 2.0 * math.sqrt(gains + losses) else "score"
+    leader: Leader = "vote" if high == "vote" or gains - losses > 2.0 * math.sqrt(gains + losses) else "score"
     tried = []
     for first, growth in sorted({(min(first, decks[0].traces.shape[1]), growth) for first, growth in STARTS}):
         orders = [deck.play(first, growth, 0.0, leader) for deck in decks]

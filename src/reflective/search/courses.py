@@ -99,10 +99,11 @@ class Deck:
     rank: Ints  # (P, N), from 0 for the best closed one; N and more for what is not closed
     at_marks: Floats  # (P, N, J), the running score; infinite before the first step and behind the end
     counts: Bools  # (P, N, J), whether it is of DROP_STEPS steps or more
+    high: Bools  # (P,), whether effort high gives a right answer
 
     @classmethod
-    def of(cls, problems: Sequence[Sequence[Trace]], k: int, every: int) -> Deck:
-        """The first k trajectories of problems."""
+    def of(cls, problems: Sequence[Sequence[Trace]], k: int, every: int, high: Leader = "score") -> Deck:
+        """The first k trajectories of problems; `high` is who answers at effort high."""
         import numpy as np
 
         traces = np.empty((len(problems), k), dtype=np.object_)
@@ -119,7 +120,10 @@ class Deck:
         at_marks = np.full((*traces.shape, longest), np.inf)
         counts = np.zeros(at_marks.shape, dtype=bool)
         rank = np.empty(traces.shape, dtype=np.int64)
+        answered = np.zeros(len(traces), dtype=bool)
         for p, row in enumerate(traces):
+            found = leader_of(whole[p], high)
+            answered[p] = found is not None and row[found[0].index].right is True
             for place, t in enumerate(by_score(whole[p])):
                 rank[p, t.index] = place if t.closed else place + k
             for i, trace in enumerate(row):
@@ -140,6 +144,7 @@ class Deck:
             rank=rank,
             at_marks=at_marks,
             counts=counts,
+            high=answered,
         )
 
     def take(self, rows: Sequence[int]) -> Deck:
@@ -154,7 +159,9 @@ class Deck:
         moved: dict[str, Any] = {"every": self.every}
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
-            moved[field.name] = np.take_along_axis(value, order[..., None] if value.ndim > 2 else order, axis=1)
+            if value.ndim > 1:
+                value = np.take_along_axis(value, order[..., None] if value.ndim > 2 else order, axis=1)
+            moved[field.name] = value
         return Deck(**moved)
 
     def play(self, first: int, growth: float, drop: float, leader: Leader, keep: float = 1.0) -> Courses:
@@ -187,10 +194,7 @@ class Deck:
             new = np.where(active, np.clip(wanted, 0, k - started), 0)
             began[(column >= started[:, None]) & (column < (started + new)[:, None])] = now
             active &= (left > 0) | (new > 0)
-        best = self.rank.argmin(axis=1)
-        rows = np.arange(problems)
-        high = (self.rank[rows, best] < k) & self.right[rows, best]
-        return _courses(seen, written.sum(axis=1), high, self.tokens.sum(axis=1))
+        return _courses(seen, written.sum(axis=1), self.high, self.tokens.sum(axis=1))
 
     def _outranked(self, ends: Ints, keep: float) -> Ints:
         """The marks (P, N) at which trajectories that began together are let go, as by `prune.outranked`."""
