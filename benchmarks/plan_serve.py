@@ -29,23 +29,26 @@ from reflective.serve.plan.simulate import Load, Outcome, simulate
 
 WITHIN = 0.20  # of the real figures
 EFFORT = 4
+SAMPLED = 32  # trajectories of each prompt, to draw lengths from
 BUSY = 0.25  # of what full replicas could write; steps with few rows are worth more, so it is busier than that
 PROMPTS = tuple(EXAMPLES.values())
 
 
-def measured(most_rows: int) -> tuple[Rates, tuple[int, ...], float, float]:
-    """Rates; tokens of reasonings, of answers and of prompts."""
+def measured(most_rows: int) -> tuple[Rates, tuple[tuple[int, ...], ...], float, float]:
+    """Rates; tokens of reasonings, problem by problem, of answers and of prompts."""
     with Reflective.from_pretrained("nano") as model:
         rates = measured_rates(model.engine, PROMPTS, most_rows=most_rows)
-        lengths, answers, prompts = [], [], []
-        for solution in (model.solve(prompt, effort=EFFORT, seed=1000) for prompt in PROMPTS):
+        lengths: list[list[int]] = []
+        answers, prompts = [], []
+        for solution in (model.solve(prompt, effort=SAMPLED, seed=1000) for prompt in PROMPTS):
             prompts.append(solution.usage.prompt_tokens)
+            lengths.append([])
             for t in solution.trajectories:
                 whole = t.index == solution.selected and t.answer_text
                 tail = len(model.engine.tokenizer.encode(t.answer_text)) if whole else 0  # type: ignore[attr-defined]
-                lengths.append(max(t.tokens - tail, 1))
+                lengths[-1].append(max(t.tokens - tail, 1))
                 answers += [tail] if whole else []
-    return rates, tuple(lengths), sum(answers) / max(len(answers), 1), sum(prompts) / len(prompts)
+    return rates, tuple(map(tuple, lengths)), sum(answers) / max(len(answers), 1), sum(prompts) / len(prompts)
 
 
 def body(seed: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_steps_with_more_rows_take_longer():
 def test_steps_far_shorter_than_the_clock_tells_late_in_a_long_simulation_end(step_s):
     rates = Rates(((1, step_s), (4, 1.3 * step_s)), 1e9, 4, "a test", True)
     outcome = simulate(
-        fixed(per_minute=0.001, k=4, lengths=(107, 105, 189, 28), answer_tokens=7.3, requests=500), rates
+        fixed(per_minute=0.001, k=4, lengths=((107, 105, 189, 28),), answer_tokens=7.3, requests=500), rates
     )
     assert len(outcome.latency) == 400 and max(outcome.latency) < 1
 
@@ -78,9 +79,19 @@ def test_the_same_seed_gives_the_same_and_lengths_have_the_mean_and_the_spread()
     assert simulate(load, FLAT) == simulate(load, FLAT)
     import random
 
-    drawn = [load.draw()(random.Random(i)) for i in range(20_000)]
+    drawn = [tokens for i in range(2500) for tokens in load.draw(random.Random(i))]
     assert statistics.mean(drawn) == pytest.approx(4096, rel=0.02)
     assert statistics.stdev(drawn) == pytest.approx(0.6 * 4096, rel=0.05)
+
+
+def test_a_request_waits_for_the_longest_of_one_problems_trajectories():
+    alike = fixed(per_minute=0.01, k=4, lengths=((10, 10), (100, 100)), requests=400)
+    assert {round(seconds, 9) for seconds in simulate(alike, FLAT).latency} == {0.1, 1.0}
+    assert alike.mean_tokens == 55
+    mixed = Outcome.quantile(simulate(replace(alike, lengths=((10, 100),)), FLAT).latency, 0.5)
+    assert mixed == pytest.approx(1.0)  # of four from both, one is nearly always long
+    with pytest.raises(InputError, match="a problem without any"):
+        replace(alike, lengths=((10,), ()))
 
 
 def test_quantiles_lie_between_the_values():

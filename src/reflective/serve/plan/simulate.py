@@ -13,8 +13,9 @@ import itertools
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from reflective.errors import DependencyError, InputError
@@ -31,8 +32,9 @@ WARM_UP = 0.2  # share of the requests that come first and are not counted
 class Load:
     """What arrives: requests a minute, at random times, each with k trajectories.
 
-    A trajectory's tokens are drawn from `lengths` where there are any, else from a log-normal distribution with mean
-    `tokens` and standard deviation `spread` times that.
+    Their tokens are drawn from a log-normal distribution with mean `tokens` and standard deviation `spread` times that,
+    or from `lengths` where there are any: measured ones, problem by problem. A request's trajectories are those of one
+    problem, and like each other in length: the longest of k, for which a request waits, is shorter than of any k.
     """
 
     per_minute: float
@@ -41,7 +43,7 @@ class Load:
     spread: float = 0.6
     answer_tokens: float = 300
     prompt_tokens: float = 200
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[tuple[int, ...], ...] = ()
     requests: int = 2000
     seed: int = 0
 
@@ -50,23 +52,25 @@ class Load:
         at_least(self, 10, "requests")
         if not (self.per_minute > 0 and math.isfinite(self.per_minute)):
             raise InputError(f"per_minute must be above 0, got {self.per_minute}.")
+        if not all(self.lengths):
+            raise InputError("lengths holds a problem without any.")
         if not (self.spread >= 0 and self.answer_tokens >= 0 and self.prompt_tokens >= 0):
             raise InputError("spread, answer_tokens and prompt_tokens must be 0 or more.")
 
     @property
     def mean_tokens(self) -> float:
         """Of a trajectory."""
-        return sum(self.lengths) / len(self.lengths) if self.lengths else self.tokens
+        return fmean(fmean(problem) for problem in self.lengths) if self.lengths else self.tokens
 
-    def draw(self) -> Callable[[random.Random], int]:
-        """Draws the tokens of a trajectory."""
+    def draw(self, chance: random.Random) -> list[int]:
+        """Draws the tokens of a request's trajectories, (k,)."""
         if self.lengths:
-            return lambda chance: chance.choice(self.lengths)
+            return chance.choices(chance.choice(self.lengths), k=self.k)
         if self.spread == 0:
-            return lambda chance: round(self.tokens)
+            return [round(self.tokens)] * self.k
         sigma = math.sqrt(math.log(1 + self.spread**2))
         mu = math.log(self.tokens) - sigma**2 / 2
-        return lambda chance: max(1, round(chance.lognormvariate(mu, sigma)))
+        return [max(1, round(chance.lognormvariate(mu, sigma))) for _ in range(self.k)]
 
 
 @dataclass(slots=True)
@@ -127,14 +131,14 @@ def simulate(load: Load, rates: Rates, replicas: int = 1) -> Outcome:
     env = simpy.Environment()
     fleet = [Replica(rates) for _ in range(replicas)]
     counter = itertools.count()
-    chance, draw = random.Random(load.seed), load.draw()
+    chance = random.Random(load.seed)
     everyone: list[Asked] = []
     first, marks = int(WARM_UP * load.requests), []
 
     def arrivals() -> Generator[Any, Any, None]:
         for number in range(load.requests):
             yield env.timeout(chance.expovariate(load.per_minute / 60))
-            asked = Asked(env.now, deque(draw(chance) for _ in range(load.k)), load.k)
+            asked = Asked(env.now, deque(load.draw(chance)), load.k)
             everyone.append(asked)
             if number in (first, load.requests - 1):
                 marks.append((env.now, sum(r.busy_s for r in fleet), sum(r.row_s for r in fleet)))
