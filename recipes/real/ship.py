@@ -65,8 +65,9 @@ Seed {seed}. `config.json` holds every setting.
 
 ## Limits
 
-English word problems of grade school; other kinds of problems were not part of its training. A score compares the
-responses to one problem, and proves nothing. Licence: Apache-2.0.
+English word problems of grade school; other kinds of problems were not part of its training, and its scores
+may be worth nothing there (`docs/real-models.md` says what was measured). A score compares the responses to one
+problem, and proves nothing. Licence: Apache-2.0.
 """
 
 

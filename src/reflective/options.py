@@ -25,8 +25,8 @@ class Options(TypedDict, total=False):
     certified). `max_total_tokens` and `deadline` (seconds) bound what all trajectories of a problem take together; the
     answer is the best that can be had within. `strategy` is best_of_n, majority, weighted, logprob, single, prune,
     deepconf, adaptive_consistency, esc, beam, dvts, particles, mcts, a `Strategy`, or "auto": with a head best_of_n, or
-    weighted where the whole response is the reasoning, and else majority. Where the trajectories state no final answers
-    to vote on, "auto" takes the best one by score, or by log-probability. `seed` makes everything
+    weighted where the whole response is the reasoning, and else majority; a vote gives way to logprob where the
+    trajectories state no final answers. `seed` makes everything
     repeatable. `temperature` (0 is greedy), `top_p`, `top_k`, `min_p` and `repetition_penalty` say how tokens are
     drawn; what is not given is as the head was trained with, or else as the model's generation_config says, or else
     temperature 1 without filters. `max_tokens` bounds the reasoning, `answer_tokens` the answer after it.

@@ -83,11 +83,12 @@ def test_with_scores_the_votes_of_whole_responses_are_weighed_for_all_of_them_st
     assert marks.plan()[1].name == "best_of_n"  # where an answer costs tokens of its own
 
 
-def test_without_final_answers_to_vote_on_the_best_response_by_score_is_chosen() -> None:
-    prose = [Scripted("The sea is calm tonight", logits=[logit]) for logit in (0.1, 2.0, 1.0)]
+def test_without_final_answers_to_vote_on_scores_that_were_learned_from_such_do_not_decide() -> None:
+    drawn = ((0.1, -1.0), (2.0, -2.0), (1.0, -0.5))
+    prose = [Scripted("The sea is calm tonight", logits=[logit], logprob=logprob) for logit, logprob in drawn]
     solution = Reflective(engine(*prose, scored=True)).solve("a line of verse", effort=3)
-    assert (solution.selected, solution.answer, solution.confidence) == (1, None, None)
-    assert any("the best one by score is shown" in note for note in solution.notes)
+    assert (solution.selected, solution.answer, solution.confidence) == (2, None, None)
+    assert any("most probable" in note for note in solution.notes)
 
 
 class Chat(ScriptedEngine):

@@ -92,9 +92,8 @@ def get_strategy(
     """The strategy of that name, made with `options`, the arguments of its class.
 
     "auto" is best_of_n where steps are scored, or weighted where the `whole` response is the reasoning and states the
-    answer anyway; without scores it is majority. Where too few trajectories state a final answer for a vote, the best
-    one by score is chosen, or without scores the most probable one. `answers="all"` lets best_of_n write every answer;
-    the votes do so anyway.
+    answer anyway; without scores it is majority. Where too few trajectories state a final answer for a vote, the most
+    probable one is chosen. `answers="all"` lets best_of_n write every answer; the votes do so anyway.
     """
     if answers not in ("selected", "all"):
         raise InputError(f"answers is {answers!r}; it must be 'selected' or 'all'.")

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from reflective.search.base import Choice, Steering, Strategy
-from reflective.selection import answer_groups, best_by_logprob, best_by_score, best_closed, vote
+from reflective.selection import answer_groups, best_by_logprob, best_closed, vote
 from reflective.types import Problem, Trajectory
 
 NO_VOTE = "no trajectory states a final answer, so there was no vote; the best one by score is shown"
-FEW_VOTES = "too few trajectories state a final answer for a vote; {} is shown"
-PROBABLE, BEST = "the one that the model found most probable", "the best one by score"
+FEW_VOTES = "too few trajectories state a final answer for a vote; the one that the model found most probable is shown"
 QUORUM = 0.5  # share of the closed trajectories that must state a final answer, where nobody asked for a vote
 
 
 class Majority(Strategy):
     """One trajectory, one vote; see the module's docstring.
 
-    Where fewer than `quorum` of the closed trajectories state a final answer, as with problems that have none, the best
-    trajectory by score is chosen instead if votes are weighed by it, and else the most probable one.
+    Where fewer than `quorum` of the closed trajectories state a final answer, as with problems that have none, the most
+    probable trajectory is chosen instead, also where there are scores: they were learned from final answers, and say
+    nothing where there are none (docs/real-models.md, HumanEval).
     """
 
     name: ClassVar[str] = "majority"
@@ -37,9 +37,8 @@ class Majority(Strategy):
     def choose(self, trajectories: Sequence[Trajectory], problem: Problem) -> Choice:
         closed = [t for t in trajectories if t.closed]
         if closed and sum(t.answer is not None for t in closed) < self.quorum * len(closed):
-            best = best_by_score(closed) if self.weighted else best_by_logprob(closed)
-            note = FEW_VOTES.format(BEST if self.weighted else PROBABLE)
-            return Choice(best.index, best.answer, None, (note,))
+            probable = best_by_logprob(closed)
+            return Choice(probable.index, probable.answer, None, (FEW_VOTES,))
         found = vote(trajectories, answer_groups(trajectories, problem), weighted=self.weighted)
         if found is None:  # no voter: the best closed trajectory, with no final answer
             shown, _ = best_closed(trajectories)
