@@ -123,7 +123,7 @@ def test_html_is_balanced_and_everything_is_escaped():
 
 def test_a_solution_prints_its_answer_confidence_and_rows():
     text = str(model().solve("what", effort=2))
-    assert "answer      5" in text and "not calibrated" in text
+    assert "answer      5" in text and "confidence  unknown" in text
     assert sum("tokens  " in line for line in text.splitlines()) == 2
 
 
@@ -136,7 +136,7 @@ def test_scores_have_heights_and_colours():
 @pytest.mark.parametrize(
     ("confidence", "text"),
     [
-        (None, "not calibrated"),
+        (None, "unknown"),
         (0.0, "0 %"),
         (0.004, "under 1 %"),
         (0.62, "62 %"),

@@ -51,7 +51,7 @@ def number(value: float | None) -> str:
 def percent(confidence: float | None) -> str:
     """A confidence for a human; never "0 %" or "100 %" where it is neither."""
     if confidence is None:
-        return "not calibrated"
+        return "unknown"
     if 0 < confidence < 0.01 or 0.99 < confidence < 1:
         return "under 1 %" if confidence < 0.5 else "over 99 %"
     return f"{confidence:.0%}".replace("%", " %")

@@ -66,7 +66,7 @@ def test_no_answer_is_a_failure_with_a_note(engine, run):
     engine([CUT])
     code, out, err = run("solve", "what", "--effort", "2", "--max-tokens", "10")
     assert (code, out) == (1, "") and "no trajectory finished its reasoning within 10 tokens; allow more with" in err
-    assert "confidence not calibrated" in err and "--max-tokens" in err and "max_tokens" not in err
+    assert "confidence unknown" in err and "--max-tokens" in err and "max_tokens" not in err
     _, out, _ = run("solve", "what", "--effort", "2", "--max-tokens", "10", "--json")
     assert json.loads(out)["confidence"] is None and "--max-tokens" in json.loads(out)["notes"][0]
 

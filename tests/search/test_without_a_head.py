@@ -89,6 +89,8 @@ def test_without_final_answers_to_vote_on_scores_that_were_learned_from_such_do_
     solution = Reflective(engine(*prose, scored=True)).solve("a line of verse", effort=3)
     assert (solution.selected, solution.answer, solution.confidence) == (2, None, None)
     assert any("most probable" in note for note in solution.notes)
+    alone = Reflective(engine(*prose, scored=True)).solve("a line of verse", effort=1)
+    assert alone.notes == ("no final answer was found in the answer's text",), "of one alone nobody expects a vote"
 
 
 class Chat(ScriptedEngine):

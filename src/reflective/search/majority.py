@@ -36,11 +36,12 @@ class Majority(Strategy):
 
     def choose(self, trajectories: Sequence[Trajectory], problem: Problem) -> Choice:
         closed = [t for t in trajectories if t.closed]
+        several = len(trajectories) > 1  # of one alone nobody expects a vote
         if closed and sum(t.answer is not None for t in closed) < self.quorum * len(closed):
             probable = best_by_logprob(closed)
-            return Choice(probable.index, probable.answer, None, (FEW_VOTES,))
+            return Choice(probable.index, probable.answer, None, (FEW_VOTES,) if several else ())
         found = vote(trajectories, answer_groups(trajectories, problem), weighted=self.weighted)
         if found is None:  # no voter: the best closed trajectory, with no final answer
             shown, _ = best_closed(trajectories)
-            return Choice(None) if shown is None else Choice(shown.index, None, None, (NO_VOTE,))
+            return Choice(None) if shown is None else Choice(shown.index, None, None, (NO_VOTE,) if several else ())
         return Choice(found.winner.index, found.winner.answer, found.share, found.notes)

@@ -20,7 +20,7 @@ export const seconds = (value) => `${Number(value).toFixed(value < 10 ? 2 : 1)} 
 
 // never "0 %" or "100 %" where it is neither
 export function percent(value) {
-  if (value === null || value === undefined) return "not calibrated";
+  if (value === null || value === undefined) return "unknown";
   if (value > 0 && value < 0.01) return "under 1 %";
   if (value < 1 && value > 0.99) return "over 99 %";
   return `${Math.round(100 * value)} %`;
