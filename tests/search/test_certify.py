@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 
 from reflective.errors import CheckpointError, InputError
 from reflective.evaluate.policies import Everything, Policy, compare_policies, play_all
+from reflective.judge.calibrate import fit_calibration
+from reflective.judge.config import JudgeConfig
+from reflective.judge.format import whole_response
+from reflective.judge.judge import Judge
 from reflective.judge.schedule import Schedule
 from reflective.search import AutoEffort, BestOfN, Weighted, certify, get_strategy
 from reflective.search.auto_effort import leader_at_high
+from reflective.search.auto_fit import fit_auto
 from reflective.search.certify import fit_schedule, path_of
 from reflective.search.courses import Courses, Deck, learn
 from reflective.search.risk import BETS, DELTA, Played, Setting, certified, risk_p_value, smallest_risk
@@ -206,6 +211,18 @@ def test_the_loss_is_against_what_effort_high_answers_by_default(sampled, monkey
         assert fitted.leader == "vote" and fitted.limits[0].risk == smallest_risk(np.zeros(fitted.problems))
     row = compare_policies(sampled, [Policy("", "", Everything("weighted"))], high="vote")[0]
     assert (row.loss.value, row.accuracy.value) == (0.0, np.mean(high["vote"]))
+
+
+def test_where_a_vote_leads_its_confidence_is_that_of_the_weighted_vote(sampled):
+    """From one k, whose shares seldom come near 1, a unanimous vote would be called certain."""
+    voted = [(Weighted.name, share, k, right) for share in (0.4, 1.0) for k in (1, 6) for right in (True, False)]
+    known = fit_calibration(voted)
+    judge = Judge(JudgeConfig(1, whole_response((), end_ids=[0]), calibration=known))
+    fitted, schedule = fit_auto(judge, sampled, sampling={})
+    calibration = fitted.config.calibration
+    assert schedule.leader == "vote" and calibration is not None
+    for share in (0.4, 1.0):
+        assert calibration.confidence(AutoEffort.name, share, 6) == known.confidence(Weighted.name, share, 6)
 
 
 def test_another_order_holds_the_same_trajectories(sampled):

@@ -11,6 +11,7 @@ from reflective.judge.schedule import Schedule
 from reflective.search.auto_effort import AutoEffort, leader_at_high
 from reflective.search.certify import fit_schedule
 from reflective.search.simulate import Trace, simulate
+from reflective.search.weighted import Weighted
 
 
 def fit_auto(
@@ -36,8 +37,18 @@ def fit_auto(
 
 
 def _with_auto(known: Calibration, problems: Sequence[Sequence[Trace]], schedule: Schedule) -> Calibration:
-    """The calibration with effort auto's: what its evidence and its leader tell of being right."""
+    """The calibration with effort auto's: what its evidence and its leader tell of being right.
+
+    Where the weighted vote leads, its evidence is that of `Weighted`, whose coefficients are fitted on every k: from
+    one k alone, whose shares seldom come near 1, a unanimous vote would be called certain.
+    """
     strategy = AutoEffort(schedule)
+    if schedule.leader == "vote" and Weighted.name in known.strategies:
+        plain = {**known.strategies, strategy.name: known.strategies[Weighted.name]}
+        informed = dict(known.informed)
+        if Weighted.name in informed:
+            informed[strategy.name] = informed[Weighted.name]
+        return Calibration(plain, informed)
     samples = []
     for traces in problems:
         outcome = simulate(strategy, traces, schedule.k)
