@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 
 from reflective.errors import CheckpointError
+from reflective.evaluate.policies import model_of_run
 from reflective.judge.judge import Judge
 from reflective.models import load_checkpoint, read_metadata, save_checkpoint, save_judge, shipped
 from reflective.models.fingerprint import fingerprint_of
@@ -50,6 +51,14 @@ def test_a_model_without_a_chat_template_finds_its_head_and_says_what_it_lacks(p
     (plain / "chat_template.jinja").unlink()
     remark = load_checkpoint(plain, device="cpu", dtype="float32").remark
     assert "the head 'tiny-head'" in remark and "The model has no chat template" in remark
+
+
+def test_a_run_finds_the_head_of_the_package_that_scored_it(package: Path, plain: Path) -> None:
+    digest = load_checkpoint(plain, device="cpu", dtype="float32").judge.digest
+    found = model_of_run(str(plain), digest)
+    assert (found.shipped, found.judge.digest) == ("tiny-head", digest)
+    assert not model_of_run(str(plain), "another").judge.scores
+    assert not model_of_run(str(plain), "").judge.scores, "a run without scores"
 
 
 def test_a_model_without_a_head_finds_its_one_by_its_fingerprint(package: Path, plain: Path) -> None:

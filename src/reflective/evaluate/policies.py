@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from reflective.search.esc import ESC
 from reflective.search.prune import Prune
 from reflective.search.simulate import Outcome, Trace, simulate, traces_of
 from reflective.selection import best_closed
+
+if TYPE_CHECKING:
+    from reflective.models.metadata import Metadata
 
 WHOLE = 1 << 30  # a mark behind every end
 
@@ -165,7 +168,7 @@ def report_policies(folder: Path, *, model: str | None = None, seed: int = 0) ->
     manifest, notes = read_manifest(folder), list[str]()
     _, problems = problems_of(folder)
     k = min((len(traces) for traces in problems), default=0)
-    judge = judge_of(model or manifest.model, notes)
+    judge = judge_of(model or manifest.model, manifest.head, notes)
     schedule = judge.config.schedule if judge is not None else None
     if schedule is not None and (why := refused(schedule, manifest, k)):
         notes.append(f"effort auto's schedule is left out: {why}")
@@ -188,15 +191,27 @@ def refused(schedule: Schedule, manifest: Any, k: int) -> str:
     return schedule.refusal(head=manifest.head, sampling={**schedule.sampling, **sampled}, k=k)
 
 
-def judge_of(source: str, notes: list[str]) -> Judge | None:
-    """A model's judge; None where the model is not here. A remark says so, or that its head has no schedule."""
-    from reflective.models.metadata import read_metadata
-
+def judge_of(source: str, digest: str, notes: list[str]) -> Judge | None:
+    """The judge of a run's model; None where the model is not here. A remark says so, or that there is no schedule."""
     try:
-        judge = read_metadata(source, require_head=False, check_fingerprint=False).judge
+        judge = model_of_run(source, digest, check_fingerprint=False).judge
     except (CheckpointError, InputError, OSError) as error:
         notes.append(f"effort auto's schedule is left out: {error}")
         return None
     if judge.config.schedule is None:
         notes.append(f"the head of {source!r} has no schedule; fit one with: reflective calibrate")
     return judge
+
+
+def model_of_run(source: str, digest: str, **options: Any) -> Metadata:
+    """A run's model as `read_metadata` knows it, also with a head of the package that was found by the model's shapes:
+    in place of its weights, the `digest` of the head that scored the run confirms it."""
+    from reflective.models.load import stored_bytes
+    from reflective.models.metadata import NO_HEAD, read_metadata
+    from reflective.models.source import resolve_source
+
+    there = stored_bytes(resolve_source(source, weights=False)) > 0
+    found = read_metadata(source, require_head=False, weights=there, **options)
+    if found.shipped and found.judge.digest != digest:
+        return read_metadata(source, require_head=False, **{**options, "head": NO_HEAD})
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reflective.errors import InputError
-from reflective.evaluate.policies import problems_of
+from reflective.evaluate.policies import model_of_run, problems_of
 from reflective.judge.config import SPRM_FOLDER
 from reflective.judge.schedule import NEUTRAL, Schedule
 from reflective.records import Record
@@ -41,7 +41,6 @@ def calibrate_run(
     Raises `InputError` where the runs are of another head or differ among each other.
     """
     from reflective.models import save_judge
-    from reflective.models.metadata import read_metadata
 
     manifests = [read_manifest(folder) for folder in folders]
     for other in manifests[1:]:
@@ -56,7 +55,7 @@ def calibrate_run(
     _check_distinct([record for records, _ in played for record in records])
     problems = [traces for _, of_run in played for traces in of_run]
     sampling = {name: float(first.settings[name]) for name in NEUTRAL if name in first.settings}
-    found = read_metadata(model or first.model, head=head, require_head=False)
+    found = model_of_run(model or first.model, first.head, head=head)
     judge = found.judge
     if first.head and first.head != judge.digest:
         raise InputError(f"the run was scored by another head than that of {model or first.model!r}.")
