@@ -37,12 +37,18 @@ def tree(atom: Atom) -> formula.Node:
     return node if atom.factor == 1 else formula.Call("mul", (node, formula.Number(Fraction(atom.factor))))
 
 
+def tree_of(value: Value) -> formula.Node | None:
+    """The formula of a value; None where it is none, or none that our own reader knows."""
+    try:
+        return tree(value) if isinstance(value, Atom) else None
+    except (formula.Malformed, formula.Unsupported):
+        return None
+
+
 def is_number(value: Value) -> bool:
     """Whether this is a formula without variables."""
-    try:
-        return isinstance(value, Atom) and not formula.variables(tree(value))
-    except (formula.Malformed, formula.Unsupported):
-        return False
+    node = tree_of(value)
+    return node is not None and not formula.variables(node)
 
 
 def is_decimal(atom: Atom) -> bool:

@@ -196,10 +196,7 @@ class Comparison:
 
     def multiples(self, gold: tuple[Value, Value], answer: tuple[Value, Value], *, positive: bool) -> str | None:
         """2x = 4y and x = 2y are one equation; 2x < 4y and -x < -2y are not one inequality."""
-        try:
-            trees = [atoms.tree(side) for side in (*gold, *answer) if isinstance(side, Atom)]
-        except (Malformed, Unsupported):
-            trees = []
+        trees = [tree for side in (*gold, *answer) if (tree := atoms.tree_of(side)) is not None]
         if len(trees) < 4:
             return self.pairwise(gold, answer)
         one, other = (trees[0], trees[1]), (trees[2], trees[3])

@@ -98,7 +98,8 @@ def parse(text: str) -> Node:
     """The tree of `text` (plain LaTeX, see `to_latex`)."""
     parser = _Parser(list(_tokens(text)))
     node = parser.sum()
-    parser.expect_end()
+    if parser.next.kind != "end":
+        raise Malformed(f"unexpected {parser.next.text!r}")
     return node
 
 
@@ -129,28 +130,22 @@ class _Parser:
         self.position += 1
         return token
 
+    def at(self, signs: str) -> bool:
+        return self.next.kind == "sign" and self.next.text in signs
+
     def accept(self, signs: str) -> str | None:
-        if self.next.kind == "sign" and self.next.text in signs:
-            return self.take().text
-        return None
+        return self.take().text if self.at(signs) else None
 
     def expect(self, sign: str) -> None:
         if self.accept(sign) is None:
             raise Malformed(f"{sign!r} expected, got {self.next.text or 'the end'!r}")
 
-    def expect_end(self) -> None:
-        if self.next.kind != "end":
-            raise Malformed(f"unexpected {self.next.text!r}")
-
-    # sum := [+-] product ([+-] product)*
+    # sum := product ([+-] product)*
     def sum(self) -> Node:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Malformed(f"nested deeper than {MAX_DEPTH}")
-        sign = self.accept("+-")
         node = self.product()
-        if sign == "-":
-            node = Call("neg", (node,))
         while (sign := self.accept("+-")) is not None:
             node = Call("add" if sign == "+" else "sub", (node, self.product()))
         self.depth -= 1
@@ -177,10 +172,9 @@ class _Parser:
         return Call("neg", (node,)) if negative else node
 
     def starts_factor(self) -> bool:
-        token = self.next
-        if token.kind == "sign":
-            return token.text in "([{" or (token.text == "|" and self.open_bars == 0)
-        return token.kind != "end"
+        if self.next.kind == "sign":
+            return self.at("([{") or (self.at("|") and self.open_bars == 0)
+        return self.next.kind != "end"
 
     def starts_power(self) -> bool:
         """Whether a number may follow: 3! 5!, or the base of a power behind no number: n2^k, 2^6 3^5."""
@@ -202,7 +196,7 @@ class _Parser:
                     base = Call("degrees", (base,))
                     continue
                 base = Call("pow", (base, self.exponent()))
-                if self.next.kind == "sign" and self.next.text == "^":
+                if self.at("^"):
                     raise Malformed("a double exponent")
             else:
                 return base
@@ -213,8 +207,7 @@ class _Parser:
         if self.next.kind == "number":  # plain text: x^10, which TeX would read as x^{1}0
             return self.number()
         node = self.atom()
-        if self.next.kind == "sign" and self.next.text == "^":  # plain text: 2^2^3 is 2^(2^3)
-            self.take()
+        if self.accept("^"):  # plain text: 2^2^3 is 2^(2^3)
             return Call("pow", (node, self.exponent()))
         return node
 
@@ -231,10 +224,9 @@ class _Parser:
         if token.kind == "command":
             self.take()
             return self.command(token.text)
-        if token.kind == "sign" and token.text in _CLOSING:
+        if self.at("([{"):
             return self.bracketed()
-        if token.kind == "sign" and token.text == "|" and self.open_bars == 0:
-            self.take()
+        if self.open_bars == 0 and self.accept("|"):
             self.open_bars += 1
             node = self.sum()
             self.expect("|")
@@ -269,17 +261,16 @@ class _Parser:
     def argument(self) -> Node:
         """The argument of a command: a group or one token, and of a number only its first digit (\\frac12)."""
         token = self.next
-        if token.kind == "sign" and token.text == "{":
+        if self.at("{"):
             return self.bracketed()
         if token.kind == "number":
             if not token.text.isdigit():
                 raise Malformed("a decimal number as a bare argument")
-            if len(token.text) == 1:
-                return self.number()
-            self.tokens[self.position : self.position + 1] = [_Token("number", d, False) for d in token.text]
+            self.tokens[self.position : self.position + 1] = [_Token("number", digit) for digit in token.text]
             return self.number()
         if token.kind == "letter":
-            return Variable(self.take().text) if token.text not in "ei" else self.symbol(self.take().text)
+            self.take()
+            return self.symbol(token.text) if token.text in "ei" else Variable(token.text)
         if token.kind == "command":
             return self.command(self.take().text)
         raise Malformed(f"an argument expected, got {token.text or 'the end'!r}")
@@ -305,9 +296,7 @@ class _Parser:
     def subscript(self) -> str:
         if not self.accept("_"):
             return ""
-        if not (self.next.kind == "sign" and self.next.text == "{"):
-            return "_" + self.take().text
-        return "_" + self.raw_group()
+        return "_" + (self.raw_group() if self.at("{") else self.take().text)
 
     def raw_group(self) -> str:
         """The text of a {group}, unread."""
@@ -324,14 +313,12 @@ class _Parser:
             words.append(token.text)
 
     def command(self, name: str) -> Node:
-        if name == "frac":
-            node = Call("div", (self.argument(), self.argument()))
+        if name in ("frac", "binom"):
+            node = Call("div" if name == "frac" else "binom", (self.argument(), self.argument()))
             match node.arguments:
                 case Variable("d"), Call("mul", (Variable("d"), Variable())):
                     raise Unsupported("a derivative")
             return node
-        if name == "binom":
-            return Call("binom", (self.argument(), self.argument()))
         if name == "sqrt":
             return self.root()
         if name == "pi":
@@ -348,9 +335,9 @@ class _Parser:
 
     def root(self) -> Node:
         degree: Node = Number(Fraction(2))
-        if self.next.kind == "sign" and self.next.text == "[":
+        if self.at("["):
             degree = self.bracketed()
-        if self.next.kind == "sign" and self.next.text == "(":
+        if self.at("("):
             radicand = self.bracketed()
         else:
             if self.next.kind == "number" and len(self.next.text) > 1:
@@ -361,8 +348,8 @@ class _Parser:
     def function(self, name: str) -> Node:
         base: Node | None = None
         exponent: Node | None = None
-        while self.next.kind == "sign" and self.next.text in ("_", "^"):
-            if self.take().text == "_":
+        while (sign := self.accept("_^")) is not None:
+            if sign == "_":
                 if name != "log":
                     raise Unsupported(f"a subscript at \\{name}")
                 base = self.argument()
@@ -377,10 +364,9 @@ class _Parser:
         return node if exponent is None else Call("pow", (node, exponent))
 
     def function_argument(self) -> Node:
-        token = self.next
-        if token.kind == "sign" and token.text in _CLOSING:
+        if self.at("([{"):
             node = self.bracketed()
-            if self.next.kind == "sign" and self.next.text in ("^", "!"):
+            if self.at("^!"):
                 raise Unsupported("an exponent behind a function's bracket, which is read in two ways")
             return node
         node = self.power()  # \sin 2x is sin(2x): factors by juxtaposition, up to the next function or bracket

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from reflective.verify.math.clock import Clock, read_clock
 from reflective.verify.math.formula import Malformed, Unsupported
@@ -59,7 +60,7 @@ class Relation:
 
 Value = Atom | Words | Group | Relation | Clock
 
-_OPEN, _CLOSE = "([{", ")]}"
+_BRACKET = re.compile(r"\\[{}\\]|.", re.DOTALL)  # or any other character
 _SEPARATOR = re.compile(
     r"[,;]|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|land|vee|wedge)(?![A-Za-z])"
 )
@@ -99,32 +100,21 @@ def read(text: str) -> Value:
 
 
 def _check_braces(text: str) -> None:
-    level = deepest = 0
-    for match in re.finditer(r"\\.|[{}]", text):
-        level += (match[0] == "{") - (match[0] == "}")
-        deepest = max(deepest, level)
-        if level < 0:
-            break
-    if level:
+    levels = list(accumulate((m[0] == "{") - (m[0] == "}") for m in re.finditer(r"\\.|[{}]", text)))
+    if levels and (levels[-1] or min(levels) < 0):
         raise Malformed("unbalanced braces")
-    if deepest > MAX_NESTING:
+    if max(levels, default=0) > MAX_NESTING:
         raise Malformed(f"nested deeper than {MAX_NESTING}")
 
 
 def _levels(text: str) -> list[int]:
     """The bracket level before each character. ( and [ close each other, as in half-open intervals."""
     levels: list[int] = []
-    level = position = 0
-    while position < len(text):
-        char = text[position]
-        size = 2 if char == "\\" and position + 1 < len(text) and text[position + 1] in "{}\\" else 1
-        bracket = text[position + size - 1] if text[position : position + size] != "\\\\" else ""
-        if bracket and bracket in _CLOSE:
-            level -= 1
-        levels.extend([level] * size)
-        if bracket and bracket in _OPEN:
-            level += 1
-        position += size
+    level = 0
+    for token in _BRACKET.findall(text):
+        level -= token[-1] in ")]}"
+        levels += [level] * len(token)
+        level += token[-1] in "([{"
     return levels
 
 
@@ -133,14 +123,9 @@ def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]
     if separator.search(text) is None:
         return [text], []
     levels = _levels(text)
-    parts, found, start = [], [], 0
-    for match in separator.finditer(text):
-        if levels[match.start()] == 0:
-            parts.append(text[start : match.start()].strip())
-            found.append(match[0])
-            start = match.end()
-    parts.append(text[start:].strip())
-    return parts, found
+    cuts = [match for match in separator.finditer(text) if levels[match.start()] == 0]
+    starts, ends = (0, *(cut.end() for cut in cuts)), (*(cut.start() for cut in cuts), len(text))
+    return [text[start:end].strip() for start, end in zip(starts, ends)], [cut[0] for cut in cuts]
 
 
 def _holds_all(text: str) -> bool:
@@ -153,10 +138,7 @@ def _join_thousands(text: str) -> str:
     if "," not in text:
         return text
     shielded = re.sub(r"\\[{}]", "()", text.replace("[", "(").replace("]", ")"))
-    level, levels = 0, []
-    for char in shielded:
-        level += (char == "(") - (char == ")")
-        levels.append(level)
+    levels = list(accumulate((char == "(") - (char == ")") for char in shielded))
     return _THOUSANDS.sub(lambda m: m[0].replace(",", "") if levels[m.start()] == 0 else m[0], text)
 
 
@@ -201,11 +183,9 @@ def _is_inequality(value: Value) -> bool:
 
 def _plus_minus(text: str) -> list[str]:
     """3 \\pm x is two answers; inside brackets it is left to the items."""
-    if "\\pm" not in text and "+/-" not in text and "\\mp" not in text and "+-" not in text:
-        return [text]
-    levels = _levels(text)
     signs = list(_PLUS_MINUS.finditer(text))
-    if all(levels[m.start()] > 0 for m in signs) and _outer_brackets(text):
+    levels = _levels(text) if signs else []
+    if all(levels[sign.start()] > 0 for sign in signs) and (not signs or _outer_brackets(text)):
         return [text]
     if sum(m[1] != "mp" for m in signs) > 1:
         raise Unsupported("more than one ± in one answer")

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reflective.verify.math import atoms, formula
-from reflective.verify.math.formula import Malformed, Unsupported
+from reflective.verify.math import atoms
+from reflective.verify.math.formula import Variable, variables
 from reflective.verify.math.notation import Atom, Group, Relation, Value, Words
 
 _Y = Atom("y")
@@ -30,12 +30,7 @@ def is_equation(relation: Relation) -> bool:
 
 def is_variable(value: Value) -> bool:
     """Whether this is one variable: x, a_n, \\theta."""
-    if not isinstance(value, Atom) or value.unit is not None:
-        return False
-    try:
-        return isinstance(formula.parse(value.text), formula.Variable)
-    except (Malformed, Unsupported):
-        return False
+    return isinstance(value, Atom) and value.unit is None and isinstance(atoms.tree_of(value), Variable)
 
 
 def is_name(value: Value) -> bool:
@@ -86,12 +81,8 @@ def contains_name(sides: Sequence[Value], name: Value) -> bool:
     """Whether one of several sides holds the variable `name`, so that nothing is defined."""
     if not is_variable(name) or len(sides) < 2:
         return False
-    assert isinstance(name, Atom)
-    try:
-        variable = formula.variables(formula.parse(name.text))
-        return any(variable & formula.variables(atoms.tree(side)) for side in sides if isinstance(side, Atom))
-    except (Malformed, Unsupported):
-        return False
+    trees = filter(None, map(atoms.tree_of, sides))
+    return any(atoms.tree_of(name) in map(Variable, variables(tree)) for tree in trees)
 
 
 def names_each(definitions: Group, bare: Group) -> tuple[list[Value], Sequence[Value]] | None:

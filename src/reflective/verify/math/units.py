@@ -8,87 +8,25 @@ abbreviations; they are not converted (500 cm is not 5 m: an answer is asked for
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 from reflective.verify.math.formula import FUNCTIONS
 from reflective.verify.text import without_text
 
-_NAMES: dict[str, str] = {}
-for _canonical, _spellings in {
-    "mm": "millimeter millimetre 毫米",
-    "cm": "centimeter centimetre 厘米 公分",
-    "m": "meter metre 米",
-    "km": "kilometer kilometre kms 千米 公里",
-    "in": "inch inches 英寸",
-    "ft": "foot feet 英尺",
-    "yd": "yard",
-    "mi": "mile 英里",
-    "mg": "milligram 毫克",
-    "g": "gram gm gms 克",
-    "kg": "kilogram kilo kgs 千克 公斤",
-    "t": "ton tonne 吨",
-    "lb": "pound lbs 磅",
-    "oz": "ounce",
-    "ml": "milliliter millilitre mL 毫升",
-    "l": "liter litre L 升",
-    "gal": "gallon",
-    "s": "second sec secs 秒 秒钟",
-    "min": "minute mins 分钟",
-    "h": "hour hr hrs 小时 时",
-    "d": "day 天 日",
-    "wk": "week 周 星期",
-    "mo": "month 月 个月",
-    "yr": "year yrs 年 岁",
-    "deg": "degree 度",
-    "rad": "radian 弧度",
-    "dollar": "usd USD bucks buck 美元",
-    "cent": "¢ 美分",
-    "euro": "eur EUR 欧元",
-    "pound sterling": "gbp GBP 英镑",
-    "rupee": "rs Rs INR",
-    "yuan": "RMB CNY 元 人民币 块 块钱",
-    "N": "newton",
-    "J": "joule",
-    "W": "watt",
-    "V": "volt",
-    "A": "ampere amp",
-    "Hz": "hertz",
-    "Pa": "pascal",
-    "ohm": "Omega Ω",
-    "mph": "",
-    # what fits any unit: measure words and remarks
-    "unit": " ".join("个只条本支张人名位颗棵件种次枚辆朵头匹把根套双页题分步倍组项对片粒盒袋瓶")
-    + " approximately approx exactly",
-}.items():
-    for _spelling in (_canonical, *_spellings.split()):
-        _NAMES.setdefault(_spelling, _canonical)
-for _unit in "dm nm ms kW MW kWh kJ MJ kN mV mA kHz MHz GHz kPa MPa kB MB GB TB mol kcal cal eV rpm".split():
-    _NAMES.setdefault(_unit, _unit)
+_TABLES = tomllib.loads((Path(__file__).parent / "units.toml").read_text(encoding="utf-8"))
+_NAMES: dict[str, str] = {name: name for name in _TABLES["short"]["names"].split()}
+for _unit, _spellings in _TABLES["names"].items():
+    _NAMES.update(dict.fromkeys((_unit, *_spellings.split()), _unit))
 UNIT_NAMES = frozenset(_NAMES)
 _IN_COMPOUNDS = {*_NAMES, "K", "C"}  # J/(mol K): alone, one letter more may be a variable
-_COMPOUNDS = {"mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mps": "m/s", "cc": "cm^3"}
-_SIGNS = {
-    "\\$": "dollar",
-    "$": "dollar",
-    "€": "euro",
-    "£": "pound sterling",
-    "¥": "yuan",
-    "₹": "rupee",
-    "¢": "cent",
-    "₽": "ruble",
-}
+_COMPOUNDS: dict[str, str] = _TABLES["compounds"]
+_SIGNS: dict[str, str] = _TABLES["signs"]
 _BEFORE = re.compile(
     r"^([-+]?)\s*(?:(?:US|CA?|AU?|HK|NZ|S)?(\\?\$)|([€£¥₹])|(USD|EUR|GBP|CNY|RMB|INR|Rs)(?:\.\s*|\s+|(?=\d)))\s*"
 )
-MAGNITUDES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-
-# words that turn "5 ..." into something else than five of something
-_NO_UNIT = frozenset(
-    "about above add added after all almost and around as at because before below but by "
-    "divided each else equals even except fewer for from greater half if increase inf infinity is it least less "
-    "minus mod modulo more most multiplied negative no none not odd of off or out over percentage pi plus point "
-    "remainder root since so sqrt subtract than that then times to twice under undefined unless until up when "
-    "where while with without".split()
-)
+MAGNITUDES: dict[str, int] = _TABLES["magnitudes"]
+_NO_UNIT = frozenset(_TABLES["no_unit"]["words"].split())
 _FUNCTION = re.compile(r"\\(?:cis|sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp)(?![A-Za-z])")
 _POWER = r"(?:\s*\^\s*\{?\s*(?P<power>[23])\s*\}?)?"
 _TEXT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\s*-?[1-4]\s*\}?)?"

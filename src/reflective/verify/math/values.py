@@ -7,7 +7,7 @@ for elementary functions is as good as a proof and, unlike symbolic simplificati
 
 from __future__ import annotations
 
-import operator
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -67,11 +67,11 @@ def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive
             continue
         if any(zeros):
             return False
-        ratios.append(_divide(_context(DIGITS), *pair))
+        ratios.append(pair[0] * (1 / pair[1]))
         if not _close(ratios[0], ratios[-1]):
             return False
         if len(ratios) > POINTS:
-            return not positive or bool(_real(ratios[0]) > 0)
+            return not positive or bool(ratios[0].real > 0)
     return False if ratios else None
 
 
@@ -92,27 +92,21 @@ def exceeds_one(node: Node) -> bool:
     return bool(_size(constant(node)) > 1)
 
 
-def same(gold: Any, answer: Any) -> bool | None:
-    """Whether two values are equal; None: 50 digits can't tell (both are tiny)."""
-    if isinstance(gold, Fraction) and isinstance(answer, Fraction):
-        return gold == answer
-    if _close(gold, answer):
-        return True
-    return None if max(_size(gold), _size(answer)) < 1e-30 else False
-
-
 def within(a: Any, b: Any, tolerance: Fraction) -> bool:
     """Whether two values differ by no more than `tolerance`."""
-    gap = _subtract(_context(DIGITS), a, b)
-    return bool(abs(gap) <= tolerance) if isinstance(gap, Fraction) else bool(abs(gap) <= _inexact(tolerance))
+    return bool(_size(a + -b) <= _size(tolerance))
 
 
 def _agree_at(gold: Node, answer: Node, point: Mapping[str, Fraction], pair: tuple[Any, Any]) -> bool:
     """Whether the values at a point are equal: of two tiny ones, whether both are the rounding noise of zero, which
     shrinks when the digits grow, as a value does not."""
-    verdict = same(*pair)
-    if verdict is not None:
-        return verdict
+    one, other = pair
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return one == other
+    if _close(one, other):
+        return True
+    if max(_size(one), _size(other)) >= 1e-30:
+        return False
     finer = (_value(node, point, _context(2 * DIGITS)) for node in (gold, answer))
     return all(_size(fine) <= _size(coarse) * 1e-20 for fine, coarse in zip(finer, pair, strict=True))
 
@@ -151,37 +145,24 @@ def _signed(generator: random.Random) -> int:
 
 
 def _close(a: Any, b: Any) -> bool:
-    a, b = _inexact(a), _inexact(b)
-    return bool(abs(a - b) <= max(abs(a), abs(b)) * _context(DIGITS).mpf(10) ** (10 - DIGITS))
-
-
-def _inexact(value: Any) -> Any:
-    return _mp(value, _context(DIGITS))
+    return bool(_size(a + -b) <= max(_size(a), _size(b)) * _context(DIGITS).mpf(10) ** (10 - DIGITS))
 
 
 def _size(value: Any) -> Any:
-    return abs(_inexact(value))
+    return abs(_context(DIGITS).convert(value))
 
 
 def _zero(value: Any) -> bool:
     return bool(value == 0) if isinstance(value, Fraction) else bool(_size(value) < 1e-40)
 
 
-def _real(value: Any) -> Any:
-    return value if isinstance(value, Fraction) else _inexact(value).real
-
-
 def _imaginary(value: Any) -> bool:
-    return not isinstance(value, Fraction) and bool(abs(value.imag) > abs(value) * 1e-30)
+    return bool(value.imag and abs(value.imag) > abs(value) * 1e-30)
 
 
 @lru_cache(maxsize=4096)
 def _mentions_i(node: Node) -> bool:
     return isinstance(node, Call) and (node.name == "i" or any(map(_mentions_i, node.arguments)))
-
-
-def _mp(value: Any, context: Any) -> Any:
-    return context.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
 def _value(node: Node, point: Mapping[str, Fraction], context: Any) -> Any:
@@ -210,112 +191,76 @@ def _in_bounds(value: Any) -> Any:
     return value
 
 
-def _arithmetic(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    def apply(context: Any, a: Any, b: Any) -> Any:
-        if isinstance(a, Fraction) and isinstance(b, Fraction):
-            return operation(a, b)
-        return operation(_mp(a, context), _mp(b, context))
-
-    return apply
-
-
-_add, _subtract, _multiply, _divide = map(_arithmetic, (operator.add, operator.sub, operator.mul, operator.truediv))
-
-
 def _power(context: Any, base: Any, exponent: Any) -> Any:
     if base == 0:
-        if _imaginary(exponent) or not _real(exponent) > 0:
+        if _imaginary(exponent) or not exponent.real > 0:
             raise Undefined("zero to a power that is not positive")
         return Fraction(0)
-    if isinstance(exponent, Fraction) and exponent.denominator == 1:
-        n = exponent.numerator
-        if isinstance(base, Fraction):
-            bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-            if abs(n) * bits <= MAX_BITS or abs(base) == 1:
-                return base**n if abs(base) != 1 else base ** (n % 2)
-        if abs(n) > MAX_MAGNITUDE:
-            raise TooLarge("a power of a huge exponent")
-        return _mp(base, context) ** n
+    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
+        bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+        if abs(base) == 1 or abs(exponent) * bits <= MAX_BITS:
+            return base ** (exponent % 2 if abs(base) == 1 else exponent)
     if _size(exponent) > MAX_MAGNITUDE:
         raise TooLarge("a power of a huge exponent")
-    root = _exact_root(base, exponent)
-    return root if root is not None else context.power(_mp(base, context), _mp(exponent, context))
-
-
-def _exact_root(base: Any, exponent: Any) -> Fraction | None:
-    """base^(1/2) where it is rational, so that sqrt(4/9) stays exact."""
-    if not (isinstance(base, Fraction) and exponent == Fraction(1, 2) and base >= 0):
-        return None
-    from math import isqrt
-
-    numerator, denominator = isqrt(base.numerator), isqrt(base.denominator)
-    exact = numerator**2 == base.numerator and denominator**2 == base.denominator
-    return Fraction(numerator, denominator) if exact else None
+    return context.power(base, exponent)
 
 
 def _root(context: Any, radicand: Any, degree: Any) -> Any:
-    if degree == 0:
-        raise Undefined("a root of degree 0")
     # odd roots of negative numbers are meant to be real
     if isinstance(degree, Fraction) and degree.denominator == 1 and degree % 2 == 1:
-        if not _imaginary(radicand) and _real(radicand) < 0:
-            return -_power(context, -_real(radicand), 1 / degree)
-    return _power(context, radicand, 1 / degree if isinstance(degree, Fraction) else 1 / _mp(degree, context))
+        if not _imaginary(radicand) and radicand.real < 0:
+            return -_power(context, -radicand.real, 1 / degree)
+    return _power(context, radicand, 1 / degree)
+
+
+def _natural(value: Any, most: int) -> int:
+    if not (isinstance(value, Fraction) and value.denominator == 1 and value >= 0):
+        raise Undefined("not a natural number")
+    if value > most:
+        raise TooLarge("a huge factorial or binomial")
+    return int(value)
 
 
 def _factorial(context: Any, n: Any) -> Any:
-    from math import factorial
-
-    if not (isinstance(n, Fraction) and n.denominator == 1 and n >= 0):
-        raise Undefined("a factorial of what is not a natural number")
-    if n > MAX_MAGNITUDE:
-        raise TooLarge("a huge factorial")
-    if n > 2_000:
-        return context.factorial(int(n))
-    return Fraction(factorial(int(n)))
+    whole = _natural(n, MAX_MAGNITUDE)
+    return Fraction(math.factorial(whole)) if whole <= 2_000 else context.factorial(whole)
 
 
 def _binomial(_: Any, n: Any, k: Any) -> Fraction:
-    from math import comb
-
-    if not all(isinstance(m, Fraction) and m.denominator == 1 and m >= 0 for m in (n, k)):
-        raise Undefined("a binomial of what are not natural numbers")
-    if n > 5_000:
-        raise TooLarge("a huge binomial")
-    return Fraction(comb(int(n), int(k)))
+    return Fraction(math.comb(_natural(n, 5_000), _natural(k, MAX_BITS)))
 
 
 def _logarithm(context: Any, x: Any, base: Any = Fraction(10)) -> Any:
-    if x == 0 or base in (0, 1):
-        raise Undefined("a logarithm of zero")
-    return context.ln(_mp(x, context)) / context.ln(_mp(base, context))
+    if base == 0:
+        raise Undefined("a logarithm to base 0")
+    return context.ln(x) / context.ln(base)
 
 
 def _function(name: str) -> Callable[[Any, Any], Any]:
     def apply(context: Any, x: Any) -> Any:
         if _size(x) > MAX_MAGNITUDE:
             raise TooLarge(f"{name} of a huge number")
-        return getattr(context, name)(_mp(x, context))
+        return getattr(context, name)(context.convert(x))
 
     return apply
 
 
 _OPERATIONS: Mapping[str, Callable[..., Any]] = {
-    "add": _add,
-    "sub": _subtract,
-    "mul": _multiply,
-    "div": _divide,
+    "add": lambda _, a, b: a + b,
+    "sub": lambda _, a, b: a + -b,  # a Fraction minus one of mpmath's numbers, or divided by it, is beyond both
+    "mul": lambda _, a, b: a * b,
+    "div": lambda _, a, b: a * (1 / b),
     "neg": lambda _, a: -a,
     "abs": lambda _, a: abs(a),
     "pow": _power,
     "root": _root,
     "factorial": _factorial,
     "binom": _binomial,
-    "degrees": lambda context, a: _mp(a, context) * context.pi / 180,
+    "degrees": lambda context, a: context.degree * a,
     "pi": lambda context: +context.pi,
     "e": lambda context: +context.e,
     "i": lambda context: context.mpc(0, 1),
-    "ln": lambda context, x: _logarithm(context, x, context.e),
+    "ln": lambda context, x: context.ln(x),
     "log": _logarithm,
     **{name: _function(name) for name in ("exp", "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
     **{name: _function("a" + name.removeprefix("arc")) for name in ("arcsin", "arccos", "arctan")},
