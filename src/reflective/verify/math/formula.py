@@ -58,6 +58,8 @@ _GREEK = frozenset(
 )
 _DRESSED = frozenset("mathbf mathbb mathcal vec hat bar overline boldsymbol overrightarrow".split())
 _OPERATORS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "lbrack": "[", "rbrack": "]", "mid": "|", "vert": "|"}
+_INFIX = {"+": ("add", 0), "-": ("sub", 0), "*": ("mul", 1), "/": ("div", 1)}
+_POSTFIX = {"!": "factorial", "°": "degrees"}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 _TOKEN = re.compile(
@@ -74,7 +76,7 @@ class _Token:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    text = _WORD.sub(lambda m: "\\" + m[0] + " ", text)
+    text = _WORD.sub(lambda m: "\\" + m[0] + " ", text).replace("^\\circ", "°")
     position, spaced = 0, False
     while position < len(text):
         match = _TOKEN.match(text, position)
@@ -140,36 +142,23 @@ class _Parser:
         if self.accept(sign) is None:
             raise Malformed(f"{sign!r} expected, got {self.next.text or 'the end'!r}")
 
-    # sum := product ([+-] product)*
-    def sum(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise Malformed(f"nested deeper than {MAX_DEPTH}")
-        node = self.product()
+    def sum(self, level: int = 0) -> Node:
+        """Operators of this level and above. Factors side by side bind like * and /, and begin without a sign."""
+        negative = False
         while (sign := self.accept("+-")) is not None:
-            node = Call("add" if sign == "+" else "sub", (node, self.product()))
-        self.depth -= 1
-        return node
-
-    # product := signed (([*/] signed) | power)*, the second by juxtaposition
-    def product(self) -> Node:
-        node = self.signed()
+            negative ^= sign == "-"
+        node = Call("neg", (self.power(),)) if negative else self.power()
         while True:
-            if (sign := self.accept("*/")) is not None:
-                node = Call("mul" if sign == "*" else "div", (node, self.signed()))
-            elif self.starts_factor():
+            operator, binds = _INFIX.get(self.next.text, ("", -1))
+            if binds >= level:
+                self.take()
+                node = Call(operator, (node, self.sum(binds + 1)))
+            elif level < 2 and self.starts_factor():
                 if self.next.kind == "number" and not self.starts_power():
                     raise Malformed("two numbers beside each other")
                 node = Call("mul", (node, self.power()))
             else:
                 return node
-
-    def signed(self) -> Node:
-        negative = False
-        while (sign := self.accept("+-")) is not None:
-            negative ^= sign == "-"
-        node = self.power()
-        return Call("neg", (node,)) if negative else node
 
     def starts_factor(self) -> bool:
         if self.next.kind == "sign":
@@ -184,22 +173,16 @@ class _Parser:
         follows_number = before[-1].kind == "number" and before[0].text != "^"
         return self.tokens[self.position + 1].text == "^" and not follows_number
 
-    # power := postfix [^ exponent]
     def power(self) -> Node:
         base = self.atom()
-        while True:
-            if self.accept("!"):
-                base = Call("factorial", (base,))
-            elif self.accept("^"):
-                if self.next.kind == "command" and self.next.text == "circ":
-                    self.take()
-                    base = Call("degrees", (base,))
-                    continue
-                base = Call("pow", (base, self.exponent()))
-                if self.at("^"):
-                    raise Malformed("a double exponent")
-            else:
-                return base
+        while (sign := self.accept("!°^")) is not None:
+            if sign in _POSTFIX:
+                base = Call(_POSTFIX[sign], (base,))
+                continue
+            base = Call("pow", (base, self.exponent()))
+            if self.at("^"):
+                raise Malformed("a double exponent")
+        return base
 
     def exponent(self) -> Node:
         if self.accept("-"):  # plain text: x^-2
@@ -239,7 +222,11 @@ class _Parser:
     def bracketed(self) -> Node:
         opening = self.take().text
         bars, self.open_bars = self.open_bars, 0
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Malformed(f"nested deeper than {MAX_DEPTH}")
         node = self.sum()
+        self.depth -= 1
         self.open_bars = bars
         self.expect(_CLOSING[opening])
         return node
@@ -366,7 +353,7 @@ class _Parser:
     def function_argument(self) -> Node:
         if self.at("([{"):
             node = self.bracketed()
-            if self.at("^!"):
+            if self.at("^!°"):
                 raise Unsupported("an exponent behind a function's bracket, which is read in two ways")
             return node
         node = self.power()  # \sin 2x is sin(2x): factors by juxtaposition, up to the next function or bracket

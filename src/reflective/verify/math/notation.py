@@ -15,7 +15,7 @@ from itertools import accumulate
 from reflective.verify.math.clock import Clock, read_clock
 from reflective.verify.math.formula import Malformed, Unsupported
 from reflective.verify.math.units import MAGNITUDES, split_unit
-from reflective.verify.text import MAX_ANSWER_CHARS, strip_delimiters, without_text
+from reflective.verify.text import MAX_ANSWER_CHARS, without_text
 
 MAX_ITEMS = 64
 MAX_NESTING = 60
@@ -82,6 +82,7 @@ _LETTER = re.compile(r"^\(?\s*([A-Za-z])\s*\)?$")
 _CONDITION = re.compile(  # x : x < 5
     r"^(?:[A-Za-z]\w*|\\[a-z]+|\([A-Za-z, ]+\))(?:\s*\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\||:|\\mid(?![a-z]))(.+)$"
 )
+_PAIR = re.compile(r"^(\(|\[|\\\{)(.*?)(\)|\]|\\\})$", re.DOTALL)
 _POINT = re.compile(r"^([A-Z](?:_\d|')?)\s*(\(.*,.*\))$")
 _OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")  # ]0, 1[
 
@@ -91,20 +92,11 @@ def read(text: str) -> Value:
     """The value that `text` (see `phrases.plain`) writes; raises Malformed or Unsupported where it writes none."""
     if len(text) > MAX_ANSWER_CHARS:
         raise Malformed(f"longer than {MAX_ANSWER_CHARS} characters")
-    if not text:
-        raise Malformed("empty")
     if "\ufffd" in text:
         raise Malformed("characters that can't be printed")
-    _check_braces(text)
-    return _list(text, 0)
-
-
-def _check_braces(text: str) -> None:
-    levels = list(accumulate((m[0] == "{") - (m[0] == "}") for m in re.finditer(r"\\.|[{}]", text)))
-    if levels and (levels[-1] or min(levels) < 0):
-        raise Malformed("unbalanced braces")
-    if max(levels, default=0) > MAX_NESTING:
+    if max(_levels(text), default=0) > MAX_NESTING:
         raise Malformed(f"nested deeper than {MAX_NESTING}")
+    return _list(text)
 
 
 def _levels(text: str) -> list[int]:
@@ -128,11 +120,6 @@ def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]
     return [text[start:end].strip() for start, end in zip(starts, ends)], [cut[0] for cut in cuts]
 
 
-def _holds_all(text: str) -> bool:
-    """Whether one pair of plain braces holds all of `text`."""
-    return text.startswith("{") and text.endswith("}") and all(level > 0 for level in _levels(text)[1:-1])
-
-
 def _join_thousands(text: str) -> str:
     """12,345 outside brackets (and in LaTeX's own braces) is one number; in (1,234) the comma separates."""
     if "," not in text:
@@ -142,9 +129,7 @@ def _join_thousands(text: str) -> str:
     return _THOUSANDS.sub(lambda m: m[0].replace(",", "") if levels[m.start()] == 0 else m[0], text)
 
 
-def _list(text: str, depth: int) -> Value:
-    if depth > MAX_NESTING:
-        raise Malformed(f"nested deeper than {MAX_NESTING}")
+def _list(text: str) -> Value:
     words = _read_words(text)
     if words is not None:
         return words
@@ -153,12 +138,7 @@ def _list(text: str, depth: int) -> Value:
     if len(parts) > 1:
         # an Oxford comma (", and") leaves an empty part between two separators
         parts = [part for i, part in enumerate(parts) if part or i == 0 or i > len(separators) - 1]
-        if "" in parts:
-            raise Malformed("an empty item in a list")
-    parts = [sign for part in parts for sign in _plus_minus(part)]
-    if len(parts) > MAX_ITEMS:
-        raise Malformed(f"more than {MAX_ITEMS} items")
-    items = tuple(_relation(part, depth) for part in parts)
+    items = _items(parts, signs=True)
     if len(items) == 1:
         return items[0]
     if all(_OR.search(separator) for separator in separators) and all(map(_is_inequality, items)):
@@ -166,14 +146,22 @@ def _list(text: str, depth: int) -> Value:
     return _between(items) or Group("", items)
 
 
+def _items(parts: list[str], *, signs: bool) -> tuple[Value, ...]:
+    """The values of a list's parts; with `signs`, a part with ± is two."""
+    if signs:
+        parts = [sign for part in parts for sign in _plus_minus(part)]
+    if len(parts) > MAX_ITEMS:
+        raise Malformed(f"more than {MAX_ITEMS} items")
+    return tuple(map(_relation, parts))
+
+
 def _between(items: tuple[Value, ...]) -> Relation | None:
     """x >= 2 and x < 8 as 2 <= x < 8."""
-    match items:
-        case (Relation((name, one), (first,)), Relation((same, other), (second,))) if name == same:
-            if first in ("gt", "ge") and second in ("lt", "le"):
-                return Relation((one, name, other), ("lt" if first == "gt" else "le", second))
-            if first in ("lt", "le") and second in ("gt", "ge"):
-                return Relation((other, name, one), ("lt" if second == "gt" else "le", first))
+    for lower, upper in (items, items[::-1]) if len(items) == 2 else ():
+        match lower, upper:
+            case Relation((name, low), ("gt" | "ge" as first,)), Relation((same, high), ("lt" | "le" as second,)):
+                if name == same:
+                    return Relation((low, name, high), ("lt" if first == "gt" else "le", second))
     return None
 
 
@@ -194,50 +182,44 @@ def _plus_minus(text: str) -> list[str]:
     return [upper, lower]
 
 
-def _relation(text: str, depth: int) -> Value:
+def _relation(text: str) -> Value:
     parts, operators = _split(_MEMBER.sub("", text), _RELATION)
     if not operators:
-        return _union(parts[0], depth)
+        return _union(parts[0])
     if len(parts) > 12:
         raise Malformed("a chain of more than 12 sides")
     ops = tuple(_RELATION_NAMES.get(op, op.lstrip("\\")) for op in operators)
-    return Relation(tuple(_union(part, depth) for part in parts), ops)
+    return Relation(tuple(map(_union, parts)), ops)
 
 
-def _union(text: str, depth: int) -> Value:
+def _union(text: str) -> Value:
     if (clock := read_clock(text)) is not None:
         return clock
     parts, cups = _split(text, _CUP)
     if cups:
-        return Group("cup", tuple(_bracketed(part, depth) for part in parts))
+        return Group("cup", tuple(map(_bracketed, parts)))
     parts, colons = _split(text, _COLON)
     if colons and all(parts):
-        return Group(":", tuple(_bracketed(part, depth) for part in parts))
-    return _bracketed(text, depth)
+        return Group(":", tuple(map(_bracketed, parts)))
+    return _bracketed(text)
 
 
 def _outer_brackets(text: str) -> tuple[str, str] | None:
     """(kind of brackets, inside) where one pair of brackets holds all of `text`."""
-    opening = text[:2] if text.startswith("\\{") else text[:1]
-    closing = text[-2:] if text.endswith("\\}") else text[-1:]
-    if opening in ("(", "[", "\\{") and closing in (")", "]", "\\}"):
-        levels = _levels(text)
-        inside = levels[len(opening) : len(text) - len(closing)]
-        if all(level > 0 for level in inside):
-            return opening[-1] + closing[-1], text[len(opening) : len(text) - len(closing)].strip()
-    return None
+    match = _PAIR.match(text)
+    if match is None or not all(level > 0 for level in _levels(text)[match.start(2) : match.end(2)]):
+        return None
+    return match[1][-1] + match[3][-1], match[2].strip()
 
 
-def _bracketed(text: str, depth: int) -> Value:
-    text = strip_delimiters(text)
-    if _holds_all(text) and (
-        "," in text or text == "{}" or _CONDITION.match(text[1:-1].strip())
-    ):  # {1, 3} for \{1, 3\}
-        text = f"\\{{{text[1:-1]}\\}}"
+def _bracketed(text: str) -> Value:
+    if text.startswith("{") and (outer := _outer_brackets("\\" + text[:-1] + "\\}")):  # {1, 3} for \{1, 3\}
+        if "," in outer[1] or not outer[1] or _CONDITION.match(outer[1]):
+            text = f"\\{{{outer[1]}\\}}"
     if match := _MATRIX.match(text):
-        return _matrix("vmatrix" if match["name"] in ("vmatrix", "Vmatrix") else "matrix", match["body"], depth)
+        return _matrix("vmatrix" if match["name"] in ("vmatrix", "Vmatrix") else "matrix", match["body"])
     if match := _POINT.match(text):  # P(2, 5)
-        point = _bracketed(match[2], depth + 1)
+        point = _bracketed(match[2])
         return Relation((Atom(match[1]), point), ("eq",)) if isinstance(point, Group) else point
     if (match := _OUTWARD.match(text)) and (match[1] == "]" or match[3] == "["):
         text = f"{match[1].replace(']', '(')}{match[2]}{match[3].replace('[', ')')}"
@@ -245,30 +227,23 @@ def _bracketed(text: str, depth: int) -> Value:
     if outer is not None:
         kind, inside = outer
         if kind in ("()", "[]") and (_MATRIX.match(inside) or _outer_brackets(inside) == ("()", inside[1:-1].strip())):
-            return _bracketed(inside, depth + 1)  # ((3, 4)) and a matrix in brackets
+            return _bracketed(inside)  # ((3, 4)) and a matrix in brackets
         if kind == "{}" and (match := _CONDITION.match(inside)):  # {x : x < 5}
-            return _list(match[1].strip(), depth + 1)
+            return _list(match[1].strip())
         if kind == "{}" and not inside:
             return Atom("\\emptyset")
         parts, separators = _split(inside, re.compile(r"[,;]"))
-        if kind == "{}":
-            parts = [sign for part in parts for sign in _plus_minus(part)]
-        if "" in parts:
-            raise Malformed("an empty item in brackets")
         if separators or kind == "{}":
-            if len(parts) > MAX_ITEMS:
-                raise Malformed(f"more than {MAX_ITEMS} items")
-            return Group(kind, tuple(_relation(part, depth + 1) for part in parts))
-        if kind == "()" and not any(c in inside for c in "()"):
-            letter = _LETTER.match(inside)
-            return Words(letter[1].lower()) if letter else _leaf(text)
+            return Group(kind, _items(parts, signs=kind == "{}"))
+        if kind == "()" and (letter := _LETTER.match(inside)):
+            return Words(letter[1].lower())
     return _leaf(text)
 
 
-def _matrix(name: str, body: str, depth: int) -> Group:
+def _matrix(name: str, body: str) -> Group:
     rows = [row.strip() for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?", body)]
     rows = [row for row in rows if row.replace("\\hline", "").strip()]
-    cells = [[_list(cell.strip(), depth + 1) for cell in row.split("&")] for row in rows]
+    cells = [[_list(cell.strip()) for cell in row.split("&")] for row in rows]
     if not cells or len({len(row) for row in cells}) != 1 or len(cells) * len(cells[0]) > MAX_ITEMS:
         raise Unsupported("a matrix of this shape")
     return Group(f"{name} {len(cells)}x{len(cells[0])}", tuple(cell for row in cells for cell in row))
@@ -285,8 +260,6 @@ def _read_words(text: str) -> Words | None:
     if marked == text and not re.fullmatch("[A-Z][a-z]+", plain):
         longest = max((len(word) for word in re.findall(r"[A-Za-z]+", plain)), default=4)
         if plain.lower() not in _SHORT_WORDS and (longest < 4 or plain in _FORMULA_WORDS):
-            return None
-        if any(word in _FORMULA_WORDS for word in plain.split()):
             return None
     return Words(_ARTICLE.sub("", plain.lower()))
 

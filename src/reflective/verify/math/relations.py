@@ -79,10 +79,10 @@ def is_statement(relation: Relation) -> bool:
 
 def contains_name(sides: Sequence[Value], name: Value) -> bool:
     """Whether one of several sides holds the variable `name`, so that nothing is defined."""
-    if not is_variable(name) or len(sides) < 2:
+    label, trees = atoms.tree_of(name), [atoms.tree_of(side) for side in sides]
+    if not isinstance(label, Variable) or len(sides) < 2:
         return False
-    trees = filter(None, map(atoms.tree_of, sides))
-    return any(atoms.tree_of(name) in map(Variable, variables(tree)) for tree in trees)
+    return any(label.name in variables(tree) for tree in trees if tree is not None)
 
 
 def names_each(definitions: Group, bare: Group) -> tuple[list[Value], Sequence[Value]] | None:
