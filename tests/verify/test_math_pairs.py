@@ -179,6 +179,7 @@ EQUIVALENT = [
     ("\\frac{\\sqrt{10}}{2}", "\\sqrt{2.5}"),
     ("80^\\circ", "80 \\text{ degrees}"),
     ("y=\\frac{1}{2}x", "x-2y=0"),
+    ("x - y", "x+-y"),
     ("x=\\pm 3", "3, -3"),
     ("x=\\pm 3", "\\pm 3"),
     ("x \\neq 2", "x \\ne 2"),

@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -32,7 +31,7 @@ from reflective.types import Problem, Verdict
 from reflective.verify.code import program
 from reflective.verify.code.imports import with_imports
 from reflective.verify.code.packing import unpack_tests
-from reflective.verify.code.sandbox import Ended, Limits, Process, Sandbox, SandboxError
+from reflective.verify.code.sandbox import Ended, Limits, Sandbox, SandboxError
 
 TIME_LIMIT_S = 6.0  # of a test, LiveCodeBench's; on a machine that is much slower, say more
 CHECK_TIME_LIMIT_S = 20.0  # of a test program with up to a thousand calls
@@ -128,34 +127,24 @@ def _grade_check(sandbox: Sandbox, metadata: Mapping[str, Any], answer: str) -> 
     payload = {"source": source, "entries": _entries(metadata)}
     limits = _limits(metadata, CHECK_TIME_LIMIT_S)
     left = limits.wall_s
-    with ExitStack() as stack:
-        tested = stack.enter_context(_Tested(sandbox, answer, limits))
+    with _Tested(sandbox, answer, limits) as tested:
         if tested.broken:
             return Verdict("wrong", tested.broken)
-        tests = stack.enter_context(sandbox.start(program.TESTS, payload=payload, limits=TESTS_LIMITS))
-        for _ in range(LINE_CALLS):
-            line = _from_tests(tests)
-            if "name" not in line:
-                return _verdict_of_tests(line)
-            before = tested.seconds
-            reply = tested.ask(json.dumps(line).encode(), left)
-            if isinstance(reply, str):
-                return Verdict("wrong", reply)
-            left -= tested.seconds - before
+        with sandbox.start(program.TESTS, payload=payload, limits=TESTS_LIMITS) as tests:
             try:
-                tests.send(json.dumps(reply).encode())
+                for _ in range(LINE_CALLS):
+                    line = json.loads(tests.receive())
+                    if "name" not in line:
+                        return _verdict_of_tests(line)
+                    before = tested.seconds
+                    reply = tested.ask(json.dumps(line).encode(), left)
+                    if isinstance(reply, str):
+                        return Verdict("wrong", reply)
+                    left -= tested.seconds - before
+                    tests.send(json.dumps(reply).encode())
             except Ended as error:
                 raise TestsFailed(f"the tests: {_WHY[error.how]}") from error
     raise TestsFailed(f"the tests make more than {LINE_CALLS} calls")
-
-
-def _from_tests(tests: Process) -> dict[str, Any]:
-    try:
-        line = json.loads(tests.receive())
-    except Ended as error:
-        raise TestsFailed(f"the tests: {_WHY[error.how]}") from error
-    assert isinstance(line, dict)
-    return line
 
 
 def _verdict_of_tests(line: Mapping[str, Any]) -> Verdict:
@@ -260,11 +249,7 @@ def _encoded(value: Any) -> Any:
     """JSON data in the form that travels (`program.CODEC`)."""
     if isinstance(value, dict):
         return {"d": [[key, _encoded(item)] for key, item in value.items()]}
-    if isinstance(value, list):
-        return [_encoded(item) for item in value]
-    if isinstance(value, float):
-        return {"f": value.hex()}
-    return {"i": hex(value)} if isinstance(value, int) and abs(value) >= 2**53 else value
+    return [_encoded(item) for item in value] if isinstance(value, list) else value
 
 
 def _tests(metadata: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:

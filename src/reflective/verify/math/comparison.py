@@ -80,13 +80,11 @@ class Comparison:
         except Unsupported:
             return self.symbolic(gold, answer)
         difference = self.value(gold_value, answer_value)
-        if difference is not None and _may_be_one_matrix(gold_value, answer_value, gold + answer):
-            return self.symbolic(gold, answer)
-        if difference is not None and _may_be_one_set(gold_value, answer_value):
-            written = [bool(_SET_ALGEBRA.search(text)) for text in (gold, answer)]
-            if all(written) or (any(written) and _is_set(gold_value) and _is_set(answer_value)):
-                return self.symbolic(gold, answer)
-        return difference
+        if difference is None:
+            return None
+        one_matrix = _may_be_one_matrix(gold_value, answer_value, gold + answer)
+        one_set = _may_be_one_set(gold_value, answer_value, (gold, answer))
+        return self.symbolic(gold, answer) if one_matrix or one_set else difference
 
     def value(self, gold: Value, answer: Value) -> str | None:
         if isinstance(gold, Relation) or isinstance(answer, Relation):
@@ -240,18 +238,17 @@ class Comparison:
             return self.symbolic(gold.text, answer.text)
         constant = not variables(answer_tree)
         try:
-            if not variables(gold_tree):
-                values.constant(gold_tree)
+            value = None if variables(gold_tree) else values.constant(gold_tree)
         except ArithmeticError as error:
             raise Undecided(f"the gold answer has no value: {error}") from error
         try:
-            if constant:
-                stated = values.constant(answer_tree)
-                if self.tolerance is not None and not variables(gold_tree):
-                    within = values.within(values.constant(gold_tree), stated, self.tolerance)
-                    return None if within else "beyond the tolerance"
-            rounded = constant and not variables(gold_tree) and atoms.rounds(gold, answer)
-            return None if rounded or values.equal(gold_tree, answer_tree) else "another value"
+            stated = values.constant(answer_tree) if constant else None
+            if value is not None and stated is not None:
+                if self.tolerance is not None:
+                    return None if values.within(value, stated, self.tolerance) else "beyond the tolerance"
+                if atoms.rounds(gold, answer):
+                    return None
+            return None if values.equal(gold_tree, answer_tree) else "another value"
         except values.Undefined as error:
             return f"has no value: {error}" if constant else self.symbolic(gold.text, answer.text)
         except values.TooLarge as error:
@@ -297,8 +294,11 @@ def _may_be_one_matrix(gold: Value, answer: Value, texts: str) -> bool:
     return "vmatrix" in texts or ("matrix" in texts and type(gold) is not type(answer))
 
 
-def _may_be_one_set(gold: Value, answer: Value) -> bool:
+def _may_be_one_set(gold: Value, answer: Value, texts: tuple[str, str]) -> bool:
     """Whether the two may write one set differently: as a union, an inequality, a complement."""
+    written = [_SET_ALGEBRA.search(text) is not None for text in texts]
+    if not all(written) and not (any(written) and _is_set(gold) and _is_set(answer)):
+        return False
     if any((isinstance(v, Group) and v.brackets == "cup") or _bounds_size(v) for v in (gold, answer)):
         return True
     if any(isinstance(v, Words) or (isinstance(v, Relation) and region(v) is not None) for v in (gold, answer)):

@@ -65,6 +65,9 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _TOKEN = re.compile(
     r"\s+|(?P<number>\d+(?:\.\d*)?|\.\d+)|\\(?P<command>[A-Za-z]+)|(?P<letter>[A-Za-z])|(?P<sign>[^\s\\])"
 )
+_MIXED = re.compile(
+    r"(?<![\d.^_])(?<!sqrt)(?<!sqrt )(\d+)\s*\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"
+)
 _WORD = re.compile(rf"(?<![A-Za-z\\])(?:{'|'.join(_WORDS)})(?![A-Za-z])|(?<![A-Za-z\\])sqrt(?=[\d(])")
 
 
@@ -76,7 +79,7 @@ class _Token:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    text = _WORD.sub(lambda m: "\\" + m[0] + " ", text).replace("^\\circ", "°")
+    text = _WORD.sub(lambda m: "\\" + m[0] + " ", _MIXED.sub(_mixed_number, text)).replace("^\\circ", "°")
     position, spaced = 0, False
     while position < len(text):
         match = _TOKEN.match(text, position)
@@ -93,6 +96,12 @@ def _tokens(text: str) -> Iterator[_Token]:
         yield _Token(kind, word, spaced)
         spaced = False
     yield _Token("end", "", spaced)
+
+
+def _mixed_number(match: re.Match[str]) -> str:
+    """1\\frac{4}{5} is one and four fifths, and 2\\frac{5}{4} a product."""
+    whole, above, below = match[1], match[2] or match[3], match[4] or match[5]
+    return f"({whole}+{above}/{below})" if int(above) < int(below) else match[0]
 
 
 @lru_cache(maxsize=4096)
@@ -128,9 +137,8 @@ class _Parser:
         return self.tokens[self.position]
 
     def take(self) -> _Token:
-        token = self.tokens[self.position]
         self.position += 1
-        return token
+        return self.tokens[self.position - 1]
 
     def at(self, signs: str) -> bool:
         return self.next.kind == "sign" and self.next.text in signs
@@ -200,7 +208,7 @@ class _Parser:
     def atom(self) -> Node:
         token = self.next
         if token.kind == "number":
-            return self.mixed_number()
+            return self.number()
         if token.kind == "letter":
             self.take()
             return self.symbol(token.text)
@@ -230,20 +238,6 @@ class _Parser:
         self.open_bars = bars
         self.expect(_CLOSING[opening])
         return node
-
-    def mixed_number(self) -> Node:
-        """A number; 1\\frac{4}{5} is one and four fifths."""
-        whole = self.number()
-        if not (self.next.kind == "command" and self.next.text == "frac"):
-            return whole
-        start = self.position
-        self.take()
-        numerator, denominator = self.argument(), self.argument()
-        match whole, numerator, denominator:
-            case Number(w), Number(n), Number(d) if w.denominator == n.denominator == d.denominator == 1 and n < d:
-                return Number(w + n / d)
-        self.position = start  # a product: 2\frac{x}{3}
-        return whole
 
     def argument(self) -> Node:
         """The argument of a command: a group or one token, and of a number only its first digit (\\frac12)."""

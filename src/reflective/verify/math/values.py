@@ -62,7 +62,7 @@ def proportional(gold: tuple[Node, Node], answer: tuple[Node, Node], *, positive
     one, other = Call("sub", gold), Call("sub", answer)
     ratios: list[Any] = []
     for _, pair in _pairs(one, other, sorted(variables(one) | variables(other))):
-        zeros = list(map(_zero, pair))
+        zeros = [value == 0 if isinstance(value, Fraction) else _size(value) < 1e-40 for value in pair]
         if all(zeros):
             continue
         if any(zeros):
@@ -152,10 +152,6 @@ def _size(value: Any) -> Any:
     return abs(_context(DIGITS).convert(value))
 
 
-def _zero(value: Any) -> bool:
-    return bool(value == 0) if isinstance(value, Fraction) else bool(_size(value) < 1e-40)
-
-
 def _imaginary(value: Any) -> bool:
     return bool(value.imag and abs(value.imag) > abs(value) * 1e-30)
 
@@ -226,10 +222,6 @@ def _factorial(context: Any, n: Any) -> Any:
     return Fraction(math.factorial(whole)) if whole <= 2_000 else context.factorial(whole)
 
 
-def _binomial(_: Any, n: Any, k: Any) -> Fraction:
-    return Fraction(math.comb(_natural(n, 5_000), _natural(k, MAX_BITS)))
-
-
 def _logarithm(context: Any, x: Any, base: Any = Fraction(10)) -> Any:
     if base == 0:
         raise Undefined("a logarithm to base 0")
@@ -255,7 +247,7 @@ _OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "pow": _power,
     "root": _root,
     "factorial": _factorial,
-    "binom": _binomial,
+    "binom": lambda _, n, k: Fraction(math.comb(_natural(n, 5_000), _natural(k, MAX_MAGNITUDE))),
     "degrees": lambda context, a: context.degree * a,
     "pi": lambda context: +context.pi,
     "e": lambda context: +context.e,

@@ -47,18 +47,15 @@ class Outcome:
     seconds: float
 
 
-class Process:
+class Process(Started):
     """One run of `source`, a Python program; it finds `payload` under the name PAYLOAD."""
 
     def __init__(self, source: str, *, payload: Any = None, limits: Limits, bwrap: str | None) -> None:
-        self.limits = limits
         self._buffer = bytearray()
         self._errors = bytearray()
         self._written = 0
         self._end: End = "exit"
-        self._started = Started(source, payload, limits, bwrap)
-        self._running = self._started.popen
-        self.held = self._started.held
+        super().__init__(source, payload, limits, bwrap)
         self._deadline = time.monotonic() + limits.wall_s
         self._began = self._looked = time.monotonic()
 
@@ -81,8 +78,7 @@ class Process:
 
     def receive(self) -> bytes:
         """The program's next line, without its end. Raises `Ended` where none comes within the limits."""
-        stdout = self._running.stdout
-        self._exchange(b"", lambda waiting, pipes: b"\n" in self._buffer or stdout not in pipes)
+        self._exchange(b"", lambda waiting, pipes: b"\n" in self._buffer or self.popen.stdout not in pipes)
         line, end, rest = self._buffer.partition(b"\n")
         if not end or self._end != "exit":
             raise Ended(self._end)
@@ -98,21 +94,12 @@ class Process:
         """Seconds, of the clock that the limits are measured with."""
         return time.monotonic()
 
-    def close(self) -> None:
-        """End everything that runs in the sandbox."""
-        self._started.close()
-
-    @property
-    def errors(self) -> str:
-        """The end of what the program wrote to stderr."""
-        return bytes(self._errors).decode("utf-8", "replace")
-
     def _exchange(
         self, data: bytes, done: Callable[[memoryview, Container[object]], bool], *, close: bool = False
     ) -> None:
         """Write `data` and read what comes, until a limit is passed or `done` says so of what is still to be written
         and of the pipes that are still open."""
-        popen, waiting = self._running, memoryview(data)
+        popen, waiting = self.popen, memoryview(data)
         assert popen.stdin is not None
         pipes: set[Any] = {popen.stdout, popen.stderr}
         with selectors.DefaultSelector() as selector:
@@ -139,10 +126,9 @@ class Process:
 
     def _feed(self, waiting: memoryview) -> memoryview:
         """What is still to be written; nothing where the program does not listen any more."""
-        stdin = self._running.stdin
-        assert stdin is not None
+        assert self.popen.stdin is not None
         try:
-            return waiting[os.write(stdin.fileno(), waiting[:CHUNK]) :]
+            return waiting[os.write(self.popen.stdin.fileno(), waiting[:CHUNK]) :]
         except BlockingIOError:
             return waiting
         except OSError:
@@ -159,7 +145,7 @@ class Process:
         self._written += len(chunk)
         if self._written > self.limits.output_bytes:
             self._stop("output")
-        elif pipe is self._running.stdout:
+        elif pipe is self.popen.stdout:
             self._buffer += chunk
         else:
             self._errors = (self._errors + chunk)[-ERROR_TAIL:]
@@ -171,27 +157,26 @@ class Process:
         if now >= self._deadline:
             self._stop("time")
         elif now - self._looked >= LOOK_EVERY_S and self._end == "exit":
-            used = watch.usage(self._running.pid)
+            used = watch.usage(self.popen.pid)
             if used.memory_bytes > self.limits.memory_bytes:
                 self._stop("memory")
             elif used.threads > MANY_THREADS * self.limits.processes:
                 self._stop("processes")
-            elif (folder := self._started.scratch) and watch.folder_bytes(folder) > self.limits.scratch_bytes:
+            elif (folder := self.scratch) and watch.folder_bytes(folder) > self.limits.scratch_bytes:
                 self._stop("scratch")
             self._looked = time.monotonic()
 
     def _stop(self, how: End) -> None:
         if self._end == "exit":
             self._end = how
-        self._started.kill()
+        self.kill()
 
     def _outcome(self) -> Outcome:
         seconds = time.monotonic() - self._began
-        popen = self._running
-        while popen.poll() is None and self._end == "exit":  # it closed its output and runs on
+        while self.popen.poll() is None and self._end == "exit":  # it closed its output and runs on
             time.sleep(LOOK_EVERY_S / 5)
             self._look()
-        code = popen.wait()
+        code = self.popen.wait()
         # bubblewrap and the launcher tell a signal as 128 + its number
         code = 128 - code if 128 < code <= 128 + signal.SIGRTMAX else code
         end: End = "time" if code == -signal.SIGXCPU and self._end == "exit" else self._end

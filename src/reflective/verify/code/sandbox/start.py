@@ -38,7 +38,7 @@ class Started:
     popen: subprocess.Popen[bytes]
 
     def __init__(self, source: str, payload: Any, limits: Limits, bwrap: str | None) -> None:
-        self._bwrap, self._limits = bwrap, limits
+        self._bwrap, self.limits = bwrap, limits
         self._files: list[IO[bytes]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.held: Mapping[str, bool] = {}
@@ -101,7 +101,7 @@ class Started:
             os.set_blocking(getattr(self.popen, name).fileno(), False)
 
     def _job(self, source: str, payload: Any) -> dict[str, Any]:
-        limits, alone = self._limits, self._bwrap is None
+        limits, alone = self.limits, self._bwrap is None
         return {
             "source": source,
             "payload": payload,
@@ -126,7 +126,7 @@ class Started:
             self._folder = tempfile.TemporaryDirectory(prefix="scratch-", ignore_cleanup_errors=True)
             return program
         calls = self._open(seccomp.program()) if seccomp.supported() else None
-        options = self._open("\0".join(bubblewrap.options(self._limits, calls)).encode() + b"\0")
+        options = self._open("\0".join(bubblewrap.options(self.limits, calls)).encode() + b"\0")
         return [self._bwrap, "--args", str(options), "--", *program]
 
     def _open(self, data: bytes) -> int:
