@@ -16,8 +16,8 @@ A kind has one grader: a second one for the same kind is refused, whoever brings
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, TypeVar
 
@@ -41,9 +41,16 @@ class Registry(Mapping[str, Grader]):
 
     def __init__(self) -> None:
         self.without_gold: set[str] = set()
-        self._graders: dict[str, Grader | EntryPoint] = {}
-        self._looked = False  # for installed packages
-        self._looking = threading.Lock()
+        self._graders: dict[str, Grader] = {}
+
+    @cached_property
+    def _installed(self) -> Mapping[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=ENTRY_POINTS):
+            if point.name in self._graders or point.name in found:
+                raise InputError(f"a second grader for problems of kind {point.name!r}, from {_package(point)}")
+            found[point.name] = point
+        return found
 
     def register(self, kind: str, function: Grader, *, needs_gold: bool = True) -> None:
         """Add the grader of a kind that has none yet, or the same function again, as a notebook does."""
@@ -58,33 +65,21 @@ class Registry(Mapping[str, Grader]):
             self.without_gold.add(kind)
 
     def __getitem__(self, kind: str) -> Grader:
-        found = self._graders.get(kind) or self._with_installed()[kind]
-        if isinstance(found, EntryPoint):
-            try:
-                function: Grader = found.load()
-            except Exception as error:  # whatever the package's import raises
-                raise InputError(f"the grader {kind!r} from {_package(found)} can't be loaded: {error!r}") from error
-            self.add_own(kind, function, needs_gold=bool(getattr(function, "needs_gold", True)))
-            return function
-        return found
+        if kind in self._graders:
+            return self._graders[kind]
+        point = self._installed[kind]
+        try:
+            function: Grader = point.load()
+        except Exception as error:  # whatever the package's import raises
+            raise InputError(f"the grader {kind!r} from {_package(point)} can't be loaded: {error!r}") from error
+        self.add_own(kind, function, needs_gold=bool(getattr(function, "needs_gold", True)))
+        return function
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._with_installed())
+        return iter(dict.fromkeys((*self._graders, *self._installed)))
 
     def __len__(self) -> int:
-        return len(self._with_installed())
-
-    def _with_installed(self) -> Mapping[str, Grader | EntryPoint]:
-        with self._looking:
-            if not self._looked:
-                found: dict[str, EntryPoint] = {}
-                for point in entry_points(group=ENTRY_POINTS):
-                    if point.name in self._graders or point.name in found:
-                        raise InputError(f"a second grader for problems of kind {point.name!r}, from {_package(point)}")
-                    found[point.name] = point
-                self._graders.update(found)
-                self._looked = True
-        return self._graders
+        return sum(1 for _ in self)
 
 
 GRADERS = Registry()
