@@ -180,6 +180,8 @@ EQUIVALENT = [
     ("80^\\circ", "80 \\text{ degrees}"),
     ("y=\\frac{1}{2}x", "x-2y=0"),
     ("x - y", "x+-y"),
+    ("\\{x \\in \\mathbb{Z} : -1 < x < 3\\}", "\\{x\\in\\mathbb Z \\mid 3 > x > -1\\}"),
+    ("\\frac{9004}{9}", "1 000 4/9"),
     ("x=\\pm 3", "3, -3"),
     ("x=\\pm 3", "\\pm 3"),
     ("x \\neq 2", "x \\ne 2"),
@@ -297,6 +299,9 @@ NEAR_MISSES = [
     ("x + y < 2", "-x - y < -2"),
     ("x + y < 2", "x + y \\le 2"),
     ("x > 2", "y > 2"),
+    ("\\{x \\in \\mathbb{Z} : -1 < x < 3\\}", "\\{x : -1 < x < 3\\}"),
+    ("\\{x \\in \\mathbb{Z} : -1 < x < 3\\}", "(-1, 3)"),
+    ("\\{x \\in \\mathbb{Z} : -1 < x < 3\\}", "\\{x \\in \\mathbb{Z} : -1 < x \\le 3\\}"),
     # units
     ("5 \\text{ cm}", "5 \\text{ m}"),
     ("5 \\text{ cm}", "5 \\text{ cm}^2"),

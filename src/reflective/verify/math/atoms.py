@@ -13,7 +13,7 @@ ROUNDED_PLACES = 6  # decimal places (and significant digits) from which on a de
 
 _DECIMAL = re.compile(r"^([-+]?)\s*(\d*)\.(\d+)$")
 _SCIENTIFIC = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,4})$")
-_MIXED = re.compile(r"^([-+]?)\s*(\d+) (\d+)/(\d+)$")
+_MIXED = re.compile(r"^([-+]?)\s*(\d{1,3}(?: \d{3})+|\d+) (\d+)/(\d+)$")
 _REPEATING = re.compile(r"^([-+]?)\s*(\d*)\.(\d*)\\overline\s*\{(\d+)\}$")
 _BASED = re.compile(
     r"^\(?([0-9A-F]+|[0-9][0-9a-f]*)\)?\s*_\s*\{?\s*(?:\\text\s*\{\s*(?:base\s*)?)?\}?\s*(\d{1,2}|[a-z]+)\s*\}?\s*\}?$"
@@ -27,7 +27,7 @@ def tree(atom: Atom) -> formula.Node:
     if match := _SCIENTIFIC.match(text):
         text = f"{match[1]} * 10^{{{match[2]}}}"
     elif match := _MIXED.match(text):
-        text = rf"{match[1]}{match[2]}\frac{{{match[3]}}}{{{match[4]}}}"
+        text = rf"{match[1]}{match[2].replace(' ', '')}\frac{{{match[3]}}}{{{match[4]}}}"
     elif match := _REPEATING.match(text):
         sign, whole, fixed, period = match.groups()
         shift = 10 ** len(fixed)

@@ -80,7 +80,7 @@ _SHORT_WORDS = frozenset("yes no odd all any".split())
 _FORMULA_WORDS = frozenset("sqrt infinity infty sin cos tan log exp".split())
 _LETTER = re.compile(r"^\(?\s*([A-Za-z])\s*\)?$")
 _CONDITION = re.compile(  # x : x < 5
-    r"^(?:[A-Za-z]\w*|\\[a-z]+|\([A-Za-z, ]+\))(?:\s*\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\||:|\\mid(?![a-z]))(.+)$"
+    r"^(?:[A-Za-z]\w*|\\[a-z]+|\([A-Za-z, ]+\))(?:\s*\\in\s*\\mathbb\s*\{?([A-Z])\}?)?\s*(?:\||:|\\mid(?![a-z]))(.+)$"
 )
 _PAIR = re.compile(r"^(\(|\[|\\\{)(.*?)(\)|\]|\\\})$", re.DOTALL)
 _POINT = re.compile(r"^([A-Z](?:_\d|')?)\s*(\(.*,.*\))$")
@@ -229,7 +229,8 @@ def _bracketed(text: str) -> Value:
         if kind in ("()", "[]") and (_MATRIX.match(inside) or _outer_brackets(inside) == ("()", inside[1:-1].strip())):
             return _bracketed(inside)  # ((3, 4)) and a matrix in brackets
         if kind == "{}" and (match := _CONDITION.match(inside)):  # {x : x < 5}
-            return _list(match[1].strip())
+            condition = _list(match[2].strip())
+            return condition if match[1] in (None, "R") else Group(f"{{}} of {match[1]}", (condition,))
         if kind == "{}" and not inside:
             return Atom("\\emptyset")
         parts, separators = _split(inside, re.compile(r"[,;]"))
