@@ -94,7 +94,10 @@ def read(text: str) -> Value:
         raise Malformed(f"longer than {MAX_ANSWER_CHARS} characters")
     if "\ufffd" in text:
         raise Malformed("characters that can't be printed")
-    if max(_levels(text), default=0) > MAX_NESTING:
+    braces = [(match[0] == "{") - (match[0] == "}") for match in re.finditer(r"\\.|[{}]", text)]
+    if sum(braces) or min(accumulate(braces), default=0) < 0:
+        raise Malformed("unbalanced braces")
+    if len(text) > MAX_NESTING and max(_levels(text)) > MAX_NESTING:
         raise Malformed(f"nested deeper than {MAX_NESTING}")
     return _list(text)
 
