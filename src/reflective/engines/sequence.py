@@ -147,14 +147,17 @@ class Running:
         self._pieces.append(delta)
         return delta
 
-    def end_step(self, logit: float, decode: Decode) -> None:
+    def end_step(self, logit: float, decode: Decode, *, ended: bool = False) -> None:
         """Note the step that the last token ends; its text is what was sent since the one before, where that is whole.
 
-        Call it when the text has been taken.
+        With `ended` that token ends the response, and is no part of its text. Call it when the text has been taken.
         """
         start = self.step_positions[-2] + 1 if len(self.step_positions) > 1 else 0
         whole = self._pieces_from == start and self.emitted == len(self.token_ids)
-        text = "".join(self._pieces) if whole else self.unstopped(decode(self.token_ids[start:]))
+        if ended:
+            text = decode(self.token_ids[start:-1])
+        else:
+            text = "".join(self._pieces) if whole else self.unstopped(decode(self.token_ids[start:]))
         self.step_logits.append(logit)
         self.step_texts.append(text.strip())
         self._pieces, self._pieces_from = [], self.emitted

@@ -144,7 +144,7 @@ class TokenEngine(Engine):
                 )
             logit = self._logprob_terms.logit(logit, *sequence.last_step_logprobs())
         self._emit_text(sequence)
-        sequence.end_step(logit, self.decode)
+        sequence.end_step(logit, self.decode, ended=self._ends(sequence, sequence.token_ids[-1]))
         self._events.append(StepScored(sequence.id, len(sequence.step_logits) - 1, sigmoid(logit)))
 
     def _mark(self, sequence: Running) -> None:
@@ -160,6 +160,10 @@ class TokenEngine(Engine):
             self._events.append(Text(sequence.id, delta))
 
     # ---- finish
+
+    def _ends(self, sequence: Running, token: int) -> bool:
+        """Whether a token ends the response, of whose text it is then no part."""
+        return token in self._eos_ids or token in sequence.request.stop_token_ids
 
     def _finish(self, sequence: Running, reason: FinishReason) -> None:
         self._emit_text(sequence, flush=True)
@@ -180,8 +184,7 @@ class TokenEngine(Engine):
                 thinking_stop, answer_start = 0, 0
         elif (span := closing_span(self.judge.format, ids)) is not None:
             thinking_stop, answer_start = span
-        ended = ids and (ids[-1] in self._eos_ids or ids[-1] in sequence.request.stop_token_ids)
-        answer_stop = len(ids) - 1 if ended else len(ids)
+        answer_stop = len(ids) - 1 if ids and self._ends(sequence, ids[-1]) else len(ids)
         return Trajectory(
             index=sequence.request.index,
             token_ids=tuple(ids),

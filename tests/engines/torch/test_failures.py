@@ -311,9 +311,12 @@ def test_a_whole_response_is_an_answer_where_it_ended_and_reasoning_where_it_was
     assert (ended.thinking, ended.answer_text) == ("", TOKENIZER.decode(ended.token_ids[:-1]).strip())
     # the token that ends the response closes its last step, and is scored where it was drawn from
     assert ended.steps[-1].position == len(ended.token_ids) - 1
-    assert [s.score for s in ended.steps] == pytest.approx(
-        [s.score for s in engine.score(PROMPT, ended.token_ids)], abs=1e-5
-    )
+    read = engine.score(PROMPT, ended.token_ids)
+    assert [s.score for s in ended.steps] == pytest.approx([s.score for s in read], abs=1e-5)
+    # and is no part of its text
+    start = ended.steps[-2].position + 1 if len(ended.steps) > 1 else 0
+    assert ended.steps[-1].text == TOKENIZER.decode(ended.token_ids[start:-1]).strip()
+    assert [s.text for s in read] == [s.text for s in ended.steps]
 
 
 @pytest.mark.parametrize("layer", [4, -5])

@@ -179,7 +179,8 @@ class RowEngine(TokenEngine):
     def _steps(self, ids: Sequence[int], positions: Sequence[int], logits: Sequence[float]) -> tuple[Step, ...]:
         steps, start = [], 0
         for position, logit in zip(positions, logits, strict=True):
-            steps.append(Step(position, logit, self.decode(ids[start : position + 1]).strip()))
+            end = position + (ids[position] not in self._eos_ids)
+            steps.append(Step(position, logit, self.decode(ids[start:end]).strip()))
             start = position + 1
         return tuple(steps)
 
