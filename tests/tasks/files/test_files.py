@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,19 @@ def test_half_a_surrogate_pair_that_nobody_reads_is_no_fault(tmp_path: Path) -> 
     path = tmp_path / "p.jsonl"
     path.write_text('{"problem": "a \\ud83d\\ude00?", "answer": 1, "comment": "\\ud800"}')
     assert load_problems(str(path))[0].text == "a \N{GRINNING FACE}?"
+
+
+def test_what_is_too_deep_does_not_depend_on_how_deep_python_would_go(tmp_path: Path) -> None:
+    path, limit = tmp_path / "p.jsonl", sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        path.write_text('{"problem": "?", "answer": ' + "[" * 101 + "1" + "]" * 101 + "}")
+        with pytest.raises(InputError, match="row 1: it is nested too deeply"):
+            load_problems(str(path))
+        path.write_text('{"problem": "?", "answer": 1, "more": ' + "[" * 90 + "1" + "]" * 90 + "}")
+        assert load_problems(str(path))[0].answer == "1"
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_a_damaged_row_of_a_benchmark_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from reflective.errors import InputError
 from reflective.settings import check_names
 from reflective.tasks.files.gold import (
     NoAnswer,
+    check_depth,
     check_texts,
     earlier_messages,
     gold_answer,
@@ -99,13 +100,14 @@ def problems_of(
         fault = entry.fault
         if entry.row is not None:
             try:
+                check_depth(entry.row)
                 problem = read(entry.row, index)
                 if problem is not None:
                     texts = (problem.text, problem.answer, problem.id, problem.family, problem.metadata)
                     check_texts(*texts, problem.messages)
                     found.append(problem)
                 continue
-            except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
                 fault = f"{entry.place}{what}: {_reason(error)}"
         if skipped is None:
             raise InputError(fault)
@@ -192,6 +194,4 @@ def _field(row: Row, name: str, mapping: Mapping[str, str], *, needed: bool | No
 
 def _reason(error: Exception) -> str:
     """What is wrong with a row, from the exception that reading it raised."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

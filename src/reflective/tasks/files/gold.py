@@ -17,6 +17,7 @@ from reflective.verify.extract import last_boxed
 from reflective.verify.text import strip_delimiters
 
 HASHES: Final = "####"
+MAX_DEPTH: Final = 100  # of lists in lists: far below where reading them would end in an error of Python's
 _NUMBER: Final = re.compile(r"[-+]?[$€£]?\s?\d[\d,]*(?:\.\d+)?\s?%?")
 
 
@@ -85,6 +86,21 @@ def _question(value: Any) -> tuple[list[Any], str]:
     raise ValueError("the question is no text and no list of messages")
 
 
+def check_depth(value: Any) -> None:
+    """Raises `ValueError` where lists and mappings are nested more than `MAX_DEPTH` deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | Mapping)
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
 def check_texts(*values: Any) -> None:
     """Raises `ValueError` where a text in them can't be written: half a surrogate pair, as JSON's "\\ud800"."""
     try:
@@ -92,5 +108,3 @@ def check_texts(*values: Any) -> None:
     except UnicodeEncodeError as error:
         half = ascii(error.object[error.start])
         raise ValueError(f"a text holds {half}, half of a surrogate pair, which is no character") from error
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error

@@ -19,7 +19,7 @@ from reflective.errors import InputError
 from reflective.tasks import Segment, Split, get_task, mixture
 from reflective.tasks.base import stable_hash
 from reflective.tasks.families import drills
-from reflective.tasks.files.gold import check_texts
+from reflective.tasks.files.gold import check_depth, check_texts
 from reflective.tasks.files.rows import json_lines
 
 
@@ -104,6 +104,7 @@ def _file_sample(item: Any, where: str, family: str) -> Sample:
     if not isinstance(messages, list) or not all(_is_message(message) for message in messages):
         raise InputError(f"{where}: an example needs a text `prompt`, or `messages` that hold role and content.")
     try:
+        check_depth(messages)
         check_texts(messages, item["response"])
     except ValueError as error:
         raise InputError(f"{where}: {error}.") from error
