@@ -13,8 +13,8 @@ are in it. In the answer part, the first of these that there is:
     the text itself, or the last fenced block in it; for the others the text itself, if it is one line.
 
 What stands between <answer> and </answer> is taken whole, except for "math" and "choice", which look for it there.
-For these two, what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3. Where `</think>` comes again,
-the answer is looked for behind the last one first.
+For these two, what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3, and so are fenced programs,
+whose numbers answer nothing. Where `</think>` comes again, the answer is looked for behind the last one first.
 
 A program (kind "code") is the last fenced block of Python (`fences.py`); none of the above applies to it.
 """
@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 
 from reflective.verify import prose
 from reflective.verify.choice import stated_letters
-from reflective.verify.code.fences import fenced_blocks, stated_program
+from reflective.verify.code.fences import fenced_blocks, stated_program, without_programs
 from reflective.verify.text import strip_delimiters
 
 MAX_LINE_CHARS = 600  # of a line that is taken for an answer as it stands
@@ -112,7 +112,7 @@ def extract_answer(answer_text: str, kind: str = "math") -> str | None:
     found = "" if kind == "choice" and stated_letters(boxed) is None else boxed
     if not found:
         if kind in ("math", "choice"):
-            answer_text = _DENIED.sub(" ", _SMILES.sub("", answer_text))
+            answer_text = _DENIED.sub(" ", _SMILES.sub("", without_programs(answer_text)))
         found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or boxed
     if kind == "choice":
         found = stated_letters(found) or found

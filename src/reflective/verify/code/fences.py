@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Collection, Iterator
 
 LANGUAGES = ("", "python", "python3", "py")
+TEXTS = ("", "text", "txt", "plaintext", "markdown", "md", "math", "latex", "tex", "output", "result")
+_STATEMENT = re.compile(r"\s*(?:(?:def|class|import|return)\s|print\()")
 
 
 def fenced_blocks(text: str, languages: Collection[str] | None = None) -> Iterator[str]:
@@ -24,6 +27,29 @@ def fenced_blocks(text: str, languages: Collection[str] | None = None) -> Iterat
             opened = None
         else:
             lines.append(line)
+
+
+def without_programs(text: str) -> str:
+    """Prose with its fenced blocks: of those that hold text or output the fences go, of programs everything."""
+    if "```" not in text:
+        return text
+    kept: list[str] = []
+    opened: int | None = None  # where the content of the block under way begins in `kept`
+    language = ""
+    for line in (*text.splitlines(), "```"):
+        mark = line.strip()
+        if opened is None:
+            if mark.startswith("```") and "`" not in mark[3:]:
+                opened, language = len(kept), mark[3:].strip().lower()
+            else:
+                kept.append(line)
+        elif mark == "```":
+            if language not in TEXTS or any(map(_STATEMENT.match, kept[opened:])):
+                kept[opened:] = [""]
+            opened = None
+        else:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def stated_program(text: str) -> str | None:
