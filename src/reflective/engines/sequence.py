@@ -37,6 +37,7 @@ class Running:
     reader: Reader
     limit: int
     next_mark: float = math.inf  # tokens at which the next mark falls
+    look_at: float = 0  # tokens before which no length matters to it (see `look_again`)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     certainties: list[float] = field(default_factory=list)
@@ -75,6 +76,13 @@ class Running:
     def reserve(self) -> int:
         """Positions that the sequence may need at most."""
         return len(self.prompt_ids) + self.limit
+
+    def look_again(self) -> None:
+        """Set `look_at`: before so many tokens none has to be looked at but those that the format watches."""
+        if self.matcher is not None or self.request.stops:
+            self.look_at = 0
+        else:
+            self.look_at = min(self.limit, self.next_mark, self.emitted + TEXT_INTERVAL)
 
     def stops_at(self, token: int, decode: Decode) -> bool:
         """Whether `token`, the last one, which the reader has seen, ends the sequence by the request's own stops."""
@@ -139,13 +147,16 @@ class Running:
         if self._sent is None:
             self._sent = len(decode(self.token_ids[self._context : self.emitted]))
         text = decode(self.token_ids[self._context :])
-        held = text.endswith(INCOMPLETE) or (not self.stopped and may_begin_stop(text, self.request.stop))
-        if held and not flush:
+        if not flush and (text.endswith(INCOMPLETE) or self._may_stop(text)):
             return ""
         sent, self._sent, self.emitted = self._sent, len(text), len(self.token_ids)
         delta = self.unstopped(text[sent:])
         self._pieces.append(delta)
         return delta
+
+    def _may_stop(self, text: str) -> bool:
+        stop = self.request.stop
+        return bool(stop) and not self.stopped and may_begin_stop(text, stop)
 
     def end_step(self, logit: float, decode: Decode, *, ended: bool = False) -> None:
         """Note the step that the last token ends; its text is what was sent since the one before, where that is whole.

@@ -16,7 +16,7 @@ from reflective.engines.sequence import Running
 from reflective.engines.text import encode_chat, text_decoder
 from reflective.errors import EngineError, InputError
 from reflective.judge.aggregate import aggregate, sigmoid
-from reflective.judge.format import closing_span
+from reflective.judge.format import Reader, closing_span
 from reflective.judge.judge import Judge, no_head
 from reflective.types import FinishReason, Trajectory
 
@@ -42,6 +42,7 @@ class TokenEngine(Engine):
         self._logprob_terms = judge.logprob_terms
         self.vocabulary, self.end_ids, self._eos_ids = vocabulary, eos_ids, eos_ids
         self._watched = judge.format.watched
+        self._opened: tuple[tuple[int, ...], Reader] = (), judge.format.open()  # the last prompt, and what has read it
         self._decode = decode or text_decoder(tokenizer)
         self._ids = itertools.count()
         self._finished: dict[int, Running] = {}
@@ -86,8 +87,11 @@ class TokenEngine(Engine):
         return sequence
 
     def _start(self, request: Request) -> Running:
-        reader = self.judge.format.open(request.prompt_ids)
-        return Running(next(self._ids), request, request.prompt_ids, reader, request.max_tokens)
+        prompt, reader = self._opened
+        if prompt != request.prompt_ids:  # k trajectories have one prompt, which is read once
+            reader = self.judge.format.open(request.prompt_ids)
+            self._opened = request.prompt_ids, reader
+        return Running(next(self._ids), request, request.prompt_ids, reader.copy(), request.max_tokens)
 
     def _branch(self, request: Request, parent_id: int) -> Running:
         """A continuation, or a fork."""

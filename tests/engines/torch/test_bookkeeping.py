@@ -313,13 +313,16 @@ def test_cancelling_twice_or_an_unknown_one_changes_nothing(undisturbed):
 
 def test_cancelling_a_finished_one_forgets_what_is_held_for_it():
     engine = make_engine(rule=between_marks(STEP_IDS, THINK, THINK_END))
-    id = engine.submit(Request(PROMPT, seed=5, max_tokens=50))
+    ids = [engine.submit(Request(PROMPT, seed=seed, max_tokens=50)) for seed in (5, 6)]
     engine.step()
-    engine.cancel(id)
+    for id in ids:  # the second one's row moves into the place of the first, which is parked; then it rests there
+        engine.cancel(id)
     engine.step()
-    assert len(engine._kv_manager.parking) == 1 and engine._kv_manager.parking.used > 0
-    engine.cancel(id)
-    assert len(engine._kv_manager.parking) == 0 and engine._kv_manager.parking.used == 0
+    manager = engine._kv_manager
+    assert len(manager.parking) == 1 and manager.parking.used > 0 and len(manager._resting) == 1
+    for id in ids:
+        engine.cancel(id)
+    assert len(manager.parking) == 0 and manager.parking.used == 0 and not manager._resting
     assert not engine.busy and engine.step() == []
 
 

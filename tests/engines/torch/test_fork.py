@@ -6,6 +6,7 @@ import torch
 from engines.torch.runs import STEP_IDS, THINK, finished, hf_step_scores, make_engine, prompts, reference, run, text
 from reflective import InputError
 from reflective.engines.base import Request, Sampling
+from reflective.engines.torch.kv import KVMemory
 from reflective.judge.format import between_marks
 
 (PROMPT,) = prompts(9)
@@ -158,11 +159,30 @@ def test_what_was_dropped_is_read_again_and_right(way):
     engine = make_engine(family, **options)
     parent = engine.submit(request())
     whole = finished(run(engine))[parent]
-    engine._kv_manager.parking.clear()
+    engine._kv_manager.forget()
     passes = positions_of(engine)
     child = engine.fork(parent, 7, request(1, TOKENS - 7))
     alike(finished(run(engine))[child], whole)
     assert sum(passes) == len(PROMPT) + 6 + TOKENS - 7
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_ends_behind_all_others_is_copied_out_only_when_its_row_is_wanted(way, monkeypatch):
+    family, options = WAYS[way]
+    engine, copied, park = make_engine(family, **options), [], KVMemory.park
+    monkeypatch.setattr(KVMemory, "park", lambda kv, row, length: copied.append(row) or park(kv, row, length))
+    parent = engine.submit(request())
+    whole = finished(run(engine))[parent]
+    assert not copied
+    forgotten = engine.submit(request(1))  # takes the row of the parent
+    run(engine)
+    assert len(copied) >= 1
+    copied.clear()
+    engine.cancel(forgotten)
+    passes = positions_of(engine)
+    child = engine.fork(parent, 7, request(1, TOKENS - 7))
+    alike(finished(run(engine))[child], whole)
+    assert not copied and sum(passes) == TOKENS - 7, "nothing is copied of what was forgotten, nor read again"
 
 
 def test_a_fork_outlives_a_parent_that_is_cancelled_at_once():

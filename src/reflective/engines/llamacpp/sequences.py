@@ -61,7 +61,7 @@ class Sequences:
         if start < len(ids):
             self._prefill(ids, start, row)
 
-    def park(self, sequence: Running, row: int) -> None:
+    def park(self, sequence: Running, row: int, *, last: bool) -> None:
         """See `RowKeeper.park`."""
         self._parked[sequence.id] = (self._of_row.pop(row), sequence)
 

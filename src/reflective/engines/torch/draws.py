@@ -39,6 +39,8 @@ class Draws:
 
     def __init__(self, name: str, backbone: Writer, rows: Rows, *, keep_confidences: bool) -> None:
         self._name, self._backbone, self._rows, self._keep_confidences = name, backbone, rows, keep_confidences
+        self._settings: SamplingRows | None = None  # those of the rows of which `_needs_logits` is known
+        self._needs_logits = False  # whether any row needs all logits
 
     def next(self, running: Sequence[Running], kv: KVMemory) -> tuple[SampledRows, Tensor]:
         """A token for each running row, and the features (B, F) that gave it."""
@@ -48,8 +50,10 @@ class Draws:
             [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running],
             common,
         )
-        # who needs all logits
-        if any(s.matcher is not None or self.keeps_confidences(s) for s in running):
+        if self._settings is not settings:
+            self._settings = settings
+            self._needs_logits = any(s.matcher is not None or self.keeps_confidences(s) for s in running)
+        if self._needs_logits:
             logits, features = self._backbone.decode(plan, kv)
             places = torch.tensor(plan.positions, device=self._backbone.shape.device).unsqueeze(1) + 1
             uniform = self._rows.uniform[: len(running)].gather(1, places).squeeze(1)

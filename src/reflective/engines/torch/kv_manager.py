@@ -2,10 +2,13 @@
 
 Memory is reserved for the longest trajectory that is there, as far as there is memory. A prompt is prefilled once for
 all trajectories that share it, also for one that begins while another of them runs. A continuation or a fork gets what
-it shares with its parent from the parent's row, or from what is parked of it; only what neither has is prefilled.
+it shares with its parent from the parent's row, or from what is parked of it; only what neither has is prefilled. What
+left from behind all running rows rests where it is, and is copied out only when its row is wanted.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -28,6 +31,7 @@ class KVManager:
         self._backbone, self._context_length = backbone, context_length
         self.kv: KVMemory | None = None
         self.parking = ParkingLot(0)
+        self._resting: dict[int, Running] = {}  # row behind the running ones -> whose keys and values it still holds
         self._last: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # prompt -> its last logits (V,), feature (H,)
 
     @property
@@ -60,6 +64,7 @@ class KVManager:
         scheduler.max_rows = min(scheduler.max_rows, max(fit, rows))
         if self.parking.capacity == 0:
             self.parking.capacity = int(budget * PARKING_SHARE)
+        self._vacate(tuple(self._resting))
         self.kv = KVMemory(shape, rows, length)
         if old is not None and running:
             self.kv.take_over(old, running)
@@ -72,6 +77,7 @@ class KVManager:
 
         `running` are the trajectories by row; `keep` says that more of them wait for this prompt.
         """
+        self._vacate(range(first_row, first_row + len(group)))
         prompt = group[0].prompt_ids
         parked = self.parking.get(prompt)
         rows = {sequence.prompt_ids: row for row, sequence in enumerate(running[:first_row])}
@@ -97,6 +103,7 @@ class KVManager:
 
     def bring_back(self, sequence: Running, row: int, running: list[Running]) -> None:
         """Keys and values of a trajectory that goes on from tokens that it has; `running` as in `fill`."""
+        self._vacate((row,))
         start = self._copy_prefix(sequence, row, running, sequence.length)
         if start < sequence.length:
             ids = (*sequence.prompt_ids, *sequence.token_ids[:-1])
@@ -107,7 +114,7 @@ class KVManager:
         parent = sequence.request.parent
         shared = min(sequence.shared, length)
         if parent is not None:
-            for source, other in enumerate(running[:row]):  # those behind it may be empty yet
+            for source, other in (*enumerate(running[:row]), *self._resting.items()):  # the others may be empty yet
                 if other.id == parent:
                     length = min(shared, other.length)
                     self.memory.move(source, row, length)
@@ -120,17 +127,28 @@ class KVManager:
                 return length
         return 0
 
-    def park(self, sequence: Running, row: int) -> None:
+    def park(self, sequence: Running, row: int, *, last: bool) -> None:
         """Keep what a continuation of this trajectory needs."""
-        self.parking.put(sequence.id, Parked(self.memory.park(row, sequence.length)))
+        self._resting[row] = sequence
+        if not last:
+            self._vacate((row,))
+
+    def _vacate(self, rows: Iterable[int]) -> None:
+        """Copy out what rests in rows that are about to be written."""
+        for row in rows:
+            sequence = self._resting.pop(row, None)
+            if sequence is not None:
+                self.parking.put(sequence.id, Parked(self.memory.park(row, sequence.length)))
 
     def drop(self, id: int) -> None:
-        """Forget what is parked of a trajectory."""
+        """Forget what is kept of a trajectory."""
         self.parking.drop(id)
+        self._resting = {row: sequence for row, sequence in self._resting.items() if sequence.id != id}
 
     def forget(self) -> None:
         """Drop what is kept for later; the running rows stay."""
         self.parking.clear()
+        self._resting.clear()
         self._last.clear()
 
     def clear(self) -> None:

@@ -232,7 +232,7 @@ class RowEngine(TokenEngine):
         """Take a row out of the batch, parked for continuations and forks; the last row moves into its place."""
         sequence = self._scheduler.running[row]
         if sequence.token_ids:
-            self._kv_manager.park(sequence, row)
+            self._kv_manager.park(sequence, row, last=row == len(self._scheduler.running) - 1)
         move = self._scheduler.leave(row)
         if move is not None:
             self._kv_manager.memory.move(move.source, move.target, self._scheduler.running[row].length)
@@ -246,13 +246,15 @@ class RowEngine(TokenEngine):
         running = self._scheduler.running[first:]
         scored: list[int] = []  # indices into `running` of the rows whose step has just ended
         ended: list[tuple[int, FinishReason]] = []  # indices of the rows that are done, and why
-        due: list[int] = []  # indices of the rows whose text is due
-        marked: list[int] = []  # indices of the rows that have come to a mark
+        due: list[int] = []  # indices of the rows whose text or mark may be due
         watched, eos_ids = self._watched, self._eos_ids
         for i, (sequence, token, logprob) in enumerate(zip(running, sampled.tokens, sampled.logprobs, strict=True)):
             ids = sequence.token_ids
             ids.append(token)
             sequence.logprobs.append(logprob)
+            at_length = len(ids) >= sequence.look_at
+            if not at_length and token not in watched and token not in eos_ids:
+                continue
             if sequence.matcher is not None:
                 sequence.matcher.push(token)
             ends_step = token in watched and sequence.reader.push_at(len(ids) - 1, token)
@@ -263,10 +265,7 @@ class RowEngine(TokenEngine):
                 scored.append(i)
             if reason := sequence.finish_after(token, eos_ids):
                 ended.append((i, reason))
-                continue
-            if len(ids) == sequence.next_mark:
-                marked.append(i)
-            if len(ids) - sequence.emitted >= TEXT_INTERVAL:
+            elif at_length:
                 due.append(i)
         for sequence, certainty, confidence in zip(running, sampled.certainties, sampled.confidences):
             if self._draws.keeps_confidences(sequence):
@@ -277,9 +276,12 @@ class RowEngine(TokenEngine):
         if scored:
             self._score(scored, running, features)
         for i in due:
-            self._emit_text(running[i])
-        for i in marked:
-            self._mark(running[i])
+            sequence = running[i]
+            if len(sequence.token_ids) - sequence.emitted >= TEXT_INTERVAL:
+                self._emit_text(sequence)
+            if len(sequence.token_ids) == sequence.next_mark:
+                self._mark(sequence)
+            sequence.look_again()
         for i, reason in reversed(ended):  # from the last row up, so that a move never touches a row still to go
             self._leave(first + i)
             self._finish(running[i], reason)

@@ -28,8 +28,8 @@ class RowKeeper(Protocol):
     def bring_back(self, sequence: Running, row: int, running: list[Running]) -> None:
         """Fill the row of a trajectory that goes on from tokens that it has."""
 
-    def park(self, sequence: Running, row: int) -> None:
-        """Keep what a continuation of a trajectory that leaves needs."""
+    def park(self, sequence: Running, row: int, *, last: bool) -> None:
+        """Keep what a continuation of a trajectory that leaves needs; `last`: no row moves into its place."""
 
     def drop(self, id: int) -> None:
         """Forget what is parked of a trajectory."""

@@ -104,6 +104,9 @@ class NativeBackbone:
         self._head = Head()
         self._head_of: SPRMHead | None = None  # the head that was used last
         self._parts = torch.empty(0)
+        self._counted = _integers(())
+        self._common_of: Sequence[tuple[int, int]] | None = None
+        self._commons = _integers(()), _integers(())  # of `_common_of`
         self._inverse_of: SamplingRows | None = None
         self._inverse = torch.empty(0)  # 1 / temperature of each column, of `_inverse_of`
 
@@ -230,9 +233,8 @@ class NativeBackbone:
         """See `Backbone.decode`."""
         count = len(plan.tokens)
         self._prepare(kv, count, count)
-        tokens, rows, positions = _integers(plan.tokens), _integers(range(count)), _integers(plan.positions)
-        common = _common(plan)  # held here: the struct only points
-        self._run(_columns(tokens, rows, positions, *common))
+        tokens, rows, positions = _integers(plan.tokens), self._rows(count), _integers(plan.positions)
+        self._run(_columns(tokens, rows, positions, *self._common(plan)))
         return self._logits(count), self._caught(count)
 
     def write(
@@ -244,7 +246,7 @@ class NativeBackbone:
             return *draw_next(logits, plan, settings, uniform, seen), features
         count, stride = len(plan.tokens), uniform.stride(0)
         self._prepare(kv, count, count)
-        tokens, rows, positions = _integers(plan.tokens), _integers(range(count)), _integers(plan.positions)
+        tokens, rows, positions = _integers(plan.tokens), self._rows(count), _integers(plan.positions)
         places = _integers([row * stride + position + 1 for row, position in enumerate(plan.positions)])
         if self._inverse_of is not settings:
             self._inverse = torch.ones(-(-count // PANEL) * PANEL)
@@ -260,8 +262,7 @@ class NativeBackbone:
             addressof(places),
             settings.tempered,
         )
-        common = _common(plan)  # held here: the struct only points
-        self._run(_columns(tokens, rows, positions, *common), draw)
+        self._run(_columns(tokens, rows, positions, *self._common(plan)), draw)
         return list(drawn), list(logprobs), self._caught(count)
 
     def score(self, head: StepHead, features: Tensor, rows: Sequence[int]) -> list[float]:
@@ -275,7 +276,8 @@ class NativeBackbone:
             pointers = [w.data_ptr() for w in weights[:3]]
             self._head = Head(*pointers, weights[3].item(), head.hidden_size, head.hidden.out_features)
             self._head_of = head
-        features = features[:, : head.hidden_size]  # (B, F) -> (B, H)
+        if features.shape[1] != head.hidden_size:
+            features = features[:, : head.hidden_size]  # (B, F) -> (B, H)
         count, features = len(rows), features.contiguous()  # a prompt's feature is one row, seen as several
         if self._parts.numel() < count * self._head.inner:
             self._parts = torch.empty(count * self._head.inner)
@@ -291,18 +293,27 @@ class NativeBackbone:
         )
         return list(logits)
 
+    def _rows(self, count: int) -> _Integers:
+        """0, 1, 2, …: with every step the same while nobody comes or leaves."""
+        if len(self._counted) != count:
+            self._counted = _integers(range(count))
+        return self._counted
+
+    def _common(self, plan: DecodePlan) -> tuple[_Integers, _Integers] | tuple[None, None]:
+        """Which rows begin alike, and for how long; held, since the struct only points."""
+        if not plan.common:
+            return None, None
+        if self._common_of is not plan.common:
+            self._common_of = plan.common
+            self._commons = _integers([row for row, _ in plan.common]), _integers([n for _, n in plan.common])
+        return self._commons
+
     def _caught(self, count: int) -> Tensor:
         return self._buffers["features"][: count * self._width].view(count, self._width)
 
 
 def _integers(values: Sequence[int]) -> _Integers:
     return (c_int64 * len(values))(*values)
-
-
-def _common(plan: DecodePlan) -> tuple[_Integers, _Integers] | tuple[None, None]:
-    if not plan.common:
-        return None, None
-    return _integers([row for row, _ in plan.common]), _integers([length for _, length in plan.common])
 
 
 def _columns(

@@ -116,7 +116,7 @@ static inline __attribute__((always_inline)) void NAME(tile)(
 }
 
 /* y (P, M, 16) = w (M, K) · x (P, K, 16) for the rows first..last of w; added to y where `add`, else to the bias (M). */
-static void NAME(product)(
+static __attribute__((noinline)) void NAME(product)(
     const float *w, const float *x, const float *bias, int add, float *y, int first, int last, int M, int K, int P)
 {
     for (int begin = 0; begin < K; begin += DEPTH) {
@@ -142,7 +142,7 @@ static void NAME(product)(
 }
 
 /* y (P, I, 16) = silu(gate · x) · (up · x), w (2I, K) holds gate, then up; for the rows first..last of y. */
-static void NAME(gated_product)(const float *w, const float *x, float *y, int first, int last, int I, int K, int P)
+static __attribute__((noinline)) void NAME(gated_product)(const float *w, const float *x, float *y, int first, int last, int I, int K, int P)
 {
     enum { PAIRS = TILE / 2 };
     for (int m = first; m < last;) {
@@ -189,15 +189,28 @@ static void NAME(norm)(const float *x, const float *weight, float eps, float *y,
     }
 }
 
+/* As many numbers of one column as a register holds. Written one by one to memory, a load of all would wait for it. */
+static inline __attribute__((always_inline)) VECTOR NAME(gathered)(const float *from)
+{
+#if LANES == 8
+    return (VECTOR){from[0], from[PANEL], from[2 * PANEL], from[3 * PANEL],
+                    from[4 * PANEL], from[5 * PANEL], from[6 * PANEL], from[7 * PANEL]};
+#else
+    return (VECTOR){from[0], from[PANEL], from[2 * PANEL], from[3 * PANEL]};
+#endif
+}
+
 /* One head of one column, gathered from its panel, normed where the model does, and rotated to its position. */
 static void NAME(rotated_head)(
     const float *from, const float *weight, float eps, const float *cosine, const float *sine, float *to, int D)
 {
     float head[MAX_HEAD_SIZE];
-    for (int d = 0; d < D; d++) head[d] = from[d * PANEL];
+    VECTOR square = {0};
+    for (int d = 0; d < D; d += LANES) {
+        const VECTOR part = AT(head + d) = NAME(gathered)(from + d * PANEL);
+        square += part * part;
+    }
     if (weight) {
-        VECTOR square = {0};
-        for (int d = 0; d < D; d += LANES) square += FROM(head + d) * FROM(head + d);
         const float scale = 1.0f / sqrtf(NAME(sum)(square) / D + eps);
         for (int d = 0; d < D; d += LANES) AT(head + d) = FROM(head + d) * scale * FROM(weight + d);
     }
@@ -241,9 +254,9 @@ static void NAME(remember)(const Model *m, const Memory *kv, const Columns *in, 
             ((uint16_t *)value_place)[position * D + d] = to_half(values[d * PANEL]);
         }
     else
-        for (int d = 0; d < D; d++) {
-            ((float *)key_place)[position * D + d] = key[d];
-            ((float *)value_place)[position * D + d] = values[d * PANEL];
+        for (int d = 0; d < D; d += LANES) {
+            AT((float *)key_place + position * D + d) = FROM(key + d);
+            AT((float *)value_place + position * D + d) = NAME(gathered)(values + d * PANEL);
         }
 }
 
@@ -401,11 +414,12 @@ static void NAME(chunk_sums)(const float *logits, int count, int n, int width, c
     }
 }
 
-/* How many rows a thread takes at once: whole tiles, a few pieces for each thread. */
-static inline int NAME(piece)(int rows, int tile, int threads)
+/* Into how many pieces so many tiles of rows are cut: as many for each thread, of alike length, a few of them, so that
+   one that was kept busy elsewhere leaves its own to the others. */
+static inline int NAME(pieces)(int tiles, int tile, int threads)
 {
-    const int share = rows / (4 * threads) / tile * tile, most = 64 / tile * tile;
-    return share < tile ? tile : share > most ? most : share;
+    const int most = 64 / tile, each = (tiles + most * threads - 1) / (most * threads);
+    return threads * (each < 4 ? 4 : each);
 }
 
 /* y = w · x for all rows, every thread its pieces. Returns when this thread finds no more. Of x and y, 16 columns lie
@@ -414,18 +428,17 @@ static void NAME(multiply)(const Matrix *w, const float *x, int x_width, const f
                            int C, const Work *work, Team *team, int32_t *turn, int thread)
 {
     const int M = w->rows, P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE;
-    const int units = packed ? (M + STRIP - 1) / STRIP : M, tile = packed ? 1 : TILE;
-    const int size = packed ? NAME(piece)(M, STRIP, team->threads) / STRIP : NAME(piece)(M, tile, team->threads);
+    const int tile = packed ? STRIP : TILE, tiles = (M + tile - 1) / tile, pieces = NAME(pieces)(tiles, tile, team->threads);
     if (packed) {
         NAME(prepare)(w, x, x_width, C, &work->prepared, thread, team->threads);
         meet(team, turn);
     }
-    for (int first; (first = take(team, *turn) * size) < units;) {
-        const int last = units - first < size ? units : first + size;
+    for (int i; (i = take(team, *turn)) < pieces;) {
+        const int first = tiles * i / pieces, last = tiles * (i + 1) / pieces;
         if (packed)
             NAME(packed_product)(w, &work->prepared, bias, add, y, first, last, C, y_width);
         else
-            NAME(product)(w->data, x, bias, add, y, first, last, M, w->columns, P);
+            NAME(product)(w->data, x, bias, add, y, first * TILE, last == tiles ? M : last * TILE, M, w->columns, P);
     }
 }
 
@@ -433,18 +446,18 @@ static void NAME(multiply)(const Matrix *w, const float *x, int x_width, const f
 static void NAME(multiply_gated)(const Matrix *w, const float *x, float *y, int width, int I, int C, const Work *work,
                                  Team *team, int32_t *turn, int thread)
 {
-    const int P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE, units = packed ? (I + STRIP - 1) / STRIP : I;
-    const int size = packed ? NAME(piece)(I, STRIP, team->threads) / STRIP : NAME(piece)(I, TILE / 2, team->threads);
+    const int P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE, tile = packed ? STRIP : TILE / 2;
+    const int tiles = (I + tile - 1) / tile, pieces = NAME(pieces)(tiles, tile, team->threads);
     if (packed) {
         NAME(prepare)(w, x, PANEL, C, &work->prepared, thread, team->threads);
         meet(team, turn);
     }
-    for (int first; (first = take(team, *turn) * size) < units;) {
-        const int last = units - first < size ? units : first + size;
+    for (int i; (i = take(team, *turn)) < pieces;) {
+        const int first = tiles * i / pieces, last = tiles * (i + 1) / pieces;
         if (packed)
             NAME(packed_gated_product)(w, &work->prepared, y, first, last, I, C, width);
         else
-            NAME(gated_product)(w->data, x, y, first, last, I, w->columns, P);
+            NAME(gated_product)(w->data, x, y, first * tile, last == tiles ? I : last * tile, I, w->columns, P);
     }
 }
 
@@ -470,10 +483,10 @@ static void NAME(share)(void *context, int thread, int threads)
 #define FIRST(n) ((int)((int64_t)(n) * thread / threads))
 #define LAST(n) ((int)((int64_t)(n) * (thread + 1) / threads))
 #define COLUMNS(panel) (C - (panel) * PANEL < PANEL ? C - (panel) * PANEL : PANEL)
-    for (int i = FIRST(H); i < LAST(H); i++)
-        for (int c = 0; c < P * PANEL; c++)
-            work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] =
-                c < C ? entry(&m->embedding, in->tokens[c], i) : 0.0f;
+    for (int c = 0; c < P * PANEL; c++) {
+        float *x = work->x + (size_t)(c / PANEL) * H * PANEL + c % PANEL;
+        for (int i = FIRST(H); i < LAST(H); i++) x[i * PANEL] = c < C ? entry(&m->embedding, in->tokens[c], i) : 0.0f;
+    }
     meet(team, &turn);
     for (int l = 0; l < m->layers; l++) {
         const Layer *w = &m->layer[l];
