@@ -25,15 +25,17 @@ settings.register_profile(MANY, parent=settings.get_profile("ci"), max_examples=
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A long test is slow, too, and so is a property with many examples; files with many slow tests come first.
 
-    So the last file that a worker takes is a short one, and the workers end at about the same time.
+    So the last file that a worker takes is a short one, and the workers end at about the same time. What takes far
+    longer than others is marked `long(minutes=…)` and comes before them, where long tests are run at all.
     """
     many = config.getoption("--hypothesis-profile") == MANY
     slow: Counter[Path] = Counter()
     for item in items:
         if many and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("long")
-        if item.get_closest_marker("long"):
+        if long := item.get_closest_marker("long"):
             item.add_marker("slow")
+            slow[item.path] += many * 1000 * long.kwargs.get("minutes", 0)
         elif item.get_closest_marker("slow"):
             slow[item.path] += 1
     items.sort(key=lambda item: -slow[item.path])

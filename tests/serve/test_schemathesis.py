@@ -15,7 +15,7 @@ from serve.conftest import serving
 OPTIONS = ["--checks", "not_a_server_error", "--max-time", "600", "--request-timeout", "60", "--continue-on-failure"]
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=10)
 @pytest.mark.timeout(2400)
 def test_ten_minutes_of_requests_made_from_its_own_description(tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
