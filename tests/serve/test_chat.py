@@ -102,6 +102,13 @@ def test_n_answers_come_best_first(client):
     assert fates[got.reflective["selected"]]["score"] == max(fate["score"] for fate in fates.values())
 
 
+@pytest.mark.parametrize("change", [{}, {"max_tokens": 30}], ids=str)
+def test_there_are_as_many_choices_as_were_asked_for(client, change):
+    got = client.chat.completions.create(**asked(n=3, **change))
+    assert [choice.index for choice in got.choices] == [0, 1, 2]
+    assert got.choices[2].finish_reason == ("length" if change else "stop")
+
+
 def test_reasoning_that_was_cut_is_never_content(client):
     got = client.chat.completions.create(**asked(max_completion_tokens=12))
     assert got.choices[0].message.content == "" and got.choices[0].finish_reason == "length"
@@ -168,20 +175,32 @@ BAD = [
     ({"messages": [{"role": "user", "content": "word " * 100_000}]}, 400, "messages"),
     ({"temperature": -1}, 400, "temperature"),
     ({"temperature": "hot"}, 400, "temperature"),
+    ({"temperature": "0.5"}, 400, "temperature"),
+    ({"n": "2"}, 400, "n"),
+    ({"n": True}, 400, "n"),
+    ({"stream": "false"}, 400, "stream"),
+    ({"repetition_penalty": 1e-300}, 400, "repetition_penalty"),
     ({"nonsense": 1}, 400, "nonsense"),
     ({"reflective": {"nonsense": 1}}, 400, "reflective.nonsense"),
-    ({"reflective": {"strategy": "best"}}, 400, None),
-    ({"reasoning_effort": "enormous"}, 400, None),
-    ({"reasoning_effort": 5000}, 400, None),
+    ({"reflective": {"strategy": "best"}}, 400, "reflective.strategy"),
+    ({"reflective": {"strategy": "beam", "strategy_options": {"width": 0}}}, 400, "reflective.strategy_options"),
+    ({"reflective": {"strategy_options": {"width": 2}}}, 400, "reflective.strategy_options"),
+    ({"reflective": {"effort": "enormous"}}, 400, "reflective.effort"),
+    ({"reasoning_effort": "enormous"}, 400, "reasoning_effort"),
+    ({"reasoning_effort": 5000}, 400, "reasoning_effort"),
+    ({"reasoning_effort": 0}, 400, "reasoning_effort"),
+    ({"reasoning_effort": True}, 400, "reasoning_effort"),
     ({"reasoning_effort": 65}, 400, "reasoning_effort"),
     ({"max_tokens": 0}, 400, "max_tokens"),
     ({"n": 1000}, 400, "n"),
-    ({"stop": [""]}, 400, None),
+    ({"stop": [""]}, 400, "stop"),
     ({"stop": "x" * 257}, 400, "stop"),
     ({"stop": ["x", 5]}, 400, "stop"),
     ({"messages": [{"role": "user", "content": 5}]}, 400, "messages[0].content"),
     ({"seed": 2**80}, 400, "seed"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, 400, "tools[0].type"),
+    ({"x" * 100_000: 1}, 400, "x" * 200),
     ({"tool_choice": {"type": "function", "function": {"name": "missing"}}}, 400, "tool_choice"),
     ({"response_format": {"type": "json_schema"}}, 400, "response_format.json_schema.schema"),
     ({"response_format": {"type": "poem"}}, 400, "response_format.type"),

@@ -84,6 +84,17 @@ def test_a_response_may_have_a_form(client):
     assert set(json.loads(got.output_text)) == {"x"}
 
 
+def test_what_the_assistant_says_and_the_calls_behind_it_are_one_message():
+    said = {"type": "message", "role": "assistant", "content": "Let me look."}
+    calls = [{"type": "function_call", "call_id": id, "name": "f", "arguments": "{}"} for id in "ab"]
+    given = [{"type": "function_call_output", "call_id": id, "output": id} for id in "ab"]
+    items = [*MESSAGES, said, *calls, *given, *calls]
+    messages = ResponsesRequest.model_validate(asked(input=items)).as_chat().messages
+    assert [message.role for message in messages] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert messages[1].content == "Let me look."
+    assert [call.id for call in messages[1].tool_calls] == ["a", "b"] == [call.id for call in messages[4].tool_calls]
+
+
 def test_a_schema_that_takes_any_json_is_a_schema():
     form = {"type": "json_schema", "name": "x", "schema": {}}
     chat = ResponsesRequest.model_validate(asked(text={"format": form})).as_chat()
@@ -98,6 +109,14 @@ def test_a_schema_that_takes_any_json_is_a_schema():
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": []}, "input"),
         ({"reasoning": {"effort": 65}}, "reasoning.effort"),
+        ({"reasoning": {"effort": "enormous"}}, "reasoning.effort"),
+        ({"input": "word " * 3000}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"content": "x"}]}, "input[0].role"),
+        ({"input": [{"type": "function_call", "call_id": "a"}]}, "input[0].name"),
+        ({"instructions": "x", "input": [*MESSAGES, {"role": "user"}]}, "input[1].content"),
+        ({"input": [{"type": "reasoning"}, {"role": "user"}]}, "input[1].content"),
+        ({"metadata": {"a": 5}}, "metadata.a"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"nonsense": 1}, "nonsense"),
     ],

@@ -29,8 +29,8 @@ class Sampling:
     """How the next token is drawn, in the order in which the settings apply.
 
     `repetition_penalty` divides positive and multiplies negative logits of tokens already seen (prompt included);
-    `temperature` 0 means greedy, and so does one below 1e-6, whose inverse may leave float32; `top_k` 0, `top_p` 1 and
-    `min_p` 0 are off.
+    `temperature` 0 means greedy, and so does one below 1e-6, whose inverse may leave float32, as a logit divided by a
+    smaller `repetition_penalty` than 0.01 may; `top_k` 0, `top_p` 1 and `min_p` 0 are off.
     """
 
     temperature: float = 1.0
@@ -45,7 +45,7 @@ class Sampling:
             ("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
             ("top_k", self.top_k, self.top_k >= 0, "0 (off) or more"),
             ("min_p", self.min_p, 0.0 <= self.min_p < 1.0, "0 (off) or more, below 1"),
-            ("repetition_penalty", self.repetition_penalty, 0.0 < self.repetition_penalty <= 100.0, "above 0"),
+            ("repetition_penalty", self.repetition_penalty, 0.01 <= self.repetition_penalty <= 100.0, "0.01 to 100"),
         )
         for name, got, ok, want in checks:
             if not ok:  # also false for NaN

@@ -31,7 +31,7 @@ class Answer:
 
 def answer_of(t: Trajectory, format: Format, question: Question) -> Answer:
     """What is given of a trajectory."""
-    finish: FinishReason = "length" if t.finish_reason in ("length", "think_end") else "stop"
+    finish: FinishReason = "stop" if t.finish_reason == "eos" else "length"
     if format.is_whole:
         answer = Answer((t.answer_text or t.thinking).strip(), None, finish)
     else:
@@ -45,12 +45,12 @@ def answer_of(t: Trajectory, format: Format, question: Question) -> Answer:
 
 
 def answers_of(solution: Solution, format: Format, question: Question) -> list[tuple[Trajectory | None, Answer]]:
-    """The n best answers, best first: the selected trajectory's, then others that have one, by score."""
+    """The n best answers, best first: the selected trajectory's, others by score, then what was cut before one."""
     ordered = by_score(solution.trajectories)
     first = solution.best or next(iter(ordered), None)
     if first is None:
         return [(None, Answer("", None, "stop"))]
-    others = [t for t in ordered if t.index != first.index and t.answer_text]
+    others = sorted((t for t in ordered if t.index != first.index), key=lambda t: not t.answer_text)
     return [(t, answer_of(t, format, question)) for t in [first, *others][: question.n]]
 
 

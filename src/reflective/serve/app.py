@@ -17,18 +17,19 @@ from starlette.types import Receive, Scope, Send
 
 from reflective import __version__
 from reflective.api import Reflective
+from reflective.errors import ContextError
 from reflective.serve import page, scoring
 from reflective.serve.bodies import StrictRoute
 from reflective.serve.chat import ChatWire
 from reflective.serve.doors import OWN_NAMES, Doors, Gone
-from reflective.serve.faults import ErrorBody, Fault, invalid
+from reflective.serve.faults import ErrorBody, Fault, fault_of, invalid
 from reflective.serve.feedback import Feedback
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
 from reflective.serve.prompts import Question
 from reflective.serve.reference import reference
 from reflective.serve.responses import ResponsesWire
-from reflective.serve.responses_schema import ResponsesRequest, renamed
+from reflective.serve.responses_schema import ResponsesRequest
 from reflective.serve.schemas import ChatRequest, Sampled
 from reflective.serve.scoring import ScoreRequest
 from reflective.serve.service import ServeSettings, Service
@@ -155,10 +156,11 @@ def _add_routes(app: FastAPI) -> None:
         _check_model(service, body.model)
         try:
             question = await asyncio.to_thread(service.read, body.as_chat())
-            return await _reply(request, ResponsesWire(service, body, question.options.events), question, body, visitor)
-        except Fault as fault:
-            fault.rename(renamed(fault.param))
-            raise
+            return await _reply(request, ResponsesWire(service, body, question), question, body, visitor)
+        except (Fault, ContextError) as error:
+            fault = fault_of(error)
+            fault.rename(body.renamed(fault.param))
+            raise fault from error
 
     @app.post("/v1/score")
     async def scores(body: ScoreRequest, request: Request) -> Response:

@@ -30,6 +30,7 @@ class ChatWire:
     usage: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
+    _begun: set[int] = field(default_factory=set)  # choices whose role was given
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
         """The response in one piece."""
@@ -46,15 +47,20 @@ class ChatWire:
 
     def _message(self, answer: Answer) -> dict[str, Any]:
         reasoning = self.service.reasoning(answer.reasoning)
-        message: dict[str, Any] = {"role": "assistant", "content": answer.content, **reasoning}
+        message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None, **reasoning}
         if answer.calls:
             message["content"] = answer.content or None
             message["tool_calls"] = [call.to_json() for call in answer.calls]
         return message
 
     def begin(self) -> Iterator[bytes]:
-        """The role."""
-        yield self._chunk({"role": "assistant", "content": ""})
+        """The role of the first choice; another's comes when something of it does."""
+        yield from self._begin(0)
+
+    def _begin(self, index: int) -> Iterator[bytes]:
+        if index not in self._begun:
+            self._begun.add(index)
+            yield self._chunk({"role": "assistant", "content": "", "refusal": None}, index=index)
 
     def told(self, value: Any) -> Iterator[bytes]:
         """An empty delta with the object."""
@@ -72,6 +78,7 @@ class ChatWire:
             begun = {"index": delta.number, **call, "function": {**call["function"], "arguments": ""}}
             further = {"index": delta.number, "function": {"arguments": arguments}}
             found = [{"tool_calls": [begun]}, {"tool_calls": [further]}]
+        yield from self._begin(delta.index)
         for each in found:
             yield self._chunk(each, index=delta.index)
 
@@ -79,6 +86,7 @@ class ChatWire:
         """Why each answer ended, then the usage where it is wanted."""
         for i, answer in enumerate(outcome.answers):
             more = {"reflective": outcome.summary} if i == 0 else {}
+            yield from self._begin(i)
             yield self._chunk({}, answer.finish_reason, i, **more)
         if self.usage:
             yield self._chunk(None, usage=outcome.usage)
@@ -91,6 +99,8 @@ class ChatWire:
     def _chunk(self, delta: dict[str, Any] | None, finish: str | None = None, index: int = 0, **more: Any) -> bytes:
         """A chunk; without a delta, one without choices."""
         choices = [] if delta is None else [{"index": index, "delta": delta, "finish_reason": finish}]
+        if self.usage:
+            more = {"usage": None, **more}
         return _data(self._object("chat.completion.chunk", choices, **more))
 
     def _object(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

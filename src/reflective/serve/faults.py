@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from reflective.errors import CheckpointError, ContextError, InputError, ReflectiveError
 
-BRANCH = re.compile(r"str|int|float|bool|constrained-.*|(list|dict)\[.*")  # of a union, as pydantic names it in a path
+BRANCH = re.compile(r"str|int|float|bool|constrained-.*|(list|dict)\[.*")  # of a union, in pydantic's paths
+LONGEST_NAME = 200  # characters of a field's name in an error, and ten times so many of what is said
+FIRST = {"literal_error": 0, "extra_forbidden": 1}  # of several errors
 INTERNAL = "The server failed on this request. Its log says more, under the request's id."
 TOO_LONG = "context_length_exceeded"
 ENGINE = "The engine failed while it wrote, and the request was given up. Try again."
@@ -42,7 +44,7 @@ class Fault(Exception):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message[: 10 * LONGEST_NAME])
         self.status, self.param, self.code, self.headers = status, param, code, headers or {}
 
     def rename(self, param: str | None) -> None:
@@ -78,10 +80,13 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def invalid(errors: list[dict[str, Any]]) -> Fault:
-    """The first of pydantic's errors: what, where, got."""
-    error = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    path = [part for part in error["loc"] if part != "body" and not BRANCH.fullmatch(str(part))]
-    param = re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in path))
+    """The first of pydantic's errors: what, where, got. Of a union, that of the branch that went deepest.
+
+    An object of another kind than may stand there is not asked for the fields of that kind.
+    """
+    error = min(errors, key=lambda e: (FIRST.get(e["type"], 2), -_depth(e)))
+    path = [f"[{part}]" if isinstance(part, int) else str(part) for part in _path(error)]
+    param = ".".join(path).replace(".[", "[")[:LONGEST_NAME]
     kind = error["type"]
     if kind == "json_invalid":
         return Fault(400, f"The body is not valid JSON: {error['ctx']['error']}.", code="invalid_json")
@@ -90,5 +95,16 @@ def invalid(errors: list[dict[str, Any]]) -> Fault:
     if kind == "missing":
         what = f"Missing required parameter: '{param}'." if param else "The body is empty; a JSON object is needed."
         return Fault(400, what, param=param or None, code="missing_required_parameter")
+    if not param and isinstance(error["input"], bytes):
+        what = "The body must come with the header Content-Type: application/json."
+        return Fault(400, what, code="unsupported_content_type")
     where = f"'{param}'" if param else "the body"
     return Fault(400, f"Invalid value for {where}: {error['msg']}.", param=param or None, code="invalid_value")
+
+
+def _path(error: dict[str, Any]) -> list[Any]:
+    return [part for part in error["loc"] if part != "body" and not BRANCH.fullmatch(str(part))]
+
+
+def _depth(error: dict[str, Any]) -> int:
+    return sum(isinstance(part, str) for part in _path(error))

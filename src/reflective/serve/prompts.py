@@ -13,7 +13,17 @@ from typing import Any
 
 from reflective.api import Reflective
 from reflective.engines.base import Sampling
-from reflective.search import BestOfN, Settings, Single, Steering, Strategy
+from reflective.errors import InputError
+from reflective.search import (
+    AUTO,
+    STRATEGIES,
+    BestOfN,
+    Settings,
+    Single,
+    Steering,
+    Strategy,
+    resolve_effort,
+)
 from reflective.search.settings import check_problem
 from reflective.selection import by_score
 from reflective.serve.faults import TOO_LONG, Fault
@@ -76,14 +86,17 @@ class BestAnswers(BestOfN):
                 run.answer(t.index)
 
 
-def effort_of(request: ChatRequest, default: str | int) -> str | int:
-    """The budget: a name that `resolve_effort` knows, or a number."""
-    asked = request.reflective.effort if request.reflective is not None else None
-    if asked is None:
-        asked = request.reasoning_effort
-    if asked is None:
-        asked = default
-    return EFFORTS.get(asked, asked) if isinstance(asked, str) else asked
+def _effort_of(request: ChatRequest, default: str | int, n: int) -> str | int:
+    """The number of trajectories, at least `n`, or "auto". Raises `Fault`."""
+    own = request.reflective.effort if request.reflective is not None else None
+    asked = next((given for given in (own, request.reasoning_effort) if given is not None), default)
+    if asked == AUTO:
+        return asked
+    try:
+        return max(EFFORTS[asked] if isinstance(asked, str) and asked in EFFORTS else resolve_effort(asked), n)
+    except InputError as error:
+        param = "reasoning_effort" if own is None else "reflective.effort"
+        raise Fault(400, str(error), param=param, code="invalid_value") from error
 
 
 def read(request: ChatRequest, model: Reflective, effort: str | int, forms: Forms) -> Question:
@@ -108,7 +121,7 @@ def read(request: ChatRequest, model: Reflective, effort: str | int, forms: Form
     tools = checked_tools(request, engine)
     problem = _problem(messages, tools)
     n = request.n or 1
-    k, strategy, settings = model.plan(**_options(request, effort, n))
+    k, strategy, settings = _plan(request, model, effort, n)
     if n > 1 and type(strategy) is BestOfN and strategy.answers == "selected":
         strategy = BestAnswers(n)
     limit = request.max_completion_tokens or request.max_tokens
@@ -182,16 +195,14 @@ def _problem(messages: Messages, tools: Sequence[Any]) -> Problem:
     return check_problem(Problem(asked[-1], kind="exact" if tools else "math", messages=tuple(messages)))
 
 
-def _options(request: ChatRequest, effort: str | int, n: int) -> Any:
-    asked = effort_of(request, effort)
+def _plan(request: ChatRequest, model: Reflective, effort: str | int, n: int) -> tuple[int, Strategy, Settings]:
+    """Trajectories, strategy and settings as the request has them. Raises `Fault` and `InputError`."""
+    asked = _effort_of(request, effort, n)
     own = request.reflective or ReflectiveOptions()
-    options: dict[str, Any] = {"effort": asked, "answers": own.answers, "answer_tokens": ANSWER_TOKENS}
-    if isinstance(asked, int) and asked < n:
-        options["effort"] = asked = n
-    if own.strategy is not None:
-        options |= {"strategy": own.strategy, "strategy_options": own.strategy_options}
-    elif asked == 1:
-        options["strategy"] = "single"
+    strategy = own.strategy if own.strategy is not None else "single" if asked == 1 else AUTO
+    options: Any = {"effort": asked, "answers": own.answers, "answer_tokens": ANSWER_TOKENS, "strategy": strategy}
+    if own.strategy_options:
+        options["strategy_options"] = own.strategy_options
     for name in Sampling.__annotations__:
         if (value := getattr(request, name)) is not None:
             options[name] = value
@@ -200,4 +211,11 @@ def _options(request: ChatRequest, effort: str | int, n: int) -> Any:
     options["seed"] = secrets.randbits(31) if request.seed is None else request.seed
     if request.stop:
         options["stop"] = request.stop
-    return options
+    try:
+        return model.plan(**options)
+    except InputError as error:  # sizes and types are checked: what is left is the strategy
+        param = None
+        if own.strategy is not None or own.strategy_options:
+            named = strategy == AUTO or strategy in STRATEGIES
+            param = "reflective.strategy_options" if named and own.strategy_options else "reflective.strategy"
+        raise Fault(400, str(error), param=param, code="invalid_value") from error

@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from reflective.serve.answers import Answer
 from reflective.serve.faults import Fault
+from reflective.serve.prompts import Question
 from reflective.serve.responses_schema import ResponsesRequest
 from reflective.serve.service import Service
-from reflective.serve.writing import Delta, Outcome
+from reflective.serve.writing import Delta, Outcome, deltas_of
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class ResponsesWire:
 
     service: Service
     request: ResponsesRequest
-    events: bool = False
+    question: Question
     id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     output: list[dict[str, Any]] = field(default_factory=list)
@@ -38,8 +38,9 @@ class ResponsesWire:
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
         """The response in one piece."""
-        for delta in _parts(self.service.shown(outcome.answers[0])):
-            self.output.append(self._complete(self._item(delta), delta.text))
+        for delta in deltas_of(0, outcome.answers[0]):
+            list(self.more(delta))
+        list(self._last(outcome))
         return self._body(_status(outcome), outcome)
 
     def begin(self) -> Iterator[bytes]:
@@ -49,7 +50,7 @@ class ResponsesWire:
 
     def told(self, value: Any) -> Iterator[bytes]:
         """Another event of progress, where events are wanted."""
-        if self.events:
+        if self.question.options.events:
             yield self._event("in_progress", response=self._body("in_progress"), reflective=value)
 
     def more(self, delta: Delta) -> Iterator[bytes]:
@@ -64,15 +65,19 @@ class ResponsesWire:
 
     def end(self, outcome: Outcome) -> Iterator[bytes]:
         """The last item closes, and the response is complete or cut."""
-        if self._kind in ("", "reasoning") and not outcome.answers[0].calls:  # an empty answer is a message
-            yield from self._open(Delta(0, "content"))
-        yield from self._close()
+        yield from self._last(outcome)
         status = _status(outcome)
         yield self._event(status, response=self._body(status, outcome))
 
+    def _last(self, outcome: Outcome) -> Iterator[bytes]:
+        if self._kind in ("", "reasoning") and not outcome.answers[0].calls:  # an empty answer is a message
+            yield from self._open(Delta(0, "content"), _status(outcome))
+        yield from self._close(_status(outcome))
+
     def failed(self, fault: Fault) -> Iterator[bytes]:
-        """The response with its error."""
-        failure = {"code": fault.code or fault.kind, "message": str(fault)}
+        """The response with its error; of the codes that OpenAI's schema has, and our own code as its type."""
+        code = "server_error" if fault.status >= 500 else "rate_limit_exceeded"
+        failure = {"code": code, "message": str(fault), "param": fault.param, "type": fault.code or fault.kind}
         yield self._event("failed", response=self._body("failed", error=failure))
 
     def _body(self, status: str, outcome: Outcome | None = None, error: Any = None) -> dict[str, Any]:
@@ -82,35 +87,43 @@ class ResponsesWire:
             given = outcome.usage
             usage = {
                 "input_tokens": given["prompt_tokens"],
-                "input_tokens_details": {"cached_tokens": 0},
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
                 "output_tokens": given["completion_tokens"],
                 "output_tokens_details": given["completion_tokens_details"],
                 "total_tokens": given["total_tokens"],
             }
-        asked = self.request
+        asked, sampling = self.request, self.question.settings.sampling
+        form = asked.text.format if asked.text is not None else None
         return {
             "id": self.id,
             "object": "response",
             "created_at": self.created,
+            "completed_at": int(time.time()) if status == "completed" else None,
             "status": status,
+            "background": False,
             "error": error,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": asked.instructions,
             "max_output_tokens": asked.max_output_tokens,
+            "max_tool_calls": None,
             "model": self.service.name,
             "output": self.output,
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "previous_response_id": None,
+            "prompt_cache_key": asked.prompt_cache_key,
             "reasoning": {"effort": asked.reasoning.effort if asked.reasoning is not None else None, "summary": None},
+            "safety_identifier": asked.safety_identifier,
             "store": False,
-            "temperature": asked.temperature,
-            "text": {"format": {"type": asked.text.format.type if asked.text and asked.text.format else "text"}},
+            "temperature": sampling.temperature,
+            "text": {"format": form.told if form is not None else {"type": "text"}, "verbosity": "medium"},
             "tool_choice": asked.tool_choice or "auto",
-            "tools": [tool.model_dump(exclude_none=True) for tool in asked.tools or ()],
-            "top_p": asked.top_p,
+            "tools": [tool.model_dump() for tool in asked.tools or ()],
+            "top_logprobs": 0,
+            "top_p": sampling.top_p,
             "truncation": "disabled",
             "usage": usage,
-            "metadata": {},
+            "user": asked.user,
+            "metadata": asked.metadata or {},
             **({"reflective": outcome.summary} if outcome is not None else {}),
         }
 
@@ -137,14 +150,9 @@ class ResponsesWire:
             }
         return {"id": f"msg_{mark}", "type": "message", "status": "in_progress", "role": "assistant", "content": []}
 
-    def _complete(self, item: dict[str, Any], text: str) -> dict[str, Any]:
-        if item["type"] == "function_call":
-            return {**item, "status": "completed", "arguments": text}
-        return {**item, "status": "completed", "content": [_part(item, text)]}
-
-    def _open(self, delta: Delta) -> Iterator[bytes]:
-        """An item begins, behind the one before."""
-        yield from self._close()
+    def _open(self, delta: Delta, before: str = "completed") -> Iterator[bytes]:
+        """An item begins, behind the one `before`, whose status that is."""
+        yield from self._close(before)
         self._kind, self._text = delta.kind, ""
         item = self._item(delta)
         self.output.append(item)
@@ -161,19 +169,21 @@ class ResponsesWire:
         extra: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
         return self._event(f"{kind}.delta", **self._where(), delta=text, **extra)
 
-    def _close(self) -> Iterator[bytes]:
-        """The item is complete, where there is one."""
+    def _close(self, status: str) -> Iterator[bytes]:
+        """The item has its status, where there is one."""
         if not self._kind:
             return
         item, text = self.output[-1], self._text
         if item["type"] == "function_call":
             yield self._event("function_call_arguments.done", **self._where(), arguments=text, name=item["name"])
+            item = {**item, "status": status, "arguments": text}
         else:
             kind = "reasoning_text" if item["type"] == "reasoning" else "output_text"
             extra: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
             yield self._event(f"{kind}.done", **self._where(), text=text, **extra)
             yield self._event("content_part.done", **self._where(), part=_part(item, text))
-        self.output[-1] = item = self._complete(item, text)
+            item = {**item, "status": status, "content": [_part(item, text)]}
+        self.output[-1] = item
         yield self._event("output_item.done", output_index=len(self.output) - 1, item=item)
 
     def _where(self) -> dict[str, Any]:
@@ -190,12 +200,3 @@ def _part(item: dict[str, Any], text: str) -> dict[str, Any]:
     if item["type"] == "reasoning":
         return {"type": "reasoning_text", "text": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _parts(answer: Answer) -> Iterator[Delta]:
-    if answer.reasoning:
-        yield Delta(0, "reasoning", answer.reasoning)
-    if answer.content or not answer.calls:
-        yield Delta(0, "content", answer.content)
-    for number, call in enumerate(answer.calls):
-        yield Delta(0, "call", call.arguments, call, number)

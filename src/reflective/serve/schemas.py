@@ -22,40 +22,42 @@ MAX_TOOLS = 128
 
 
 class Strict(BaseModel):
-    """Unknown fields and numbers that are none are refused."""
+    """Unknown fields, values of another type and numbers that are none are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Text(BaseModel):
+class Loose(BaseModel):
+    """The same, but unknown fields are passed over."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class Text(Loose):
     """A content part; only text can be read."""
 
-    model_config = ConfigDict(extra="ignore")
     type: str
     text: str | None = None
 
 
-class Function(BaseModel):
+class Function(Loose):
     """The name of a function, and its arguments as JSON text."""
 
-    model_config = ConfigDict(extra="ignore")
     name: str
     arguments: str = ""
 
 
-class ToolCall(BaseModel):
+class ToolCall(Loose):
     """A call that an earlier answer made."""
 
-    model_config = ConfigDict(extra="ignore")
     id: str = ""
     type: Literal["function"] = "function"
     function: Function
 
 
-class Message(BaseModel):
+class Message(Loose):
     """One turn of the conversation. Earlier reasoning is taken and left out of the prompt."""
 
-    model_config = ConfigDict(extra="ignore")
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Text] | None = None
     name: str | None = None
@@ -108,23 +110,22 @@ class Tool(Strict):
     function: FunctionTool
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(Loose):
     """The schema of an answer."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
     name: str = "answer"
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Loose):
     """The form of an answer."""
 
-    model_config = ConfigDict(extra="ignore")
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-Stop = Annotated[str, Field(max_length=MAX_STOP)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP)]
 Tokens = Annotated[int, Field(ge=1, le=2**31)]
 
 
@@ -149,9 +150,9 @@ class ChatRequest(Sampled):
     max_tokens: Tokens | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    stop: Stop | Annotated[str, Field(max_length=0)] | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ from reflective.serve.visitor import Visitor
 from reflective.types import Trajectory
 
 if TYPE_CHECKING:
-    from reflective.serve.answers import Answer
     from reflective.serve.writing import Outcome
 
 logger = logging.getLogger("reflective.serve")
@@ -221,10 +220,6 @@ class Service:
                 "feedback": self.settings.feedback is not None,
             },
         }
-
-    def shown(self, answer: Answer) -> Answer:
-        """An answer without its reasoning, where that is not to be given."""
-        return answer if self.settings.reasoning_fields else replace(answer, reasoning=None)
 
     def reasoning(self, text: str | None) -> dict[str, Any]:
         """The reasoning under the names that it is to have; nothing where there is none."""

@@ -121,7 +121,7 @@ async def write(service: Service, question: Question, visitor: Visitor, *, delta
     usage = usage_of(paid, service.format, given)
     if deltas:
         for i, answer in enumerate(answers):
-            for delta in shown.rest(answer) if i == 0 else _whole(i, answer):
+            for delta in shown.rest(answer) if i == 0 else deltas_of(i, answer):
                 yield delta
     steps = question.options.steps
     if sum(t.answer is not None for t in solution.trajectories) > 1:  # a vote asks graders
@@ -157,7 +157,7 @@ def _following(service: Service, question: Question, form: JsonForm, response: s
     return Question(problem, prompt_ids, 1, Single(), settings, messages, tools=tools, one_call=question.one_call)
 
 
-def _whole(index: int, answer: Answer) -> list[Delta]:
+def deltas_of(index: int, answer: Answer) -> list[Delta]:
     """An answer that has not been streamed."""
     found = [Delta(index, "reasoning", answer.reasoning)] if answer.reasoning else []
     if answer.content:
