@@ -16,7 +16,7 @@ from reflective import InputError, Reflective, Scripted
 from reflective.serve import doors, process
 from reflective.serve.doors import Doors
 from reflective.serve.faults import Fault
-from reflective.serve.keys import Bucket, find_key, read_keys
+from reflective.serve.keys import Bucket, Key, find_key, read_keys
 from reflective.serve.metrics import Metrics
 from reflective.serve.process import check_binding
 from reflective.serve.service import ServeSettings
@@ -117,6 +117,30 @@ def test_keys_come_from_the_environment_too_and_are_checked():
         read_keys(None, {"REFLECTIVE_SERVER_KEYS": "short"})
 
 
+@pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute", "highest_effort"])
+def test_a_limit_below_one_is_refused(tmp_path, limit):
+    (tmp_path / "keys.toml").write_text(f"[a]\nkey = 'long enough'\n{limit} = 0\n")
+    with pytest.raises(InputError, match=f"{limit} is 0"):
+        read_keys(tmp_path / "keys.toml", {})
+
+
+def test_a_key_of_any_letters_is_known_by_the_bytes_that_a_header_has(tmp_path):
+    (tmp_path / "keys.toml").write_text("[a]\nkey = 'schlüssel-à'\n", encoding="utf-8")
+    keys = read_keys(tmp_path / "keys.toml", {})
+    assert find_key(keys, "Bearer " + "schlüssel-à".encode().decode("latin-1")).name == "a"
+
+
+def test_who_is_told_to_wait_may_come_after_it(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("reflective.serve.keys.time.monotonic", lambda: now)
+    key = Key("a", b"", requests=Bucket(50))
+    key.requests.take(50)
+    with pytest.raises(Fault) as fault:
+        key.check()
+    now += int(fault.value.headers["Retry-After"])
+    key.check()
+
+
 @pytest.mark.parametrize("text", ['key = "x"', "[a]\nkeey = 'long enough'", "[a", "[a]\nkey = 5"])
 def test_a_bad_file_of_keys_is_refused(tmp_path, text):
     (tmp_path / "keys.toml").write_text(text)
@@ -150,7 +174,8 @@ def test_a_body_that_is_no_json_of_ours_is_refused(guarded):
     assert ask(guarded, deep)[0] == 400
     nan = json.dumps(ASKED).replace('"max_tokens": 4', '"temperature": NaN').encode()
     assert ask(guarded, nan)[0] == 400
-    assert ask(guarded, json.dumps(ASKED).encode(), Content_Type="text/plain")[0] == 400  # a browser's simple request
+    status, _, got = ask(guarded, json.dumps(ASKED).encode(), Content_Type="text/plain")  # a browser's simple request
+    assert status == 400 and "Content-Type: application/json" in got["error"]["message"]
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_there(guarded):
@@ -234,7 +259,8 @@ def test_a_folders_path_is_in_no_error():
 
 def test_headers_have_a_limit_and_a_time(guarded, monkeypatch):
     large = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n"
-    for raw in (large, b"GET /" + b"x" * 40_000):  # a line that does not end
+    many = b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"x:\r\n" * 10_000 + b"\r\n"
+    for raw in (large, many, b"GET /" + b"x" * 40_000):  # a line that does not end
         status, _, body = talk(guarded, raw)
         assert (status, json.loads(body)["error"]["code"]) == (431, "headers_too_large")
     status, headers, body = talk(guarded, b"\x16\x03\x01 no HTTP\r\n\r\n")
@@ -253,6 +279,7 @@ def test_nothing_of_the_inside_is_in_an_error(guarded, monkeypatch, caplog):
         raise RuntimeError("/secret/path in layer 7")
 
     monkeypatch.setattr("reflective.serve.service.read", broken)
+    monkeypatch.setattr("reflective.serve.doors.find_key", lambda *_: Key("unlimited", b""))
     with caplog.at_level(logging.ERROR, logger="reflective.serve"):
         status, headers, got = ask(guarded, ASKED, key="sk-bob-1234")
     assert status == 500 and "secret" not in json.dumps(got)
@@ -289,4 +316,27 @@ def test_an_unknown_path_is_an_error_object(guarded):
     for path, status in (("/v1/nothing", 404), ("/../../etc/passwd", 404), ("/v1/models/other", 404)):
         got = ask(guarded, path=path)
         assert got[0] == status and got[2]["error"]["type"] == "invalid_request_error"
-    assert ask(guarded, {}, path="/v1/models")[0] == 405
+    status, headers, got = ask(guarded, {}, path="/v1/models")
+    assert (status, headers["allow"], got["error"]["code"]) == (405, "get", "method_not_allowed")
+
+
+def test_a_head_is_a_get_without_its_body(guarded):
+    head = b"%s /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    (status, headers, body), whole = talk(guarded, head % b"HEAD"), talk(guarded, head % b"GET")
+    assert (status, body) == (200, b"") and headers["content-length"] == whole[1]["content-length"]
+
+
+def test_several_hosts_are_none(guarded):
+    for hosts in (b"localhost\r\nHost: evil.example", b"evil.example\r\nHost: localhost"):
+        head = b"GET /health HTTP/1.1\r\nHost: " + hosts + b"\r\nConnection: close\r\n\r\n"
+        status, _, body = talk(guarded, head)
+        assert (status, json.loads(body)["error"]["code"]) == (400, "invalid_http")
+
+
+def test_a_key_that_must_wait_has_nothing_read(guarded, monkeypatch):
+    monkeypatch.setattr("reflective.serve.service.read", None)
+    key = read_keys(None, {"REFLECTIVE_SERVER_KEYS": "sk-bob-1234"})[0]
+    key.tokens = Bucket(10)
+    key.tokens.take(20)
+    monkeypatch.setattr("reflective.serve.doors.find_key", lambda *_: key)
+    assert ask(guarded, ASKED)[0] == 429

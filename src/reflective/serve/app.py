@@ -145,6 +145,7 @@ def _add_routes(app: FastAPI) -> None:
         """Answer a conversation."""
         service, visitor = _visit(request)
         _check_model(service, body.model)
+        service.expect(visitor.key)
         question = await asyncio.to_thread(service.read, body)
         usage = body.stream_options is not None and body.stream_options.include_usage
         return await _reply(request, ChatWire(service, usage), question, body, visitor)
@@ -154,6 +155,7 @@ def _add_routes(app: FastAPI) -> None:
         """Answer a conversation, as the newer API has it. Nothing is kept."""
         service, visitor = _visit(request)
         _check_model(service, body.model)
+        service.expect(visitor.key)
         try:
             question = await asyncio.to_thread(service.read, body.as_chat())
             return await _reply(request, ResponsesWire(service, body, question), question, body, visitor)
@@ -277,8 +279,11 @@ def _add_faults(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        what = {404: f"There is nothing at {request.method} {request.url.path:.200}."}
-        return _response(Fault(error.status_code, what.get(error.status_code, str(error.detail))))
+        asked, headers = f"{request.method} {request.url.path:.200}", dict(error.headers or {})
+        told = {404: f"There is nothing at {asked}.", 405: f"{asked} can't be; what can: {headers.get('Allow')}."}
+        what = told.get(error.status_code, str(error.detail))
+        code = {405: "method_not_allowed"}.get(error.status_code)
+        return _response(Fault(error.status_code, what, code=code, headers=headers))
 
     @app.exception_handler(Fault)
     async def fault(request: Request, error: Fault) -> Response:

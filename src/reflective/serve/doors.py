@@ -80,6 +80,8 @@ class Doors:
             else:
                 await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # as GET; uvicorn leaves the body out, since its own scope says so
+            scope = {**scope, "method": "GET"}
         visit = Visit(scope, send)
         span = self._tracing.begin(scope["method"], visit.header(b"traceparent")) if self._tracing else None
         try:
@@ -102,6 +104,8 @@ class Doors:
                 self._tracing.end(span, visit.line)
 
     def _check(self, visit: Visit) -> None:
+        if visit.hosts > 1:
+            raise Fault(400, "The request has more than one Host header.", code="invalid_http")
         if self._hosts and visit.host not in self._hosts:
             raise Fault(421, f"This server does not answer for the host '{visit.host:.80}'.", code="wrong_host")
         if self._keys and visit.guarded:
@@ -111,7 +115,7 @@ class Doors:
 
     async def _body(self, visit: Visit, receive: Receive) -> Receive:
         """The body, read; the app gets it in one piece, and then what else comes from the client."""
-        if visit.scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if visit.scope["method"] in ("GET", "OPTIONS"):
             return receive
         too_large = Fault(413, f"The body has more than {self._max_body:,} bytes.", code="body_too_large")
         length = visit.header(b"content-length")
@@ -167,6 +171,11 @@ class Visit:
         """A header's value."""
         value = self._headers.get(name)
         return value.decode("latin-1") if value is not None else None
+
+    @property
+    def hosts(self) -> int:
+        """How many Host headers there are."""
+        return sum(name == b"host" for name, _ in self.scope["headers"])
 
     @property
     def host(self) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import time
 import tomllib
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from reflective.errors import InputError
 from reflective.serve.faults import Fault
-from reflective.settings import make_settings
+from reflective.settings import at_least, make_settings
 
 VARIABLE = "REFLECTIVE_SERVER_KEYS"
 SHORTEST_KEY = 8
@@ -40,6 +41,9 @@ class KeyEntry:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     highest_effort: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "requests_per_minute", "tokens_per_minute", "highest_effort")
 
 
 class Bucket:
@@ -74,17 +78,17 @@ class Key:
     requests: Bucket = field(default_factory=lambda: Bucket(None))
     tokens: Bucket = field(default_factory=lambda: Bucket(None))
 
-    def admit(self) -> None:
-        """Count a request. Raises `Fault` where the key's limits are reached."""
+    def check(self) -> None:
+        """Raise `Fault` where the key's limits are reached."""
         for bucket, what in ((self.requests, "requests"), (self.tokens, "tokens")):
             if (wait := bucket.wait_s()) > 0:
+                seconds = math.ceil(wait)
                 raise Fault(
                     429,
-                    f"The limit of {what} a minute of this key is reached. Try again in {wait:.0f} seconds.",
+                    f"The limit of {what} a minute of this key is reached. Try again in {seconds} seconds.",
                     code="rate_limit_exceeded",
-                    headers={"Retry-After": str(max(1, round(wait)))},
+                    headers={"Retry-After": str(seconds)},
                 )
-        self.requests.take(1)
 
 
 def read_keys(path: str | Path | None, environment: Mapping[str, str] = os.environ) -> tuple[Key, ...]:
@@ -107,7 +111,7 @@ def read_keys(path: str | Path | None, environment: Mapping[str, str] = os.envir
     return tuple(
         Key(
             name,
-            _digest(entry.key),
+            _digest(entry.key.encode("utf-8", "surrogateescape")),
             entry.highest_effort,
             Bucket(entry.requests_per_minute),
             Bucket(entry.tokens_per_minute),
@@ -119,7 +123,7 @@ def read_keys(path: str | Path | None, environment: Mapping[str, str] = os.envir
 def find_key(keys: Sequence[Key], authorization: str | None) -> Key:
     """The key that a client sent. Raises `Fault`."""
     scheme, _, sent = (authorization or "").partition(" ")
-    digest = _digest(sent.strip())
+    digest = _digest(sent.strip(" \t").encode("latin-1", "backslashreplace"))  # the bytes that came, as headers are read
     found = None
     for key in keys:  # all of them, whichever it is: how long it takes says nothing
         if hmac.compare_digest(key.digest, digest):
@@ -130,5 +134,5 @@ def find_key(keys: Sequence[Key], authorization: str | None) -> Key:
     return found
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

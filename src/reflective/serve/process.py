@@ -31,6 +31,7 @@ from reflective.serve.service import ServeSettings
 log = logging.getLogger("reflective.serve")
 
 MAX_HEADERS = 32 * 1024  # bytes of a request's address and headers together
+HEADER_ENDS = 4  # bytes: a colon, a space, the end of the line
 HEADERS_S = 20.0  # for the headers of a request, from its first byte
 KEEP_ALIVE_S = 75  # that a connection may be idle
 UNREAD_MS = 60_000  # after which the system ends a connection whose client reads nothing
@@ -65,7 +66,7 @@ class Protocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
+        self._count(len(name) + len(value) + HEADER_ENDS)
         super().on_header(name, value)
 
     def _count(self, size: int) -> None:

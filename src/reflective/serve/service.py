@@ -116,13 +116,19 @@ class Service:
             )
         self.admit(key)
 
-    def admit(self, key: Key | None) -> None:
-        """Count a request. Raises `Fault` where none is taken now, or none of this client's."""
+    def expect(self, key: Key | None) -> None:
+        """Raise `Fault` where no request is taken now, or none of this client's: nothing of it need be read."""
         if self.stopping:
             raise stopping()
         self.admission.expect()
         if key is not None:
-            key.admit()
+            key.check()
+
+    def admit(self, key: Key | None) -> None:
+        """Count a request. Raises `Fault` where none is taken now, or none of this client's."""
+        self.expect(key)
+        if key is not None:
+            key.requests.take(1)
 
     @contextmanager
     def place(self, client: str, rows: int) -> Iterator[Place]:
