@@ -123,7 +123,7 @@ def read_keys(path: str | Path | None, environment: Mapping[str, str] = os.envir
 def find_key(keys: Sequence[Key], authorization: str | None) -> Key:
     """The key that a client sent. Raises `Fault`."""
     scheme, _, sent = (authorization or "").partition(" ")
-    digest = _digest(sent.strip(" \t").encode("latin-1", "backslashreplace"))  # the bytes that came, as headers are read
+    digest = _digest(sent.strip(" \t").encode("latin-1", "backslashreplace"))  # the bytes that came
     found = None
     for key in keys:  # all of them, whichever it is: how long it takes says nothing
         if hmac.compare_digest(key.digest, digest):
