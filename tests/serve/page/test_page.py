@@ -173,6 +173,20 @@ def saved(version, *events):
         (saved(1, {"type": "started", "k": 1e9}), "odd number"),
         (saved(1, {"type": "text", "trajectory": -1, "delta": ""}), "no trajectory -1"),
         (saved(1, {"type": "step", "trajectory": 0, "score": 7, "running": 1}), "outside 0 to 1"),
+        (saved(1, {"type": "text", "delta": "a"}), "no trajectory undefined"),
+        (saved(1, {"type": "lost", "events": 1, "trajectory": "constructor"}), "no trajectory constructor"),
+        (
+            saved(1, {"type": "finished", "trajectory": 0, "reason": "eos", "score": "high"}),
+            "step score outside 0 to 1",
+        ),
+        (saved(1, {"type": "finished", "trajectory": 0, "reason": "eos", "answer": 5}), "finished whose answer"),
+        (saved(1, solved(0, "1", "1", confidence="sure")), "solved whose confidence"),
+        (saved(1, solved(0, "1", "1", timing={"total_s": "long"})), "solved whose timing"),
+        (
+            saved(1, solved(0, "1", "1", trajectories=[{"index": 0, "steps": [{"text": {}, "score": 1}]}])),
+            "trajectories",
+        ),
+        (saved(1, solved(0, "1", "1", notes="none")), "solved whose notes"),
     ],
 )
 def test_a_bad_file_is_refused_with_the_reason(page, recorded, content, told):
@@ -180,6 +194,32 @@ def test_a_bad_file_is_refused_with_the_reason(page, recorded, content, told):
     page.locator("#file").set_input_files({"name": "run.json", "mimeType": "", "buffer": content.encode()})
     page.get_by_role("alert").wait_for()
     assert told in page.get_by_role("alert").inner_text()
+
+
+def test_an_end_that_is_no_end_is_done(page, recorded):
+    events = [{"type": "finished", "trajectory": i, "reason": reason} for i, reason in enumerate(["eos", "toString"])]
+    told = solved(0, "1", None, trajectories=[{"index": 1, "finish_reason": "constructor"}])
+    page.goto(recorded.url)
+    file = {"name": "run.json", "mimeType": "", "buffer": saved(1, *run(2, events), told).encode()}
+    page.locator("#file").set_input_files(file)
+    page.locator("#answer .final").wait_for()
+    assert [lane.get_attribute("class") for lane in page.locator("#lanes .lane").all()] == [
+        "lane done leader selected",
+        "lane done",
+    ]
+
+
+def test_long_words_do_not_widen_the_page(page, recorded):
+    word, other = "x" * 3000, "\u202e" + "y" * 3000
+    recorded.events = [
+        *run(2, lane(0, [(word, 0.9)], word), lane(1, [(word, 0.8)], other)),
+        solved(0, word, other, notes=[word], strategy=word),
+    ]
+    ask(page, recorded, word)
+    page.locator("#answer .final").wait_for()
+    for name in ("Selections side by side", "2 answers as they are written", "Decisions"):
+        page.get_by_text(name).click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_a_verdict_goes_to_feedback(page, recorded):

@@ -3,9 +3,6 @@
 
 const FORMAT = "reflective run";
 const VERSION = 1;
-const TYPES = new Set(
-  "queued started text step finished forked cancelled answering progress lost solved content id stopped".split(" "),
-);
 const MOST_TRAJECTORIES = 4096;
 
 class Lane {
@@ -49,6 +46,51 @@ class Lane {
 const MARK = /<[/|]?[^<>\s]{1,40}>\s*$/; // a closing mark of the model's format, such as </think>
 
 const ENDS = { think_end: "reasoned", eos: "done", length: "cut", cancelled: "cancelled", stop: "done" };
+
+// What the members of events may be; those that are not here are not read.
+const string = (value) => typeof value === "string";
+const count = (value) => Number.isInteger(value) && value >= 0;
+const share = (value) => Number.isFinite(value) && value >= 0 && value <= 1;
+const trajectory = (value) => count(value) && value < MOST_TRAJECTORIES;
+const maybe = (is) => (value) => value === null || value === undefined || is(value);
+const each = (is) => (value) => Array.isArray(value) && value.every(is);
+const shape = (members) => (value) => value !== null && typeof value === "object" && Object.entries(members).every(([name, is]) => is(value[name]));
+const FATE = {
+  index: trajectory,
+  score: maybe(share),
+  tokens: maybe(count),
+  answer: maybe(string),
+  finish_reason: maybe(string),
+  steps: maybe(each(shape({ text: maybe(string), score: share }))),
+};
+const EVENTS = {
+  queued: { before: count },
+  started: { k: (value) => count(value) && value <= MOST_TRAJECTORIES, strategy: string, prompt_tokens: count },
+  text: { trajectory, delta: string },
+  step: { trajectory, score: share, index: maybe(count), running: maybe(share) },
+  finished: { trajectory, reason: string, score: maybe(share), tokens: maybe(count), answer: maybe(string) },
+  forked: { trajectory, parent: trajectory, at: count },
+  cancelled: { trajectory, why: maybe(string), detail: maybe(string) },
+  answering: { trajectory },
+  progress: {},
+  lost: { events: count },
+  solved: {
+    selected: maybe(trajectory),
+    score: maybe(share),
+    confidence: maybe(share),
+    strategy: string,
+    answer: maybe(string),
+    majority: maybe(string),
+    usage: maybe(shape({ prompt_tokens: maybe(count), completion_tokens: maybe(count) })),
+    timing: maybe(shape({ total_s: maybe(Number.isFinite) })),
+    trajectories: maybe(each(shape(FATE))),
+    notes: maybe(each(string)),
+  },
+  content: { delta: string },
+  id: { id: string },
+  stopped: {},
+};
+const SAID = { score: "a step score outside 0 to 1", k: "an odd number of trajectories" };
 
 export class Run {
   constructor(request) {
@@ -116,7 +158,7 @@ export class Run {
   }
 
   on_finished(event, lane, ms) {
-    lane.state = ENDS[event.reason] || "done";
+    lane.state = (Object.hasOwn(ENDS, event.reason) && ENDS[event.reason]) || "done";
     lane.final = event.score ?? null;
     lane.tokens = event.tokens ?? lane.tokens;
     lane.answer = event.answer ?? lane.answer;
@@ -153,7 +195,7 @@ export class Run {
       if (told.tokens !== undefined) lane.tokens = told.tokens;
       if (told.answer) lane.answer = told.answer;
       if (Array.isArray(told.steps) && told.steps.length !== lane.steps.length) lane.repair(told.steps);
-      if (!lane.gone && told.finish_reason in ENDS) lane.state = ENDS[told.finish_reason];
+      if (!lane.gone && Object.hasOwn(ENDS, told.finish_reason)) lane.state = ENDS[told.finish_reason];
     }
     if (event.selected !== null && event.selected !== undefined) {
       this.decisions.push([ms, `${event.strategy} selects trajectory ${event.selected}`]);
@@ -235,10 +277,11 @@ export function readRun(text) {
   let before = 0;
   for (const entry of data.events) {
     const [ms, event] = Array.isArray(entry) ? entry : [];
-    if (!Number.isFinite(ms) || ms < before || !event || !TYPES.has(event.type)) throw new Error("The file has an event that this page does not know.");
-    if (event.type === "step" && !(event.score >= 0 && event.score <= 1)) throw new Error("The file has a step score outside 0 to 1.");
-    if (event.type === "started" && !(Number.isInteger(event.k) && event.k >= 0 && event.k <= MOST_TRAJECTORIES)) throw new Error("The file starts an odd number of trajectories.");
-    if ((event.type === "text" || event.type === "content") && typeof event.delta !== "string") throw new Error("The file has text that is none.");
+    if (!Number.isFinite(ms) || ms < before || !event || !Object.hasOwn(EVENTS, event.type)) throw new Error("The file has an event that this page does not know.");
+    const members = { trajectory: maybe(trajectory), ...EVENTS[event.type] };
+    const wrong = Object.keys(members).find((name) => !members[name](event[name]));
+    if (wrong === "trajectory") throw new Error(`There is no trajectory ${event.trajectory}.`);
+    if (wrong) throw new Error(`The file has ${SAID[wrong] ?? `an event ${event.type} whose ${wrong} can't be`}.`);
     before = ms;
   }
   const request = data.request && typeof data.request === "object" ? data.request : {};
