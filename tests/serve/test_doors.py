@@ -80,6 +80,8 @@ def test_without_a_key_the_api_is_closed_and_the_page_is_not(guarded):
     assert ask(guarded, ASKED, key="sk-alice-123")[0] == 401
     assert ask(guarded, path="/metrics", key=None)[0] == 401
     assert ask(guarded, path="/health", key=None)[0] == 200
+    for path in ("/openapi.json", "/docs"):  # which say nothing of the model
+        assert "nano" not in str(ask(guarded, path=path, key=None))
     status, headers, _ = ask(guarded, path="/", key=None)
     assert status == 200 and "script-src 'self'" in headers["content-security-policy"]
 

@@ -60,11 +60,13 @@ class EventStream(StreamingResponse):
 
 
 class App(FastAPI):
-    """FastAPI's, whose description names the model that is served."""
+    """FastAPI's, whose description names the model that is served, unless only a key's owner may know that."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI description."""
         description = super().openapi()
+        if self.extra["guarded"]:
+            return description
         for schema in description["components"]["schemas"].values():
             if "model" in schema.get("properties", ()):
                 schema["properties"]["model"] = {"type": "string", "enum": [self.state.service.name]}
@@ -99,6 +101,7 @@ def make_app(model: Reflective, settings: ServeSettings | None = None, keys: Seq
         redoc_url=None,
         redirect_slashes=False,
         responses={"4XX": error, "5XX": error},
+        guarded=bool(keys),
     )
     app.router.route_class = StrictRoute
     hosts = frozenset(map(str.lower, settings.hosts)) | (

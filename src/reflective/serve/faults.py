@@ -99,7 +99,12 @@ def invalid(errors: list[dict[str, Any]]) -> Fault:
         what = "The body must come with the header Content-Type: application/json."
         return Fault(400, what, code="unsupported_content_type")
     where = f"'{param}'" if param else "the body"
-    return Fault(400, f"Invalid value for {where}: {error['msg']}.", param=param or None, code="invalid_value")
+    return Fault(
+        400,
+        f"Invalid value for {where}: {error['msg'].removeprefix('Value error, ')}.",
+        param=param or None,
+        code="invalid_value",
+    )
 
 
 def _path(error: dict[str, Any]) -> list[Any]:
