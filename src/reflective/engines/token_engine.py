@@ -87,11 +87,10 @@ class TokenEngine(Engine):
         return sequence
 
     def _start(self, request: Request) -> Running:
+        if self._opened[0] != request.prompt_ids:  # k trajectories have one prompt, which is read once
+            self._opened = request.prompt_ids, self.judge.format.open(request.prompt_ids)
         prompt, reader = self._opened
-        if prompt != request.prompt_ids:  # k trajectories have one prompt, which is read once
-            reader = self.judge.format.open(request.prompt_ids)
-            self._opened = request.prompt_ids, reader
-        return Running(next(self._ids), request, request.prompt_ids, reader.copy(), request.max_tokens)
+        return Running(next(self._ids), request, prompt, reader.copy(), request.max_tokens)
 
     def _branch(self, request: Request, parent_id: int) -> Running:
         """A continuation, or a fork."""

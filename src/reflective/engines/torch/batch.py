@@ -88,6 +88,6 @@ class Rows:
 
 
 def _common_prompts(running: Sequence[Running]) -> list[tuple[int, int]]:
-    first: dict[tuple[int, ...], int] = {}
-    found = [(first.setdefault(s.prompt_ids, row), len(s.prompt_ids)) for row, s in enumerate(running)]
+    first: dict[int, int] = {}  # trajectories of one prompt have it in one place (`TokenEngine`): nothing is hashed
+    found = [(first.setdefault(id(s.prompt_ids), row), len(s.prompt_ids)) for row, s in enumerate(running)]
     return found if len(first) < len(running) else []

@@ -39,7 +39,7 @@ class Draws:
 
     def __init__(self, name: str, backbone: Writer, rows: Rows, *, keep_confidences: bool) -> None:
         self._name, self._backbone, self._rows, self._keep_confidences = name, backbone, rows, keep_confidences
-        self._settings: SamplingRows | None = None  # those of the rows of which `_needs_logits` is known
+        self._known: list[tuple[int, int]] | None = None  # `common` of the rows of which `_needs_logits` is known
         self._needs_logits = False  # whether any row needs all logits
 
     def next(self, running: Sequence[Running], kv: KVMemory) -> tuple[SampledRows, Tensor]:
@@ -50,8 +50,8 @@ class Draws:
             [len(s.prompt_ids) + len(s.token_ids) - 1 for s in running],
             common,
         )
-        if self._settings is not settings:
-            self._settings = settings
+        if self._known is not common:
+            self._known = common
             self._needs_logits = any(s.matcher is not None or self.keeps_confidences(s) for s in running)
         if self._needs_logits:
             logits, features = self._backbone.decode(plan, kv)

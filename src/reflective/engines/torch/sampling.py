@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -54,7 +55,12 @@ class SamplingRows:
     @staticmethod
     def of(settings: list[Sampling], vocabulary: int, device: torch.device) -> SamplingRows:
         """Columns from one `Sampling` a row."""
+        if settings.count(settings[0]) == len(settings):
+            return _alike(settings[0], len(settings), vocabulary, device)
+        return SamplingRows._of(settings, vocabulary, device)
 
+    @staticmethod
+    def _of(settings: list[Sampling], vocabulary: int, device: torch.device) -> SamplingRows:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)
 
@@ -74,6 +80,12 @@ class SamplingRows:
             filtered=any(s.top_p < 1 or s.min_p > 0 or (0 < s.top_k < vocabulary) for s in settings),
             penalized=any(s.repetition_penalty != 1.0 for s in settings),
         )
+
+
+@lru_cache(maxsize=256)
+def _alike(settings: Sampling, rows: int, vocabulary: int, device: torch.device) -> SamplingRows:
+    """The columns of so many rows with the same settings, as nearly always: kept, since rows come and go."""
+    return SamplingRows._of([settings] * rows, vocabulary, device)
 
 
 def draw(logits: Tensor, rows: SamplingRows, uniform: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
