@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reflective import CheckpointError, EngineError, InputError, Reflective, Scripted, ScriptedEngine
+from reflective import CheckpointError, EngineError, InputError, Problem, Reflective, Scripted, ScriptedEngine
 from reflective.render import percent, score_block, score_color, strip
 from reflective.search import Majority, Solved, solve
 
@@ -61,6 +61,11 @@ def test_options_reach_the_engine():
         ({"strategy": "beams"}, "majority"),
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature is inf; it must be 0 .greedy. or more, at most 100"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"top_k": 1.5}, "top_k is 1.5; it must be a whole number"),
+        ({"max_tokens": "many"}, "max_tokens is 'many'; it must be 1 or more"),
+        ({"system": 5}, "system is 5; it must be a text"),
         ({"answers": "none"}, "'selected' or 'all'"),
     ],
 )
@@ -76,6 +81,18 @@ def test_bad_options_are_refused_before_anything_runs(options, message):
 def test_an_unknown_engine_is_refused_before_a_model_is_loaded():
     with pytest.raises(InputError, match="unknown engine 'steam'"):
         Reflective.from_pretrained("no/such/model", engine="steam")
+
+
+@pytest.mark.parametrize("threads", [0, 1.5, "two", 100_000_000])
+def test_threads_that_no_machine_has_are_refused(threads):
+    with pytest.raises(InputError, match="threads is "):
+        Reflective.from_pretrained("nano", threads=threads)
+
+
+@pytest.mark.parametrize("problem", [5, None, Problem(5), "half \ud800", [{"role": "user", "content": "\ud800"}]])
+def test_what_is_no_problem_is_refused(problem):
+    with pytest.raises(InputError):
+        model().solve(problem)
 
 
 def test_close_closes_the_engine():
@@ -203,6 +220,9 @@ class TestWithATinyModel:
             {"prompt_ids": [1, -1], "response": "a"},
             {"prompt_ids": "12", "response": "a"},
             {"prompt": "a", "response_ids": [1.5]},
+            {"prompt": "half \ud800", "response": "a"},
+            {"prompt": "a", "response": "\ud800"},
+            {"messages": [{"role": "user", "content": "\ud800"}], "response": "a"},
         ],
     )
     def test_ids_and_messages_are_checked(self, front, given):

@@ -104,6 +104,13 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     assert path.read_bytes() == good + b"{nonsense\n" + good
 
 
+@pytest.mark.parametrize("line", [b"{nonsense", b'{"version": NaN}', b"[" * 100_000])
+def test_a_line_that_is_not_json_is_told_with_what_to_do(tmp_path, line):
+    (tmp_path / "r.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(InputError, match=r"r\.jsonl:1: not JSON \(.*\)\. Remove the line"):
+        list(read_records(tmp_path / "r.jsonl"))
+
+
 @pytest.mark.parametrize("data", [[], {}, {"version": 99}, {"version": 1}, {"version": 1, "problem": 3}])
 def test_other_json_is_no_record(data):
     with pytest.raises(InputError):

@@ -9,8 +9,16 @@ from typing import Any, Literal
 
 import pytest
 
-from reflective.errors import CheckpointError, InputError
-from reflective.settings import at_least, check_names, did_you_mean, make_settings, read_settings, settings_digest
+from reflective.errors import CheckpointError, InputError, first_line
+from reflective.settings import (
+    at_least,
+    check_names,
+    check_seed,
+    did_you_mean,
+    make_settings,
+    read_settings,
+    settings_digest,
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,8 @@ def test_a_file_is_read_and_overridden(tmp_path: Path) -> None:
         read_settings(Outer, tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("value", [float("nan"), -1, 0.5])
-def test_nothing_below_the_least_passes(value: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), -1, 0.5, "3", [3]])
+def test_nothing_below_the_least_passes(value: Any) -> None:
     with pytest.raises(InputError, match="it must be 1 or more"):
         at_least(Inner(value), 1, "rate")
 
@@ -104,3 +112,22 @@ def test_the_nearest_known_name_is_offered() -> None:
     many = [f"name{i}" for i in range(41)]
     with pytest.raises(InputError, match=r"^unknown option 'nme3'\. Did you mean 'name3'\?$"):
         check_names(["nme3"], many, "option")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(InputError, match=f"seed is {seed}; it "):
+        check_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("Broken.\nand more"), "Broken"),
+        (ValueError("Invalid field:\n  it is no number.\nand more"), "Invalid field: it is no number"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "No such file or directory"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_an_error_in_one_line_has_no_full_stop_of_its_own(error: Exception, line: str) -> None:
+    assert first_line(error) == line

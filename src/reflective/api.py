@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from reflective.engines import check_engine, make_engine, serve_engine
@@ -18,6 +19,7 @@ from reflective.judge.aggregate import aggregate
 from reflective.judge.calibrate import Calibration
 from reflective.options import Options, plan
 from reflective.search import AUTO, Interrupts, SearchEvent, Settings, Strategy, get_strategy, solve, solve_many, stream
+from reflective.search.settings import check_text
 from reflective.settings import check_least, check_names
 from reflective.types import Problem, ScoredResponse, Solution, Step
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from reflective.models import Checkpoint
 
 Item = TypeVar("Item", str, Problem)
+MAX_THREADS = 1024  # more than cores; 100 million end the process
 Asked = str | Problem | Sequence[Mapping[str, str]]
 
 
@@ -230,24 +233,26 @@ def _problem(asked: Asked) -> str | Problem:
     return Problem.of_messages(_messages(asked))
 
 
-def _set_threads(threads: int) -> None:
+def _set_threads(threads: Any) -> None:
     check_least(1, threads=threads)
+    if not isinstance(threads, Integral) or int(threads) > MAX_THREADS:
+        raise InputError(f"threads is {threads!r}; it must be a whole number, at most {MAX_THREADS:,}.")
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(int(threads))
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} must be text; got {type(value).__name__}.")
-    return value
+    return check_text(value, name)
 
 
 def _messages(value: Any) -> list[dict[str, str]]:
     fine = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
     if not fine or not all(isinstance(m, Mapping) and isinstance(m.get("content"), str) and "role" in m for m in value):
         raise InputError('messages must be a list such as [{"role": "user", "content": "What is 2 + 2?"}].')
-    return [dict(message) for message in value]
+    return [{**message, "content": check_text(message["content"], "a message")} for message in value]
 
 
 def _ids(name: str, value: Any, engine: Any) -> list[int]:

@@ -41,6 +41,8 @@ class TrainingError(ReflectiveError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return (lines[0].strip() if lines else type(error).__name__)[:200]
+    """The first line of an error's message without its full stop, at most 200 characters, and the second one where the
+    first ends in a colon; of an error of the system the reason alone."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = [line.strip() for line in said.strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:200].rstrip(".")

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from reflective.errors import CheckpointError, InputError, ReflectiveError
+from reflective.errors import CheckpointError, InputError, ReflectiveError, first_line
 
 LOCK: Final = ".lock"
 CACHE_VARIABLE: Final = "REFLECTIVE_CACHE"
@@ -217,14 +217,15 @@ def _link(source: str, target: str) -> None:
 
 def _disk_reason(error: Exception) -> str | None:
     """What went wrong on the disk; None where the error is of another kind."""
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     if isinstance(error, OSError):
         if error.errno in (errno.EBUSY, errno.EXDEV):
             return "it is a mount point, which can't be replaced; name a place inside it"
-        return error.strerror or first_line
+        if error.errno in (errno.EEXIST, errno.ENOTDIR) and error.filename:
+            return f"'{error.filename}' is a file, and a folder is needed"
+        return first_line(error)
     if type(error).__name__ == "SafetensorError":
-        full = "space" in first_line or "os error 28" in first_line
-        return os.strerror(errno.ENOSPC) if full else first_line
+        full = "space" in str(error) or "os error 28" in str(error)
+        return os.strerror(errno.ENOSPC) if full else first_line(error)
     if isinstance(error, RuntimeError) and any(text in str(error) for text in TORCH_WRITE_ERRORS):
         return os.strerror(errno.ENOSPC)
     return None

@@ -9,18 +9,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from reflective.errors import InputError, ReflectiveError
+from reflective.errors import InputError, ReflectiveError, first_line
 
 Settings = TypeVar("Settings")
 
+MAX_SEED: Final = 2**32 - 1  # numpy's
 LISTED: Final = 40  # of more known names than these an error lists none
 
 
@@ -44,12 +47,16 @@ def check_names(
 
 def read_settings(kind: type[Settings], path: str | Path, **overrides: Any) -> Settings:
     """The settings in a TOML file; `overrides` replace its top-level keys (None: leave as it is)."""
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"can't read the settings in {str(path)!r}: {error}") from error
+    table = read_toml(Path(path), "the settings")
     return make_settings(kind, table | {key: value for key, value in overrides.items() if value is not None})
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """What a TOML file holds; `what` says in an error what it should be."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"can't read {what} in {str(path)!r}: {first_line(error)}.") from error
 
 
 def make_settings(kind: type[Settings], table: Mapping[str, Any], where: str = "") -> Settings:
@@ -85,11 +92,19 @@ def at_least(settings: Any, least: float, *names: str) -> None:
     check_least(least, **{name: getattr(settings, name) for name in names})
 
 
-def check_least(least: float, **values: float | None) -> None:
-    """Refuse the first value below `least`, or NaN; None is one that is not given."""
+def check_least(least: float, **values: Any) -> None:
+    """Refuse the first value that is no number, is NaN or below `least`; None is one that is not given."""
     for name, value in values.items():
-        if value is not None and not value >= least:
-            raise InputError(f"{name} is {value}; it must be {least:g} or more.")
+        number: Any = value if isinstance(value, Real) else math.nan
+        if value is not None and not number >= least:
+            raise InputError(f"{name} is {value!r}; it must be {least:g} or more.")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch or numpy does not take."""
+    check_least(0, seed=seed)
+    if seed > MAX_SEED:
+        raise InputError(f"seed is {seed}; it can be at most {MAX_SEED}.")
 
 
 def settings_digest(settings: Any, free: Sequence[str], data: str) -> str:

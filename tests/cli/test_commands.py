@@ -124,6 +124,12 @@ def test_ctrl_c_while_loading_is_one_line(engine, run, monkeypatch):
         (["fly"], "invalid choice: 'fly'"),
         (["solv", "x"], "did you mean 'solve'"),
         (["train", "head", "--model", "m", "--stepss", "3"], "did you mean '--step-rule'"),  # not --steps, of joint
+        (["plan"], "did you mean 'plan serve'"),
+        (["--json", "solve", "x"], "--json; options stand behind the command and before --"),
+        (["eval", "gcd", "--output", ""], "output is an empty name"),
+        (["solve", "--file", ""], "file is an empty name"),
+        (["report", "x", "--texts", "nan", "--output", "r.html"], "--texts is nan; it must be 0 or more"),
+        (["tasks", "show", "gcd", "--index", "-1"], "--index is -1; it must be 0 or more"),
         (["tasks", "chek", "gcd"], "did you mean 'check'"),
         (["eval", "gcd", "--outptu", "x", "--output", "y"], "did you mean '--output'"),
     ],

@@ -104,6 +104,19 @@ def test_a_report_is_a_page_or_markdown(run, tmp_path):
     assert (tmp_path / "deep" / "r.md").read_text() == out.removesuffix("\n")
 
 
+def test_a_negative_seed_is_one_like_others(run, tmp_path):
+    code, out, _ = evaluate(run, tmp_path / "a", "--seed", "-1", "--json", "-q")
+    assert code == 0 and json.loads(out)["problems"] == 6
+    assert run("report", str(tmp_path / "a"), "--seed", "-1", "--json")[0] == 0
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(run, tmp_path):
+    evaluate(run, tmp_path / "a")
+    (tmp_path / "file").write_text("")
+    code, _, err = run("report", str(tmp_path / "a"), "--output", str(tmp_path / "file" / "r.html"))
+    assert code == 2 and f"'{tmp_path / 'file'}' is a file, and a folder is needed" in err
+
+
 def test_progress_says_how_far_how_right_and_how_long():
     line = progress_line(Progress(12, 500, 7, 12, 70.0, 2846.0))
     assert line == "12/500 problems · right 0.583 (0.320 to 0.807) · 0:01:10 · 0:47:26 left"

@@ -24,6 +24,15 @@ def test_score_reads_standard_input(run, folder, monkeypatch, tmp_path):
     assert code == 0 and len(json.loads(out)["step_scores"]) == 1
 
 
+def test_score_names_the_line_that_is_no_text_and_goes_on_with_the_others(run, folder, tmp_path):
+    file = tmp_path / "in.jsonl"
+    good, half = ({"prompt": "a <think>", "response": f"{end}.\n\n</think>"} for end in ("b", "\ud800"))
+    file.write_text("".join(json.dumps(line) + "\n" for line in (good, half, good)))
+    code, out, err = run("score", str(file), "--model", folder)
+    assert code == 1 and [json.loads(line)["line"] for line in out.splitlines()] == [1, 3]
+    assert f"{file}:2: response is not valid UTF-8 text" in err
+
+
 def test_score_names_the_line_that_a_template_refuses_and_goes_on_with_the_others(run, tmp_path):
     model = tiny_folder(tmp_path / "model")
     template = model / "chat_template.jinja"

@@ -39,14 +39,14 @@ def test_sample_prints_json_lines(run, rows):
 def test_check_reports_golds_that_fail_and_exits_1(run, rows):
     code, out, err = run("tasks", "check", rows)
     assert code == 1 and out.startswith("rows/2  ungradable: ") and len(out.splitlines()) == 1
-    assert "3 problems, 1 gold answers that are not right" in err
+    assert "problems: 3; gold answers that are not right against themselves: 1" in err
     told = json.loads(run("tasks", "check", "math500", "--file", rows, "--json")[1])
     assert told["problems"] == 3 and [fault["id"] for fault in told["faults"]] == ["math500/test/2"]
 
 
 def test_check_of_good_golds_exits_0(run, rows):
     code, out, err = run("tasks", "check", rows, "-n", "2")
-    assert (code, out) == (0, "") and "2 problems, 0 gold answers" in err
+    assert (code, out) == (0, "") and "problems: 2; gold answers that are not right against themselves: 0" in err
     assert run("tasks", "check", "gcd", "-n", "20")[0] == 0
 
 

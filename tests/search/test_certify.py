@@ -1,7 +1,6 @@
 """The certificate: p-values that hold, a path that ends at the first failure, and what can't be fitted."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,7 +197,7 @@ def test_the_loss_is_against_what_effort_high_answers_by_default(sampled, monkey
     """The best by score between marks, the weighted vote where the whole response is the reasoning."""
     high = {}
     for whole, leader, how in ((False, "score", "best"), (True, "vote", "weighted")):
-        assert leader_at_high(SimpleNamespace(is_whole=whole)) == leader
+        assert leader_at_high(whole) == leader
         assert isinstance(get_strategy("auto", whole=whole), Weighted if leader == "vote" else BestOfN)
         deck = Deck.of(sampled, 6, 8, leader)
         played = play_all(sampled, Policy("", "", Everything(how)))

@@ -100,13 +100,13 @@ def test_whole_responses_that_were_cut_are_called_responses_and_claim_nothing_wi
     assert (solution.answer, solution.confidence) == (None, None)
     assert solve(engine, "what", 1, settings=Settings(max_tokens=12), calibration=Half()).confidence == 0.0
     solution = solve(engine, "what", 2, settings=Settings(max_tokens=12))
-    assert (solution.answer, solution.notes) == ("4", ("1 of 2 responses were not finished within 12 tokens",))
+    assert (solution.answer, solution.notes) == ("4", ("1 of 2 responses was not finished within 12 tokens",))
 
 
 def test_an_unfinished_thinking_is_never_selected_however_high_its_score():
     solution = solve(ScriptedEngine([CUT, thought(5, -3.0)]), "what", 2, settings=Settings(max_tokens=12))
     assert (solution.answer, solution.selected) == ("5", 1)
-    assert solution.notes == ("1 of 2 trajectories did not finish their reasoning within 12 tokens",)
+    assert solution.notes == ("1 of 2 trajectories did not finish its reasoning within 12 tokens",)
 
 
 def test_no_scored_step_falls_back_to_log_probability():

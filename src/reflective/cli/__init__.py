@@ -71,7 +71,9 @@ class Parser(argparse.ArgumentParser):
         if unknown is None:
             return ""
         option, choice, choices = unknown.groups()
-        known = self._options(self.words) if option else re.findall(r"[^\s',]+", choices)
+        known = self._options(self.words) if option else [name.strip("'") for name in choices.split(", ")]
+        if option in known:
+            return "; options stand behind the command and before --"
         return did_you_mean(option or choice, known).rstrip("?").replace(" Did you mean", "; did you mean")
 
     def _options(self, words: Sequence[str]) -> list[str]:
@@ -97,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             parser.print_help()
             return USAGE
+        for name in ("output", "file", "plots", "work"):
+            if getattr(parsed, name, None) == "":
+                parser.error(f"{name} is an empty name")
         code = int(command.run(parsed))
         sys.stdout.flush()
         return code

@@ -44,7 +44,10 @@ KEPT_LINES = 1_000  # of the history file
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument(
-        "--effort", default="medium", metavar="E", help="low (2), medium (8), high (32) or a number of trajectories"
+        "--effort",
+        default="medium",
+        metavar="E",
+        help="low (2), medium (8), high (32), a number of trajectories, or auto",
     )
     parser.add_argument("--strategy", default="auto", metavar="S", help="as for reflective solve")
     add_strategy_options(parser)

@@ -43,12 +43,14 @@ def run(args: argparse.Namespace) -> int:
     from reflective.errors import InputError
     from reflective.evaluate.report import markdown, page, paired_tests, read_runs, write_plots
     from reflective.evaluate.report.figures import figures
+    from reflective.settings import check_least
 
     if args.policies:
         return _policies(args)
     output = Path(args.output) if args.output else None
     if output is not None and output.suffix not in (".html", ".md"):
         raise InputError(f"--output is {args.output!r}; it must end in .html or .md.")
+    check_least(0, **{"--texts": args.texts})
     runs = read_runs([Path(folder) for folder in args.runs], seed=args.seed)
     for item in runs:
         for note in item.notes:
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"runs": {item.name: item.summary.to_json() for item in runs}, "tests": tests})
     if output is not None:
         html = output.suffix == ".html"
-        text = page(runs, title=args.title, text_budget=int(args.texts * 1e6)) if html else markdown(runs, plots)
+        text = page(runs, title=args.title, text_budget=args.texts * 1e6) if html else markdown(runs, plots)
         _write(output, text)
         say(str(output))
     elif not args.json:

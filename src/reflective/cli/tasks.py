@@ -114,8 +114,10 @@ def _origin(benchmark: Any) -> dict[str, Any]:
 
 def _show(args: argparse.Namespace) -> int:
     from reflective.errors import InputError
+    from reflective.settings import check_least
     from reflective.tasks import TASKS
 
+    check_least(0, **{"--index": args.index})
     if args.name in TASKS:
         _load(args, 1)  # refuses what has no meaning for a family
         task = TASKS[args.name]
@@ -126,8 +128,8 @@ def _show(args: argparse.Namespace) -> int:
             raise InputError(f"--trace: only our own families write solutions, and {args.name!r} is none of them.")
         if args.level is not None:
             raise InputError(f"--level: only our own families have levels, and {args.name!r} is none of them.")
-        problems, trace = _load(args, max(args.index, 0) + 1), None
-        if not 0 <= args.index < len(problems):
+        problems, trace = _load(args, args.index + 1), None
+        if args.index >= len(problems):
             raise InputError(f"--index is {args.index}; {args.name} has problems 0 to {len(problems) - 1}.")
         problem = problems[args.index]
     if args.json:
@@ -173,7 +175,7 @@ def _check(args: argparse.Namespace) -> int:
             shown = " ".join((problem.answer or "(none)").split())[:80]
             print(f"{problem.id}  {verdict.kind}: {verdict.reason}  [{shown}]")
     without = f", {unchecked} without a solution to check" if unchecked else ""
-    say(f"{len(problems)} problems, {len(faults)} gold answers that are not right against themselves{without}")
+    say(f"problems: {len(problems):,}; gold answers that are not right against themselves: {len(faults):,}{without}")
     return FAILED if faults else DONE
 
 

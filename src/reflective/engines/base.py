@@ -10,8 +10,9 @@ its prefix again while the engine still holds it, and that a failed trajectory i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Final, Literal
 
 from reflective.engines.constraint import Constraint as Constraint
@@ -40,16 +41,17 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        checks = (
-            ("temperature", self.temperature, 0.0 <= self.temperature <= 100.0, "0 (greedy) or more"),
-            ("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
-            ("top_k", self.top_k, self.top_k >= 0, "0 (off) or more"),
-            ("min_p", self.min_p, 0.0 <= self.min_p < 1.0, "0 (off) or more, below 1"),
-            ("repetition_penalty", self.repetition_penalty, 0.01 <= self.repetition_penalty <= 100.0, "0.01 to 100"),
+        checks: tuple[tuple[str, type, Callable[[Any], bool], str], ...] = (
+            ("temperature", Real, lambda t: 0.0 <= t <= 100.0, "0 (greedy) or more, at most 100"),
+            ("top_p", Real, lambda p: 0.0 < p <= 1.0, "above 0 and at most 1"),
+            ("top_k", Integral, lambda k: k >= 0, "a whole number, 0 (off) or more"),
+            ("min_p", Real, lambda p: 0.0 <= p < 1.0, "0 (off) or more, below 1"),
+            ("repetition_penalty", Real, lambda r: 0.01 <= r <= 100.0, "0.01 to 100"),
         )
-        for name, got, ok, want in checks:
-            if not ok:  # also false for NaN
-                raise InputError(f"{name} is {got}; it must be {want}.")
+        for name, kind, fits, want in checks:
+            got = getattr(self, name)
+            if not isinstance(got, kind) or not fits(got):  # NaN fits nowhere
+                raise InputError(f"{name} is {got!r}; it must be {want}.")
         if self.temperature < GREEDY_BELOW:
             object.__setattr__(self, "temperature", 0.0)
 

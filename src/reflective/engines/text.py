@@ -36,7 +36,7 @@ def encode_chat(
         except Exception as error:  # a template is a program of the model's author, and raises what it likes
             roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
             raise InputError(
-                f"the model's chat template refuses these messages (roles {roles}): {first_line(error)}"
+                f"the model's chat template refuses these messages (roles {roles}): {first_line(error)}."
             ) from error
     else:
         text = "\n\n".join(message["content"] for message in messages) + "\n"

@@ -44,7 +44,7 @@ class Bootstrap:
 
     def __init__(self, problems: int, *, resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.problems, self.resamples = problems, resamples
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(abs(seed))
         block = max(1, BLOCK_CELLS // max(problems, 1))
         parts = []
         for first in range(0, resamples, block):

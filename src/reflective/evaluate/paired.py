@@ -91,7 +91,7 @@ def _flip_test(difference: Floats, seed: int) -> float:
     if n <= EXACT:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ differing) >= seen).mean())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(abs(seed))
     extreme, block = 0, max(1, 4_000_000 // n)
     for first in range(0, FLIPS, block):
         signs = rng.integers(0, 2, (min(block, FLIPS - first), n)) * 2.0 - 1.0

@@ -181,7 +181,7 @@ def report_policies(folder: Path, *, model: str | None = None, seed: int = 0) ->
     if not confident:
         notes.append("DeepConf is left out: it needs eval --confidences --tokens")
     chosen = policies(k, scored=scored, confident=confident, schedule=schedule)
-    high: Leader = leader_at_high(judge.format) if judge is not None else "score"
+    high: Leader = leader_at_high(judge.format.is_whole) if judge is not None else "score"
     return compare_policies([traces[:k] for traces in problems], chosen, high=high, seed=seed), notes
 
 

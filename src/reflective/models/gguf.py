@@ -188,7 +188,7 @@ def _explained(path: Path, error: Exception) -> str:
             f"'{path}' is a GGUF file of the architecture {architecture!r}, which transformers can't read from GGUF. "
             "Get the model as a Hugging Face folder instead."
         )
-    return f"the GGUF file '{path}' can't be read: {message} Copy or download it again."
+    return f"the GGUF file '{path}' can't be read: {message}. Copy or download it again."
 
 
 def _architecture(path: Path) -> str:

@@ -182,7 +182,7 @@ def load_backbone(folder: Path, source: str | Path, dtype: torch.dtype, device: 
         ) from None
     except Exception as error:  # readers of several formats, each with errors of its own
         raise CheckpointError(
-            f"the weights of '{source}' can't be loaded: {first_line(error)} Copy or download them again."
+            f"the weights of '{source}' can't be loaded: {first_line(error)}. Copy or download them again."
         ) from None
     wrong = sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])})
     if wrong:

@@ -139,7 +139,7 @@ def read_plain(folder: Path, source: str | Path) -> tuple[Any, PreTrainedTokeniz
         model_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parsers raise
         raise CheckpointError(
-            f"the config.json of '{source}' is not one of a model that transformers knows: {first_line(error)}"
+            f"the config.json of '{source}' is not one of a model that transformers knows: {first_line(error)}."
         ) from None
     if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
         raise CheckpointError(  # transformers would make one that knows no word
@@ -149,7 +149,7 @@ def read_plain(folder: Path, source: str | Path) -> tuple[Any, PreTrainedTokeniz
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the same
         raise CheckpointError(
-            f"the tokenizer of '{source}' can't be loaded: {first_line(error)} "
+            f"the tokenizer of '{source}' can't be loaded: {first_line(error)}. "
             "Copy tokenizer.json and tokenizer_config.json into the folder."
         ) from None
     return model_config, tokenizer
@@ -189,7 +189,7 @@ def _generation_config(folder: Path) -> Any:
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the same
         raise CheckpointError(
-            f"'{folder / 'generation_config.json'}' can't be read: {first_line(error)} Mend or remove it."
+            f"'{folder / 'generation_config.json'}' can't be read: {first_line(error)}. Mend or remove it."
         ) from None
 
 

@@ -127,7 +127,7 @@ def _download(repository: str, weights: bool) -> Path:
         if error.errno == errno.ENOSPC:
             message = f"the disk is full: '{repository}' can't be downloaded. Free some space or set HF_HOME."
         elif isinstance(error, errors.HfHubHTTPError):
-            message = f"the hub refused '{repository}': {first_line(error)}"
+            message = f"the hub refused '{repository}': {first_line(error)}."
         else:
             message = _unreachable(repository)
     except Exception:  # the HTTP library's own errors, which differ by version of the hub's client

@@ -12,12 +12,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from reflective.errors import InputError, ReflectiveError
 from reflective.files import lock
 from reflective.records.record import Record, key_of
 from reflective.types import Problem
+
+MEND: Final = "Remove the line; the command that wrote it then solves its problem again."
 
 
 def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -> Iterator[Record]:
@@ -33,9 +35,10 @@ def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -
                 return
             if line.strip():
                 try:
-                    yield Record.from_json(json.loads(line))
-                except ValueError as error:
-                    raise InputError(f"{os.fspath(path)}:{number}: {error}") from error
+                    yield Record.from_json(json.loads(line, parse_constant=_refuse_constant))
+                except (ValueError, RecursionError) as error:
+                    reason = str(error) if isinstance(error, InputError) else f"not JSON ({error}). {MEND}"
+                    raise InputError(f"{os.fspath(path)}:{number}: {reason}") from error
 
 
 def with_own_keys(problems: Sequence[Problem]) -> list[Problem]:
@@ -47,6 +50,10 @@ def with_own_keys(problems: Sequence[Problem]) -> list[Problem]:
         seen[key] = seen.get(key, 0) + 1
         apart.append(problem if seen[key] == 1 else replace(problem, id=f"{key}#{seen[key]}"))
     return apart
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}")
 
 
 def _open_binary(path: str | os.PathLike[str]) -> Any:

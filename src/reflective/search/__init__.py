@@ -11,7 +11,7 @@ from typing import Any
 from reflective.engines.driver import Interrupts
 from reflective.errors import InputError
 from reflective.search.adaptive_consistency import AdaptiveConsistency
-from reflective.search.auto_effort import AutoEffort
+from reflective.search.auto_effort import AutoEffort, leader_at_high
 from reflective.search.base import Answers, Choice, Steering, Strategy
 from reflective.search.beam import Beam
 from reflective.search.best_of_n import BestOfN
@@ -105,7 +105,7 @@ def get_strategy(
             return name
         if not scored:
             return Majority(quorum=QUORUM)
-        return Weighted(quorum=QUORUM) if whole else BestOfN(answers)
+        return Weighted(quorum=QUORUM) if leader_at_high(whole) == "vote" else BestOfN(answers)
     check_names([name], (AUTO, *STRATEGIES), "strategy")
     strategy = STRATEGIES[name]
     defaults = {"answers": answers} if strategy is BestOfN else {}

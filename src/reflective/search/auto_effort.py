@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from reflective.judge.format import Format
 from reflective.judge.schedule import DEFAULT_RISK, Leader, Limit, Schedule
 from reflective.search.adaptive_consistency import THRESHOLD, leader_probability
 from reflective.search.base import Choice
@@ -100,10 +99,10 @@ class AutoEffort(Clocked):
 Led = tuple[Seen, float]
 
 
-def leader_at_high(format: Format) -> Leader:
-    """Who answers at effort high by default: the winner of the score-weighted vote where the whole response is the
-    reasoning, else the best score (`search.get_strategy`)."""
-    return "vote" if format.is_whole else "score"
+def leader_at_high(whole: bool) -> Leader:
+    """Who answers at effort high by default: the winner of the score-weighted vote where the `whole` response is the
+    reasoning, else the best score."""
+    return "vote" if whole else "score"
 
 
 def leader_of(ended: Sequence[Seen], by: Leader) -> Led | None:

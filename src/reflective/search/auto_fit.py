@@ -28,7 +28,7 @@ def fit_auto(
     `sampling` is how the trajectories were drawn. Raises `InputError` where nothing can be fitted (`fit_schedule`).
     """
     k = min((len(traces) for traces in problems), default=0)
-    high = leader_at_high(judge.format)
+    high = leader_at_high(judge.format.is_whole)
     schedule = fit_schedule(
         problems, k, high=high, risk=risk, head=judge.digest, sampling=sampling, seed=seed, note=note
     )

@@ -127,7 +127,7 @@ def orders_of(deck: Deck, seed: int) -> list[Deck]:
     """The trajectories of each problem in several orders."""
     import numpy as np
 
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(abs(seed))
     return [deck, *(deck.shuffled(generator) for _ in range(ORDERS - 1))]
 
 

@@ -9,8 +9,13 @@ from reflective.judge.calibrate import Calibration
 from reflective.search.base import Choice
 from reflective.types import Trajectory
 
-_UNFINISHED_REASONING = ("no trajectory finished its reasoning", "trajectories did not finish their reasoning")
-_UNFINISHED_RESPONSES = ("no response was finished", "responses were not finished")
+# none finished; what one of several did, and what more of them did
+_UNFINISHED_REASONING = (
+    "no trajectory finished its reasoning",
+    "trajectories did not finish its reasoning",
+    "trajectories did not finish their reasoning",
+)
+_UNFINISHED_RESPONSES = ("no response was finished", "responses was not finished", "responses were not finished")
 
 
 def confidence_in(
@@ -50,7 +55,7 @@ def remarks(best: Trajectory | None, ending: Ending) -> Iterator[str]:
     interrupted = ending.interrupted_s is not None
     ended = [t for t in ending.trajectories if interrupted or t.finish_reason != "cancelled"]
     cut = sum(t.finish_reason == "length" and not t.answer_text.strip() for t in ended)
-    none, some = _UNFINISHED_RESPONSES if ending.whole else _UNFINISHED_REASONING
+    none, one, more = _UNFINISHED_RESPONSES if ending.whole else _UNFINISHED_REASONING
     within = f"within {ending.budgets[0]:,} tokens"
     if ending.over and not interrupted:
         yield f"stopped at {ending.over}"
@@ -59,7 +64,7 @@ def remarks(best: Trajectory | None, ending: Ending) -> Iterator[str]:
     if cut and cut == len(ended):
         yield f"{none} {within}; allow more with max_tokens"
     elif cut:
-        yield f"{cut} of {len(ended)} {some} {within}"
+        yield f"{cut} of {len(ended)} {one if cut == 1 else more} {within}"
     elif best is None and not interrupted:
         yield none
     if best is None or interrupted:

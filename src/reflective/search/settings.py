@@ -45,6 +45,8 @@ class Settings:
         at_least(self, 1, "max_tokens", "answer_tokens", "total_tokens", "max_total_tokens")
         if self.deadline is not None and not 0.0 < self.deadline < math.inf:
             raise InputError(f"deadline is {self.deadline:g}; it must be a number of seconds above 0, still to come.")
+        if not isinstance(self.system or "", str):
+            raise InputError(f"system is {self.system!r}; it must be a text.")
         if not all(isinstance(text, str) and text for text in self.stop):
             raise InputError(f"stop is {self.stop!r}; it must be texts that are not empty.")
         if not all(type(token) is int and token >= 0 for token in self.stop_token_ids):
@@ -84,18 +86,24 @@ def check_problem(problem: str | Problem) -> Problem:
     """The problem, refused when it is blank or no proper text."""
     if isinstance(problem, str):
         problem = Problem(problem)
-    if not isinstance(problem, Problem):
-        raise InputError(f"a problem is a text or a Problem; got {type(problem).__name__}.")
+    if not isinstance(problem, Problem) or not isinstance(problem.text, str):
+        raise InputError(f"a problem is a text, or a Problem with one; got {problem!r:.60}.")
     for message in problem.messages:
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
             raise InputError('messages must be a list such as [{"role": "user", "content": "What is 2 + 2?"}].')
     if not problem.text.strip():
         raise InputError("the problem is empty. Write a question, for example: What is 12 * 17?")
-    try:
-        problem.asked.encode()
-    except UnicodeEncodeError as error:
-        raise InputError("the problem is not valid UTF-8 text. Save or type it as UTF-8.") from error
+    check_text(problem.asked, "the problem")
     return problem
+
+
+def check_text(text: str, what: str) -> str:
+    """The text, refused where it can't be written: half a surrogate pair, as JSON's "\\ud800"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} is not valid UTF-8 text. Save or type it as UTF-8.") from error
+    return text
 
 
 def trajectory_seed(seed: int, index: int, problem: str) -> int:

@@ -19,14 +19,13 @@ import hmac
 import math
 import os
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reflective.errors import InputError
 from reflective.serve.faults import Fault
-from reflective.settings import at_least, make_settings
+from reflective.settings import at_least, make_settings, read_toml
 
 VARIABLE = "REFLECTIVE_SERVER_KEYS"
 SHORTEST_KEY = 8
@@ -95,11 +94,7 @@ def read_keys(path: str | Path | None, environment: Mapping[str, str] = os.envir
     """The keys of the file and of the environment. Raises `InputError`."""
     entries: dict[str, KeyEntry] = {}
     if path is not None:
-        try:
-            tables = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"can't read the keys in {str(path)!r}: {error}") from error
-        for name, table in tables.items():
+        for name, table in read_toml(Path(path).expanduser(), "the keys").items():
             if not isinstance(table, dict):
                 raise InputError(f'{str(path)!r}: {name!r} is no table. Write [NAME] and below it key = "…".')
             entries[name] = make_settings(KeyEntry, table, f"{name}.")

@@ -58,7 +58,7 @@ def memory_errors(when: Callable[[], str], advice: Callable[[], str]) -> Iterato
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not is_out_of_memory(error):
             raise
-        raise TrainingError(f"out of memory {when()}: {first_line(error)} {advice()}") from error
+        raise TrainingError(f"out of memory {when()}: {first_line(error)}. {advice()}") from error
 
 
 @dataclass

@@ -235,3 +235,8 @@ def test_names() -> None:
         load_problems("reasoning_gym:sudoko")
     (bare,) = load_problems("reasoning_gym:gcd", limit=1, prompt="{problem}")
     assert "<answer>" not in bare.text
+
+
+def test_what_a_family_prints_does_not_reach_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    problems("bf", 3)
+    assert capsys.readouterr().out == ""

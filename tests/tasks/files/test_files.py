@@ -281,8 +281,15 @@ def test_bad_rows_are_left_out_and_named_where_that_is_wanted(tmp_path: Path) ->
 def test_a_file_of_bad_rows_alone_is_refused_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"problem": "a"}\n{"problem": "b"}\n')
-    with pytest.raises(InputError, match="none of 2 rows can be used. The first: .*row 1: no answer"):
+    with pytest.raises(InputError, match="no row can be used, of 2. The first: .*row 1: no answer"):
         load_problems(str(path), skipped=[])
+
+
+@pytest.mark.parametrize("name", ["none", "none.jsonl", "none.parquet"])
+def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_problems("gsm8k", file=tmp_path / name)
+    assert str(caught.value) == f"can't read '{tmp_path / name}': No such file or directory."
 
 
 def test_bad_rows_of_a_benchmark_keep_the_ids_of_the_others(tmp_path: Path) -> None:
@@ -317,6 +324,7 @@ def test_fields_may_be_of_any_length(tmp_path: Path) -> None:
         ("p.jsonl.gz", b"not gzip", "can't read"),
         ("p.jsonl.gz", gzip.compress(b'{"a": 1}', mtime=0)[:-9], "can't read"),
         ("p.gz", gzip.compress(b"{}", mtime=0), "ending that is not known"),
+        ("p.parquet", b"PAR1", r"can't read .*[^.]\.$"),
     ],
 )
 def test_files_that_are_none_are_refused(tmp_path: Path, name: str, data: bytes, message: str) -> None:

@@ -124,7 +124,7 @@ class VLLMEngine(ExternalEngine):
         try:
             self._engine.add_request(id, {"prompt_token_ids": prompt}, params)
         except (ValueError, VLLMError) as error:
-            raise InputError(f"vLLM refuses a request: {first_line(error)}") from error
+            raise InputError(f"vLLM refuses a request: {first_line(error)}.") from error
 
     def _abort(self, sequence: Running) -> None:
         self._engine.abort_request([str(sequence.id)])

@@ -31,7 +31,7 @@ def votes_at_k(table: Table, ks: Sequence[int], *, draws: int = DRAWS, seed: int
     if not n or not problems:
         return {name: without_trajectories(table, values) for name, values in out.items()}
     group_right = _right_of_groups(table)  # (P, G)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(abs(seed))
     block = max(1, CELLS // (draws * n))
     for first in range(0, problems, block):
         rows = np.arange(first, min(first + block, problems))

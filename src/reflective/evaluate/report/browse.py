@@ -19,7 +19,7 @@ from reflective.selection import by_score
 STEP_END = "\n\n"  # where steps are looked for when their ends were not recorded
 
 
-def problems_to_show(run: Run, budget_bytes: int, *, seed: int = 0) -> list[dict[str, Any]]:
+def problems_to_show(run: Run, budget_bytes: float, *, seed: int = 0) -> list[dict[str, Any]]:
     """The problems of a run as JSON objects, up to about `budget_bytes` of text, ordered as in the run."""
     sizes = {record.key: _size(record) for record in read_records(run.folder / RECORDS)}
     order = list(sizes)

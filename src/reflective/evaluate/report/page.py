@@ -27,10 +27,10 @@ from reflective.render import GREEN, RED, YELLOW
 TEXT_BUDGET_BYTES = 12_000_000  # of problems and trajectories that can be opened on a page, all runs together
 
 
-def page(runs: Sequence[Run], *, title: str = "", text_budget: int = TEXT_BUDGET_BYTES) -> str:
+def page(runs: Sequence[Run], *, title: str = "", text_budget: float = TEXT_BUDGET_BYTES) -> str:
     """The whole page."""
     drawn = figures(runs)
-    shown = [problems_to_show(run, text_budget // len(runs)) for run in runs]
+    shown = [problems_to_show(run, text_budget / len(runs)) for run in runs]
     data = {
         "figures": [figure.to_json() for figure in drawn],
         "runs": [

@@ -9,8 +9,10 @@ have the same one in two of them. The ten families of `reflective.tasks` keep th
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from decimal import Decimal
 from typing import Any
 
@@ -65,7 +67,8 @@ def _stream(name: str, split: str, seed: int, prompt: str) -> Iterator[Problem]:
     last_new = index = -1
     while True:
         index += 1
-        item = family[index]
+        with redirect_stdout(io.StringIO()):  # some families print while they draw
+            item = family[index]
         if index - last_new > MAX_REPEATS:
             raise InputError(
                 f"{PREFIX}:{name} has no more than {len(seen)} distinct problems in its default difficulty. "

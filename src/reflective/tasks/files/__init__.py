@@ -113,7 +113,7 @@ def problems_of(
             raise InputError(fault)
         faults.append(fault)
     if faults and not found:
-        raise InputError(f"none of {len(faults)} rows can be used. The first: {faults[0]}")
+        raise InputError(f"no row can be used, of {len(faults):,}. The first: {faults[0]}")
     if skipped is not None:
         skipped += faults
     return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from reflective.errors import DependencyError, InputError, ReflectiveError
+from reflective.errors import DependencyError, InputError, ReflectiveError, first_line
 
 HUB: Final = "hub:"  # begins the name of a data set on the hub
 ENDINGS: Final = ("parquet", "jsonl", "json", "csv")
@@ -78,8 +78,7 @@ def fetch(source: HubSource) -> list[Path]:
             f"log in with: hf auth login. {instead}"
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ReflectiveError(f"can't fetch '{source.address}' from the hub: {reason} {instead}") from error
+        raise ReflectiveError(f"can't fetch '{source.address}' from the hub: {first_line(error)}. {instead}") from error
     found: list[Path] = []
     for pattern in source.files:
         found += sorted(path for path in folder.glob(pattern) if path not in found)

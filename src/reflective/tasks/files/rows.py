@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reflective.errors import DependencyError, InputError
+from reflective.errors import DependencyError, InputError, first_line
 
 Row = Mapping[str, Any]
 Value = tuple[int | None, Any]  # the number of its last line, where it has one, and a row, or the error in its place
@@ -42,6 +42,8 @@ def read_entries(path: Path) -> list[Entry]:
     """What a file holds, row by row. Raises `InputError` where the file as a whole can't be read."""
     if path.is_dir():
         raise InputError(f"'{path}' is a folder; name a file in it.")
+    if not path.exists():
+        raise InputError(f"can't read '{path}': No such file or directory.")
     endings = [ending.lower() for ending in path.suffixes]
     ending = (endings[:-1] if endings[-1:] == [".gz"] else endings)[-1:] or [""]
     if endings[-1:] == [".parquet"]:
@@ -104,7 +106,7 @@ def _text(path: Path) -> str:
             data = gzip.decompress(data)
         return data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"can't read '{path}': {error}.") from error
+        raise InputError(f"can't read '{path}': {first_line(error)}.") from error
 
 
 def _jsonl(text: str, path: Path) -> Iterator[Value]:
@@ -169,7 +171,7 @@ def _parquet(path: Path) -> list[Any]:
     try:
         rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
-        raise InputError(f"can't read '{path}': {error}.") from error
+        raise InputError(f"can't read '{path}': {first_line(error)}.") from error
     return rows
 
 

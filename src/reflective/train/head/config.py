@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from reflective.errors import InputError
 from reflective.judge.detection import WHOLE, RuleName
-from reflective.settings import at_least
+from reflective.settings import at_least, check_seed
 
 AUTO: Final = "auto"  # let the validation problems choose
 
@@ -89,5 +89,7 @@ class HeadConfig:
             raise InputError("temperature must be above 0: equal trajectories teach nothing about selecting.")
         counts = "problems validation_problems trajectories validation_trajectories max_tokens max_rows"
         at_least(self, 1, *counts.split(), "epochs", "patience", "batch_problems")
+        at_least(self, 0.0, "lr")
+        check_seed(self.seed)
         if self.trajectories < 2:
             raise InputError("trajectories is 1; a head learns to choose, so it needs 2 or more of each problem.")

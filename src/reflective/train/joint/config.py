@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from reflective.errors import InputError
 from reflective.judge.detection import RuleName
-from reflective.settings import at_least, settings_digest
+from reflective.settings import at_least, check_seed, settings_digest
 
 PolicyLoss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 
@@ -19,7 +19,6 @@ VERIFY = "verify"  # the reward that grades final answers with `reflective.verif
 
 # may change between an interruption and the resumption; micro_batch not within a generation
 FREE_SETTINGS = ("output", "steps", "log", "device", "micro_batch", "gradient_checkpointing")
-MAX_SEED = 2**32 - 1  # numpy's
 
 
 @dataclass(frozen=True)
@@ -218,9 +217,7 @@ class JointConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "micro_batch")
-        at_least(self, 0, "seed")
-        if self.seed > MAX_SEED:
-            raise InputError(f"seed is {self.seed}; it can be at most {MAX_SEED}.")
+        check_seed(self.seed)
 
     def batches(self, processes: int) -> tuple[int, int]:
         """Micro-batches of a generation and of an optimizer step, for each process. Raises `InputError`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reflective.errors import InputError
-from reflective.settings import at_least, settings_digest
+from reflective.settings import at_least, check_seed, settings_digest
 
 # Settings of a run that may change between an interruption and the resumption.
 FREE_SETTINGS = (
@@ -106,6 +106,7 @@ class SFTConfig:
             raise InputError("the run has no end. Give `max_tokens`, `max_minutes` or both.")
         at_least(self, 1, "processes", "micro_tokens", "keep_checkpoints", "validate_steps", "log_steps")
         at_least(self, self.processes, "step_tokens")
+        check_seed(self.seed)
 
     @property
     def checkpoints(self) -> Path:

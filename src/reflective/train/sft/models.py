@@ -76,7 +76,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
                 f"no tokenizer: '{folder}' is no folder here, and the hub has none of that name or can't be reached. "
                 "Make one with build_tokenizer, or name another folder."
             ) from error
-        raise CheckpointError(f"can't load a tokenizer from {str(folder)!r}: {first_line(error)}") from error
+        raise CheckpointError(f"can't load a tokenizer from {str(folder)!r}: {first_line(error)}.") from error
     return tokenizer
 
 
