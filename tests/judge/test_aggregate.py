@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflective.errors import EngineError, InputError
-from reflective.judge.aggregate import AGGREGATIONS, aggregate, logsigmoid, sigmoid
+from reflective.judge.aggregate import AGGREGATIONS, aggregate, logit, logsigmoid, sigmoid
 
 ODDS_3, ODDS_THIRD = math.log(3), -math.log(3)  # σ = 3/4 and 1/4
 logits = st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=30)
@@ -86,3 +86,8 @@ def test_order_of_steps_matters_to_the_last_alone(steps: list[float], random: ob
 @given(st.floats(-700, 700))
 def test_logsigmoid_is_the_logarithm_of_sigmoid(s: float) -> None:
     assert logsigmoid(s) == pytest.approx(math.log(sigmoid(s)), rel=1e-9, abs=1e-15)
+
+
+def test_logit_undoes_sigmoid_and_ends_where_it_is_told() -> None:
+    assert [logit(p, 1e-12) for p in (0.75, 0.25)] == pytest.approx([ODDS_3, ODDS_THIRD])
+    assert logit(1.0, 1e-4) == pytest.approx(math.log(9999)) == pytest.approx(-logit(0.0, 1e-4))

@@ -25,6 +25,12 @@ def sigmoid(s: float) -> float:
     return 1.0 / (1.0 + math.exp(-s)) if s >= 0 else math.exp(s) / (1.0 + math.exp(s))
 
 
+def logit(p: float, clip: float) -> float:
+    """ln(p / (1 − p)); p is kept away from 0 and 1 by `clip`, where it has no end."""
+    p = min(max(p, clip), 1.0 - clip)
+    return math.log(p / (1.0 - p))
+
+
 def logsigmoid(s: float) -> float:
     """log σ(s) = min(s, 0) − log(1 + exp(−|s|)), exact for any size of s."""
     return min(s, 0.0) - math.log1p(math.exp(-abs(s)))

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from reflective.errors import CheckpointError, InputError
-from reflective.judge.aggregate import sigmoid
+from reflective.judge.aggregate import logit, sigmoid
 from reflective.settings import check_least
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ def _informed_features(evidence: float, k: int, score: float, mean_logprob: floa
 def _logit(value: float, what: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise InputError(f"{what} is {value}; it must lie in 0..1.")
-    p = min(max(value, EVIDENCE_CLIP), 1.0 - EVIDENCE_CLIP)
-    return math.log(p / (1.0 - p))
+    return logit(value, EVIDENCE_CLIP)
 
 
 def _fit(rows: Sequence[tuple[tuple[float, ...], Sample]], ridge: float) -> list[float]:

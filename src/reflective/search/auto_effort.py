@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from reflective.judge.aggregate import logit
 from reflective.judge.schedule import DEFAULT_RISK, Leader, Limit, Schedule
 from reflective.search.adaptive_consistency import THRESHOLD, leader_probability
 from reflective.search.base import Choice
@@ -151,8 +152,7 @@ def evidence(board: Board, leader: Led | None) -> tuple[float, ...]:
         return 0.0, 0.0, 0.0, 0.0, 0.0, n, 0.0, done, 1.0, 1.0
     best, lead = leader
     others = math.fsum(t.score or 0.0 for t in board.ended if t.group is not None) - lead
-    score = min(max(best.score or 0.0, SCORE_CLIP), 1.0 - SCORE_CLIP)
-    logit = math.log(score / (1.0 - score))
+    odds = logit(best.score or 0.0, SCORE_CLIP)
     surprise = math.log(max(-(best.mean_logprob or 0.0), SURPRISE_CLIP))
     weights = math.log1p(lead), math.log1p(max(others, 0.0))
-    return logit, logit * logit, *weights, surprise, n, n * logit, done, 0.0, 1.0
+    return odds, odds * odds, *weights, surprise, n, n * odds, done, 0.0, 1.0

@@ -25,6 +25,7 @@ from itertools import accumulate
 from typing import ClassVar
 
 from reflective.errors import InputError
+from reflective.judge.aggregate import logit
 from reflective.search.base import Steering
 from reflective.search.step_search import STEP_TOKENS, STEPS, Rank, Select, StepSearch
 from reflective.types import Trajectory
@@ -65,7 +66,7 @@ class Particles(StepSearch):
         return {t.index: drawn[t.index] for t in paused if drawn[t.index]}
 
     def _probabilities(self, slots: Sequence[Trajectory], step: int) -> list[float]:
-        logits = [_logit(self.worth(t)) for t in slots]
+        logits = [-math.inf if (worth := self.worth(t)) < 0.0 else logit(worth, SURE) for t in slots]
         # p_i = softmax_i(logit(S_i) / T)
         probabilities = softmax(logits, 1.0)
         # Σ p_i², one over the effective sample size
@@ -96,10 +97,3 @@ def systematic(probabilities: Sequence[float], count: int, uniform: float) -> li
             place += 1
         drawn.append(place)
     return drawn
-
-
-def _logit(worth: float) -> float:
-    if worth < 0.0:
-        return -math.inf
-    score = min(max(worth, SURE), 1.0 - SURE)
-    return math.log(score / (1.0 - score))

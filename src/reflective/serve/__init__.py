@@ -1,6 +1,6 @@
 """The server: the OpenAI API over one engine that all requests share, and a page that shows trajectories being judged.
 
-    schemas     what a client may send, and the events that it may ask for
+    schemas     what a client may send
     fields      every field of the API: honoured, ignored or refused
     prompts     a request's messages and options as a problem, a strategy and settings
     session     one request on its way through the engine

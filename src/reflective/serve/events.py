@@ -1,24 +1,23 @@
-"""What a search tells, as the objects of `schemas`: for clients that ask for events, and sparse progress for others."""
+"""What a search tells, as objects: for clients that ask for events, and sparse progress for others.
+
+Each is the `reflective` member of an otherwise empty chunk. docs/serving.md has a table of their members; a trajectory
+is named by its number from 0, and scores are in 0..1.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from reflective.judge.aggregate import aggregate
+from reflective.judge.aggregate import aggregate, logit
 from reflective.search import Answering, Finished, Forked, SearchEvent, Started, StepScored, Text
 from reflective.selection import answer_groups, vote
-from reflective.serve import schemas
 from reflective.types import Solution, Trajectory
 
+Told = dict[str, Any]
+
 CERTAIN = 1e-12  # scores are this far from 0 and 1 at least, where their logits are needed again
-
-
-def _logit(score: float) -> float:
-    p = min(max(score, CERTAIN), 1 - CERTAIN)
-    return math.log(p / (1 - p))
 
 
 class EventWriter:
@@ -31,17 +30,13 @@ class EventWriter:
         self._k = self._finished = self._steps = 0
         self._best: float | None = None
 
-    def write(self, event: SearchEvent, ends: Sequence[str] = ()) -> schemas.ReflectiveEvent | None:
+    def write(self, event: SearchEvent, ends: Sequence[str] = ()) -> Told | None:
         """The object of an event; None for the last one, whose solution is written by `solved`."""
         match event:
             case Started():
                 self._k = event.k
-                return {
-                    "type": "started",
-                    "k": event.k,
-                    "strategy": self._strategy,
-                    "prompt_tokens": event.prompt_tokens,
-                }
+                prompt = event.prompt_tokens
+                return {"type": "started", "k": event.k, "strategy": self._strategy, "prompt_tokens": prompt}
             case Text():
                 delta = event.delta
                 for end in ends:  # the text of the token that ends a response is part of none
@@ -51,16 +46,11 @@ class EventWriter:
                 logits = self._logits.setdefault(event.id, [])
                 if len(logits) < event.index and event.id in self._parents:  # the steps that it shares
                     logits[:] = self._logits.get(self._parents[event.id], [])[: event.index]
-                logits.append(_logit(event.score))
+                logits.append(logit(event.score, CERTAIN))
                 self._steps += 1
                 running = aggregate(logits, self._aggregation)
-                return {
-                    "type": "step",
-                    "trajectory": event.id,
-                    "index": event.index,
-                    "score": event.score,
-                    "running": running,
-                }
+                found = {"index": event.index, "score": event.score, "running": running}
+                return {"type": "step", "trajectory": event.id, **found}
             case Forked():
                 self._parents[event.id] = event.parent
                 return {"type": "forked", "trajectory": event.id, "parent": event.parent, "at": event.at}
@@ -70,17 +60,12 @@ class EventWriter:
                 return self._ended(event.id, event.trajectory)
         return None
 
-    def progress(self) -> schemas.Progress:
+    def progress(self) -> Told:
         """How far the search is."""
-        return {
-            "type": "progress",
-            "k": self._k,
-            "finished": self._finished,
-            "steps": self._steps,
-            "best": self._best,
-        }
+        counts = {"k": self._k, "finished": self._finished, "steps": self._steps}
+        return {"type": "progress", **counts, "best": self._best}
 
-    def _ended(self, index: int, t: Trajectory) -> schemas.Finished | schemas.Cancelled:
+    def _ended(self, index: int, t: Trajectory) -> Told:
         if t.finish_reason == "cancelled" or t.finish_reason == "step":
             return {"type": "cancelled", "trajectory": index, "why": "strategy", "detail": t.let_go}
         if not t.answer_text:
@@ -97,7 +82,7 @@ class EventWriter:
         }
 
 
-def solved(solution: Solution, usage: dict[str, Any], *, steps: bool = False) -> schemas.Solved:
+def solved(solution: Solution, usage: dict[str, Any], *, steps: bool = False) -> Told:
     """The outcome as clients see it. May ask graders what a vote says: not for the event loop."""
     best = solution.best
     return {
@@ -125,8 +110,8 @@ def _majority(solution: Solution) -> str | None:
     return found.winner.answer if found is not None else None
 
 
-def _fate(t: Trajectory, *, steps: bool) -> schemas.Fate:
-    fate: schemas.Fate = {
+def _fate(t: Trajectory, *, steps: bool) -> Told:
+    fate: Told = {
         "index": t.index,
         "score": t.score,
         "finish_reason": t.finish_reason,

@@ -1,18 +1,16 @@
-"""What a client may send to /v1/chat/completions, and the objects that ride along under `reflective`.
+"""What a client may send to /v1/chat/completions.
 
 The request is read strictly: wrong types and unknown fields are refused, and `fields.py` says of every known field what
-becomes of it. The events are what a client gets that asks for them with `"reflective": {"events": true}` in a streaming
-request, each as the `reflective` member of an otherwise empty chunk.
+becomes of it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reflective.serve.fields import CHAT, MESSAGE, STREAM_OPTIONS, sift
-from reflective.types import FinishReason
 
 MAX_MESSAGES = 2048
 MAX_STOPS = 16
@@ -162,137 +160,3 @@ class ChatRequest(Sampled):
     @classmethod
     def _sift(cls, body: Any) -> Any:
         return sift(body, CHAT)
-
-
-# ---- events, each as {"type": …} in the `reflective` member of a chunk; a trajectory is named by its number from 0
-
-
-class Queued(TypedDict):
-    """The request waits for room; `before` it wait so many others."""
-
-    type: Literal["queued"]
-    before: int
-
-
-class Started(TypedDict):
-    """The search begins: at most `k` trajectories; None where the strategy decides as it goes."""
-
-    type: Literal["started"]
-    k: int
-    strategy: str
-    prompt_tokens: int
-
-
-class TextDelta(TypedDict):
-    """More text of a trajectory: of its reasoning, and behind an `answering` of its answer."""
-
-    type: Literal["text"]
-    trajectory: int
-    delta: str
-
-
-class Step(TypedDict):
-    """Step `index` (from 0) has ended; both in 0..1: its own score, and the trajectory's so far."""
-
-    type: Literal["step"]
-    trajectory: int
-    index: int
-    score: float
-    running: float | None
-
-
-class Finished(TypedDict):
-    """What is written of a trajectory is complete: its reasoning ("think_end"), its answer ("eos"), or it was cut."""
-
-    type: Literal["finished"]
-    trajectory: int
-    reason: Literal["think_end", "eos", "length"]
-    score: float | None
-    tokens: int
-    answer: str | None
-
-
-class Forked(TypedDict):
-    """A trajectory begins with the first `at` tokens of `parent`; steps that both share are not sent again."""
-
-    type: Literal["forked"]
-    trajectory: int
-    parent: int
-    at: int
-
-
-class Cancelled(TypedDict):
-    """A trajectory was given up: `why` is "strategy" or "stopped"; `detail` is the strategy's reason, or ""."""
-
-    type: Literal["cancelled"]
-    trajectory: int
-    why: Literal["strategy", "stopped"]
-    detail: str
-
-
-class Answering(TypedDict):
-    """The reasoning of a trajectory is being continued to its answer."""
-
-    type: Literal["answering"]
-    trajectory: int
-
-
-class Progress(TypedDict):
-    """For streaming clients that did not ask for events, now and then: trajectories, and how far they are."""
-
-    type: Literal["progress"]
-    k: int
-    finished: int
-    steps: int
-    best: float | None
-
-
-class Lost(TypedDict):
-    """The client reads too slowly: so many events were left out here."""
-
-    type: Literal["lost"]
-    events: int
-
-
-class Fate(TypedDict, total=False):
-    """A trajectory when all is over; `steps` where they were asked for, `parent` and `at` of a fork.
-
-    `let_go` says why the strategy stopped it or set it aside, where it did.
-    """
-
-    index: int
-    score: float | None
-    finish_reason: FinishReason
-    tokens: int
-    answer: str | None
-    let_go: str
-    parent: int | None
-    at: int
-    steps: list[dict[str, Any]]
-
-
-class Solved(TypedDict):
-    """The outcome, in a stream and in the response of a request without one.
-
-    `majority` is what a vote over the final answers would say, None where fewer than two trajectories state one (best
-    of n writes one answer unless `"answers": "all"`).
-    """
-
-    type: Literal["solved"]
-    selected: int | None
-    score: float | None
-    confidence: float | None
-    strategy: str
-    effort: int
-    seed: int
-    answer: str | None
-    majority: str | None
-    usage: dict[str, Any]
-    timing: dict[str, float | None]
-    trajectories: list[Fate]
-    notes: list[str]
-
-
-ReflectiveEvent = (
-    Queued | Started | TextDelta | Step | Finished | Forked | Cancelled | Answering | Progress | Lost | Solved
-)

@@ -128,7 +128,7 @@ async def write(service: Service, question: Question, visitor: Visitor, *, delta
         summary = await asyncio.to_thread(solved, solution, usage, steps=steps)
     else:
         summary = solved(solution, usage, steps=steps)
-    yield Outcome(answers, usage, dict(summary), solution)
+    yield Outcome(answers, usage, summary, solution)
 
 
 def _sum(one: Usage, other: Usage) -> Usage:

@@ -20,14 +20,14 @@ from typing import Any
 
 from reflective.errors import InputError
 from reflective.grading import Grade, has_ended, with_groups
-from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate
+from reflective.judge.aggregate import DEFAULT_AGGREGATION, aggregate, logit
 from reflective.records import Record, RecordWriter, TrajectoryRecord
 from reflective.records.manifest import MANIFEST, RECORDS, Manifest, digest_of, versions, write_manifest
 from reflective.selection import best_closed
 from reflective.settings import check_names
 from reflective.tasks.files.gold import NoAnswer, gold_answer
 from reflective.tasks.files.rows import json_lines
-from reflective.types import FinishReason, Problem, Timing, Usage, Verdict
+from reflective.types import Problem, Timing, Usage, Verdict
 from reflective.verify import GRADERS, WITHOUT_GOLD, answer_part, extract_answer
 from reflective.verify import grade as grade_answer
 
@@ -52,9 +52,8 @@ class Fields:
 
     def replaced(self, given: dict[str, str]) -> Fields:
         """With some fields named otherwise. Raises `InputError` for one that is none of ours."""
-        known = [f.name for f in fields(self)]
-        check_names(given, known, "field")
-        return Fields(**{**{name: getattr(self, name) for name in known}, **given})
+        check_names(given, [f.name for f in fields(self)], "field")
+        return replace(self, **given)
 
 
 PRESETS = MappingProxyType(
@@ -267,13 +266,12 @@ def _record(group: _Group, number: int, model: str, grade: Grade) -> Record:
 def _trajectory(index: int, response: _Response, problem: Problem, grade: Grade) -> TrajectoryRecord:
     thinking, part = _parts(response.text)
     answer = extract_answer(part, problem.kind) if part else None
-    reason: FinishReason = "length" if part is None else "eos"
     logits, score = response.score
     t = TrajectoryRecord(
         index=index,
         seed=0,
         tokens=response.tokens if isinstance(response.tokens, int) else 0,
-        finish_reason=reason,
+        finish_reason="length" if part is None else "eos",
         score=score,
         step_logits=logits,
         step_positions=tuple(range(len(logits))),
@@ -291,9 +289,7 @@ def _parts(text: str) -> tuple[str, str | None]:
     """Thinking and answer text; the answer is None where a thinking was begun and not closed."""
     if "<think>" not in text and "</think>" not in text:
         return "", text
-    part = answer_part(text)
-    thinking = text.partition("</think>")[0].removeprefix("<think>")
-    return thinking, part
+    return text.partition("</think>")[0].removeprefix("<think>"), answer_part(text)
 
 
 def _score(value: Any) -> tuple[tuple[float, ...], float | None]:
@@ -306,8 +302,7 @@ def _score(value: Any) -> tuple[tuple[float, ...], float | None]:
             return (), steps[0]
         if not all(0.0 <= v <= 1.0 for v in steps):
             raise InputError("step scores must lie in 0..1. Map only trajectory scores, or turn logits into scores.")
-        clipped = [min(max(v, STEP_CLIP), 1.0 - STEP_CLIP) for v in steps]
-        logits = tuple(math.log(v / (1.0 - v)) for v in clipped)
+        logits = tuple(logit(v, STEP_CLIP) for v in steps)
         return logits, aggregate(logits, DEFAULT_AGGREGATION)
     if _is_number(value):
         return (), float(value)

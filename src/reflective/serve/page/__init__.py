@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import APIRouter, HTTPException
@@ -26,19 +27,6 @@ CONTENT_TYPES: Final[Mapping[str, str]] = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-FILES: Final = (
-    "index.html",
-    "style.css",
-    "icon.svg",
-    "main.js",
-    "answer.js",
-    "detail.js",
-    "dom.js",
-    "lanes.js",
-    "run.js",
-    "stream.js",
-    "typeset.js",
-)
 HEADERS: Final[Mapping[str, str]] = {"cache-control": "no-cache"}
 NO_EXAMPLES: Final = "There are no examples for this model: type a problem of your own."
 KNOWN_EXAMPLES: Final = "nano answers problems like these, in their wording, and no others:"
@@ -72,7 +60,7 @@ def files() -> APIRouter:
 
     @router.get("/page/{name}")
     async def part(name: str) -> Response:
-        if name not in FILES:
+        if name not in _files():
             raise HTTPException(404)
         return _file(name)
 
@@ -97,13 +85,14 @@ def routes(offer: Callable[[], Mapping[str, Any]]) -> APIRouter:
 
 
 @cache
-def _content(name: str) -> bytes:
-    return resources.files(__name__).joinpath(name).read_bytes()
+def _files() -> Mapping[str, bytes]:
+    """What the page is made of, by name."""
+    found = [file for file in resources.files(__name__).iterdir() if Path(file.name).suffix in CONTENT_TYPES]
+    return {file.name: file.read_bytes() for file in found}
 
 
 def _file(name: str) -> Response:
-    kind = CONTENT_TYPES[name[name.rindex(".") :]]
-    return Response(_content(name), media_type=kind, headers=dict(HEADERS))
+    return Response(_files()[name], media_type=CONTENT_TYPES[Path(name).suffix], headers=dict(HEADERS))
 
 
 def offered(model: str, *, effort: str | int, scored: bool, feedback: bool) -> dict[str, Any]:
