@@ -150,6 +150,27 @@ def test_a_bad_file_of_keys_is_refused(tmp_path, text):
         read_keys(tmp_path / "keys.toml", {})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"effort": "enormous"},
+        {"effort": 0},
+        {"effort": 65},
+        {"effort": "high", "max_effort": 8},
+        {"max_effort": 0},
+        {"queue": -1},
+        {"port": 65536},
+        {"time_limit_s": 0.0},
+        {"time_limit_s": float("nan")},
+    ],
+    ids=str,
+)
+def test_settings_that_no_request_could_be_answered_with_are_refused(wrong):
+    with pytest.raises(InputError):
+        ServeSettings(**wrong)
+    assert [ServeSettings(effort=effort).effort for effort in ("auto", "none", "xhigh", "8")]
+
+
 def test_other_addresses_need_keys_or_insistence():
     check_binding(ServeSettings(), (), insist=False)
     with pytest.raises(InputError, match=r"0\.0\.0\.0"):

@@ -86,14 +86,20 @@ class BestAnswers(BestOfN):
                 run.answer(t.index)
 
 
+def number_of(effort: str | int) -> str | int:
+    """The trajectories of an effort, a name of OpenAI's or ours or a number; or "auto". Raises `InputError`."""
+    if effort == AUTO:
+        return effort
+    return EFFORTS[effort] if isinstance(effort, str) and effort in EFFORTS else resolve_effort(effort)
+
+
 def _effort_of(request: ChatRequest, default: str | int, n: int) -> str | int:
     """The number of trajectories, at least `n`, or "auto". Raises `Fault`."""
     own = request.reflective.effort if request.reflective is not None else None
     asked = next((given for given in (own, request.reasoning_effort) if given is not None), default)
-    if asked == AUTO:
-        return asked
     try:
-        return max(EFFORTS[asked] if isinstance(asked, str) and asked in EFFORTS else resolve_effort(asked), n)
+        number = number_of(asked)
+        return number if isinstance(number, str) else max(number, n)
     except InputError as error:
         param = "reasoning_effort" if own is None else "reflective.effort"
         raise Fault(400, str(error), param=param, code="invalid_value") from error

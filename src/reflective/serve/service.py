@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reflective.api import Reflective
 from reflective.engines.driver import Driver
-from reflective.errors import EngineError
+from reflective.errors import EngineError, InputError
 from reflective.options import DEFAULT_EFFORT
 from reflective.search import SearchEvent
 from reflective.serve.admission import Admission, Place
@@ -23,10 +23,11 @@ from reflective.serve.feedback import FeedbackStore
 from reflective.serve.forms import Forms
 from reflective.serve.keys import Key
 from reflective.serve.metrics import Metrics
-from reflective.serve.prompts import Question, read
+from reflective.serve.prompts import Question, number_of, read
 from reflective.serve.schemas import ChatRequest
 from reflective.serve.session import Bell, Session
 from reflective.serve.visitor import Visitor
+from reflective.settings import at_least
 from reflective.types import Trajectory
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ logger = logging.getLogger("reflective.serve")
 
 BUSY = 2  # requests are let in until so many times the engine's rows of trajectories wait or run
 MAX_BODY = 4 * 2**20  # bytes
+MAX_PORT = 2**16 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,17 @@ class ServeSettings:
     feedback: str | None = None
     retention_days: float = 30.0
     log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "port", "queue")
+        at_least(self, 1, "max_effort")
+        if self.port > MAX_PORT:
+            raise InputError(f"port is {self.port}; it must be {MAX_PORT} or less.")
+        if not self.time_limit_s > 0:  # also for NaN
+            raise InputError(f"the time limit is {self.time_limit_s:g} seconds; it must be more than 0.")
+        k = number_of(self.effort)
+        if isinstance(k, int) and k > self.max_effort:
+            raise InputError(f"effort is {self.effort!r}, more than the {self.max_effort} that a request may ask for.")
 
 
 class Service:
