@@ -56,6 +56,16 @@ def test_the_sdks_stream_helper_reads_it(client):
     assert final.output_text == "\\boxed{140}"
 
 
+def test_what_a_request_has_much_of_is_not_sent_again_with_every_token(client):
+    long = "Be brief. " * 100
+    form = {"type": "json_schema", "name": "x", "schema": {**SHORT, "description": "x" * 1000}}
+    more = {"instructions": long, "text": {"format": form}, "extra_body": {"reflective": {"events": True}}}
+    events = list(client.responses.create(**asked(**more), stream=True))
+    told = [event for event in events if hasattr(event, "reflective")]
+    assert len(told) > 10 and all(len(event.to_json(indent=None)) < 2000 for event in told)
+    assert [events[i].response.instructions for i in (0, 1, -1)] == [long] * 3
+
+
 def test_a_conversation_of_items_and_instructions_is_the_chat_of_its_messages(client):
     earlier = [
         {"role": "user", "content": "a"},

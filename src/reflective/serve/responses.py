@@ -2,14 +2,15 @@
 
 The order of a stream's events is OpenAI's: created, in_progress; then for each item of the output (the reasoning, the
 message, calls) added, its parts, done; then completed, incomplete or failed. With `"reflective": {"events": true}` what
-happens meanwhile comes in further `response.in_progress` events, as their member `reflective`.
+happens meanwhile comes in further `response.in_progress` events, as their member `reflective`. There is one for every
+token, so their response leaves out what a request may have much of.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ from reflective.serve.prompts import Question
 from reflective.serve.responses_schema import ResponsesRequest
 from reflective.serve.service import Service
 from reflective.serve.writing import Delta, Outcome, deltas_of
+
+LEFT_OUT: Mapping[str, Any] = {"instructions": None, "tools": [], "tool_choice": "auto", "text": None, "output": []}
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class ResponsesWire:
     id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     output: list[dict[str, Any]] = field(default_factory=list)
+    _brief: dict[str, Any] = field(default_factory=dict)
     _number: int = 0
     _kind: str = ""  # of the item that is open
     _text: str = ""  # of it
@@ -45,13 +49,15 @@ class ResponsesWire:
 
     def begin(self) -> Iterator[bytes]:
         """It exists, and is in progress."""
-        yield self._event("created", response=self._body("in_progress"))
-        yield self._event("in_progress", response=self._body("in_progress"))
+        body = self._body("in_progress")
+        self._brief = {**body, **LEFT_OUT}
+        yield self._event("created", response=body)
+        yield self._event("in_progress", response=body)
 
     def told(self, value: Any) -> Iterator[bytes]:
         """Another event of progress, where events are wanted."""
         if self.question.options.events:
-            yield self._event("in_progress", response=self._body("in_progress"), reflective=value)
+            yield self._event("in_progress", response=self._brief, reflective=value)
 
     def more(self, delta: Delta) -> Iterator[bytes]:
         """More of an item; another kind of text, and every call, is another item."""
