@@ -71,6 +71,7 @@ def plan(
     given: dict[str, Any] = dict(options)
     asked = {name: given[name] for name in Sampling.__annotations__ if given.get(name) is not None}
     drawing: dict[str, Any] = {**(sampling or {}), **asked}
+    check_names(drawing, Sampling.__annotations__, "setting in the head's sampling")
     if given.get("effort") == AUTO:
         k, found = _auto_effort(given, drawing, judge, scored)
     else:

@@ -55,6 +55,12 @@ def ask(run, monkeypatch, engine):
     return call
 
 
+def test_lines_that_are_not_utf_8_are_told_as_such(ask, monkeypatch, run):
+    ask("What is 2 + 3?")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe?\n"), encoding="utf-8"))
+    assert run("chat") == (2, "", "reflective: standard input is not UTF-8 text. Convert it first.\n")
+
+
 def test_earlier_turns_are_sent_with_their_answers_and_without_their_reasoning(ask, engine):
     code, out, _ = ask("What is 2 + 3?", "And 3 + 3?", options=("--effort", "2", "--system", "Be brief."))
     assert code == 0 and out == "Or \\boxed{5}.\nOr \\boxed{5}.\n"

@@ -90,6 +90,12 @@ def test_a_shard_that_the_index_names_and_nobody_has(folder: Path) -> None:
     assert resolve_source(folder, weights=False) == folder  # the small files are whole
 
 
+@pytest.mark.parametrize("places", [5, [], "a"])
+def test_an_index_that_maps_nothing(folder: Path, places: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert "model.safetensors.index.json' must map weights to files" in refusal(folder)
+
+
 @pytest.mark.parametrize("place", ["model.safetensors.incomplete", ".cache/huggingface/download/x.incomplete"])
 def test_a_file_that_is_still_on_its_way(folder: Path, place: str) -> None:
     (folder / place).parent.mkdir(parents=True, exist_ok=True)

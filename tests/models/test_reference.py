@@ -85,6 +85,12 @@ def test_import_with_the_papers_rule(folder: Path) -> None:
     assert import_reference(folder, rule="paper").format.step_ids == {257}
 
 
+@pytest.mark.parametrize("junk", [b"", b"junk", b"PK\x03\x04", b"\x80\x02}q\x00."])
+def test_a_file_of_other_bytes_is_damaged(folder: Path, junk: bytes) -> None:
+    (folder / "score_module.pt").write_bytes(junk)
+    refusal(folder)
+
+
 def test_bfloat16_and_wrapped_weights(folder: Path) -> None:
     state = OrderedDict((f"module.{key}", t) for key, t in module().to(torch.bfloat16).state_dict().items())
     torch.save(state, folder / "score_module.pt")

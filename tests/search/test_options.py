@@ -39,6 +39,11 @@ def test_what_a_strategy_does_not_have_is_refused(strategy, options, message):
         plan({"strategy": strategy, "strategy_options": options})
 
 
+def test_a_setting_that_a_heads_sampling_does_not_have_is_refused():
+    with pytest.raises(InputError, match="unknown setting in the head's sampling 'temprature'. Did you mean"):
+        plan({}, sampling={"temprature": 1.0})
+
+
 def test_the_front_door_takes_them():
     model = Reflective(ScriptedEngine([Scripted("so.\n\n</think>\\boxed{4}", logits=[1.0])]))
     for answers, ends in (("all", ["eos", "eos"]), ("selected", ["eos", "think_end"])):

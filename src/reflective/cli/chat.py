@@ -20,6 +20,7 @@ from reflective.cli.common import (
     say,
     solving_options,
 )
+from reflective.errors import InputError
 
 if TYPE_CHECKING:
     from reflective.cli.conversation import Conversation
@@ -61,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask until the input ends."""
     from reflective.cli.conversation import Conversation, Quit
-    from reflective.errors import InputError, ReflectiveError
+    from reflective.errors import ReflectiveError
     from reflective.options import plan
 
     options = solving_options(args)
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
                 _turn(conversation, line, args)
         except Quit:
             break
-        except (InputError, ReflectiveError, OSError) as error:
+        except (ReflectiveError, OSError) as error:
             if not human:
                 raise
             say(f"reflective: {one_line(error)}")
@@ -95,6 +96,8 @@ def _lines(human: bool) -> Iterator[str]:
     while True:
         try:
             line = input((MORE if parts else PROMPT) if human else "")
+        except UnicodeDecodeError as error:
+            raise InputError("standard input is not UTF-8 text. Convert it first.") from error
         except EOFError:
             if human:
                 say("")

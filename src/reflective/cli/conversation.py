@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reflective.types import Solution
 
 HELP: Final[Mapping[str, str]] = {
-    "/effort E": "low (2), medium (8), high (32) or a number of trajectories",
+    "/effort E": "low (2), medium (8), high (32), a number of trajectories, or auto",
     "/strategy S": "auto, best_of_n, majority, weighted, logprob or single",
     "/system TEXT": "set the system message; without a text, leave it out",
     "/seed N": "of the next turn; each turn after it takes the next number",

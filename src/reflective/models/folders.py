@@ -47,6 +47,8 @@ def refuse_unfinished(folder: Path, source: str | Path) -> None:
     named: set[str] = set()
     for index in folder.glob("*.index.json"):
         places = _read(index).get("weight_map", {})
+        if not isinstance(places, dict):
+            raise CheckpointError(f"'{index}' must map weights to files (weight_map). Copy it again.")
         named.update(str(name) for name in places.values() if name)
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing and not _single_file(folder):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reflective.errors import InputError
+from reflective.errors import InputError, first_line
 
 BF16: Final = 2  # bytes
 
@@ -94,4 +94,6 @@ def shape_of(model: str) -> Shape:
         if isinstance(error, InputError):
             raise
         known = ", ".join(KNOWN)
-        raise InputError(f"{model!r} is none of {known} and no folder with a config.json ({error}).") from error
+        raise InputError(
+            f"{model!r} is none of {known} and no folder with a config.json ({first_line(error)})."
+        ) from error

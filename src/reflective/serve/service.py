@@ -70,7 +70,7 @@ class ServeSettings:
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "port", "queue")
+        at_least(self, 0, "port", "queue", "retention_days")
         at_least(self, 1, "max_effort")
         if self.port > MAX_PORT:
             raise InputError(f"port is {self.port}; it must be {MAX_PORT} or less.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import replace
 
@@ -125,6 +126,8 @@ def test_a_plan_keeps_the_delay_and_prices_the_replicas():
     rates = assumed_rates(KNOWN["7b"], "h100", 4596)
     load = Load(per_minute=100)
     planned = plan(load, rates, delay_s=5, cost_per_hour=2.0)
+    with pytest.raises(InputError, match="cost_per_hour is nan; it must be 0 or more"):
+        plan(load, rates, replicas=1, cost_per_hour=math.nan)
     assert planned["queueing_s"]["p95"] <= 5
     needed = 100 / 60 * work_s(load, rates)
     assert needed < planned["replicas"] <= 1.5 * needed + 1

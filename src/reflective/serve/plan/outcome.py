@@ -49,6 +49,7 @@ def plan(
     if not (0 <= delay_s < math.inf):  # also false for NaN
         raise InputError(f"delay is {delay_s:g}; it must be 0 seconds or more.")
     check_least(1, replicas=replicas)
+    check_least(0, cost_per_hour=cost_per_hour)
     count = enough(load, rates, delay_s) if replicas is None else replicas
     outcome = simulated(load, rates, count)
     answers_per_hour = 60 * load.per_minute

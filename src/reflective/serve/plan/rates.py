@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reflective.errors import InputError
+from reflective.errors import InputError, first_line
 from reflective.models.shape import BF16, Shape
 from reflective.settings import at_least, check_names
 
@@ -105,7 +105,7 @@ def read_rates(path: Path) -> Rates:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{str(path)!r} holds no rates: {error}.") from error
+        raise InputError(f"{str(path)!r} holds no rates: {first_line(error)}.") from error
 
 
 def assumed_rates(
