@@ -6,8 +6,9 @@ A part is switched off, and what it would have read goes to math-verify or stays
 `parse` and `verify` as they come. For each: right pairs that are not graded as right, wrong ones that are, and seconds
 for all pairs in one process. The first figure is without the fast path alone, which no part here runs through.
 
-"first look" counts what the third set (heldout.jsonl) to the sixth keep of the first time that they were graded; "third
-set" and so on grade them now. In answers of the last three that are whole texts, what they state is looked for first.
+"first look" counts what the third set (heldout.jsonl) to the seventh keep of the first time that they were graded;
+"third set" and so on grade them now. In answers of the last four that are whole texts, what they state is looked for
+first.
 """
 
 from __future__ import annotations
@@ -104,13 +105,13 @@ def first_look(pairs: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
 def main() -> int:
     setting = parse(__doc__)
     step = QUICK if setting.quick else 1
-    pairs, third, fourth, fifth, sixth = (
+    pairs, third, fourth, fifth, sixth, seventh = (
         [json.loads(line) for line in (CASES / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("pairs.jsonl", "heldout.jsonl", "fourth.jsonl", "fifth.jsonl", "sixth.jsonl")
+        for name in ("pairs.jsonl", "heldout.jsonl", "fourth.jsonl", "fifth.jsonl", "sixth.jsonl", "seventh.jsonl")
     )
     pairs = pairs[::step]
     found: dict[str, Any] = {"right pairs": sum(pair["verdict"] == "right" for pair in pairs), "pairs": len(pairs)}
-    sets = {"third set": third, "fourth set": fourth, "fifth set": fifth, "sixth set": sixth}
+    sets = {"third set": third, "fourth set": fourth, "fifth set": fifth, "sixth set": sixth, "seventh set": seventh}
     found["first look"] = {name: first_look(rows) for name, rows in sets.items()}
     for name, rows in sets.items():
         found[name] = measure(extracted, rows[::step])

@@ -207,16 +207,16 @@ def test_one_verdict_a_trajectory_or_none():
 
 
 def test_a_record_names_its_graders_version_and_keeps_token_ids_where_asked(monkeypatch):
-    monkeypatch.setattr(grading.verify, "GRADER_VERSION", "7", raising=False)
+    monkeypatch.setattr(grading.verify, "GRADER_VERSION", "97", raising=False)
     solution = solve(ScriptedEngine(SCRIPT), Problem("2+2?", "4"), 2, strategy=Majority())
     kept = grading.record_of(solution, 0, prompt_ids=(5, 6))
     assert Record.from_json(json.loads(json.dumps(kept.to_json()))) == kept
-    assert kept.grader == "7" and kept.prompt_ids == (5, 6)
+    assert kept.grader == "97" and kept.prompt_ids == (5, 6)
     assert [t.token_ids for t in kept.trajectories] == [t.token_ids for t in solution.trajectories]
     plain = grading.record_of(solution, 0)
     assert plain.prompt_ids == () and all(t.token_ids == () for t in plain.trajectories)
-    monkeypatch.setattr(grading.verify, "GRADER_VERSION", "8", raising=False)
-    assert grading.regraded(kept).grader == "8"
+    monkeypatch.setattr(grading.verify, "GRADER_VERSION", "98", raising=False)
+    assert grading.regraded(kept).grader == "98"
 
 
 def test_records_of_releases_that_named_no_grader_and_kept_no_ids_load():

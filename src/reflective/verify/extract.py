@@ -7,14 +7,16 @@ are in it. In the answer part, the first of these that there is:
     them are one list, so that offering two answers is not offering the right one. A box that the text ends in the
     middle of is an answer that was cut off: there is none. Empty boxes and boxes that name themselves are no answers,
     and for "choice" boxes without a letter.
- 2. the last `<answer>X</answer>`, "#### X", "final answer is X", "answer: X", "答案是X", "答案：X", "选X".
- 3. what the kind allows: for "math" the whole text if it is one short formula, else the last formula or number; for
-    "choice" the last letter in bold or in parentheses; for "expression" the last line that is arithmetic; for "gym"
-    the text itself, or the last fenced block in it; for the others the text itself, if it is one line.
+ 2. the last `<answer>X</answer>`, "#### X", "final answer is X", "answer: X", "答案是X", "选X", "wait, actually X".
+ 3. what the kind allows: for "math" the whole text if it is one short formula, else the list at its end, what is in
+    bold in its last line, or its last formula or number, with dollars or without; for "choice" the last letter that
+    stands out; for "expression" the last line that is arithmetic; for "gym" the text itself, or the last fenced block
+    in it; for the others the text itself, if it is one line.
 
 What stands between <answer> and </answer> is taken whole, except for "math" and "choice", which look for it there.
-For these two, what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3, and so are fenced programs,
-whose numbers answer nothing. Where `</think>` comes again, the answer is looked for behind the last one first.
+For these two, what is only denied ("not 5", "can't be (C)") is passed over in 2 and 3, and so are programs, whose
+numbers answer nothing; for "math" also what only explains or checks an answer ("(= 3 + 2)", "Check: ..."). Where
+`</think>` comes again, the answer is looked for behind the last one first.
 
 A program (kind "code") is the last fenced block of Python (`fences.py`); none of the above applies to it.
 """
@@ -29,7 +31,7 @@ from collections.abc import Callable, Mapping
 from reflective.verify import prose
 from reflective.verify.choice import stated_letters
 from reflective.verify.code.fences import fenced_blocks, stated_program, without_programs
-from reflective.verify.text import strip_delimiters
+from reflective.verify.text import patterns, strip_delimiters
 
 MAX_LINE_CHARS = 600  # of a line that is taken for an answer as it stands
 MAX_CUES = 20  # from the end, of which one must be followed by an answer
@@ -40,55 +42,8 @@ TAIL_CHARS = 4_000  # of the end of a text without a stated answer, in which one
 _THINK_CLOSE = "</think>"
 _THINK_AGAIN = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
-_BRACES = re.compile(r"(?P<box>(?<!\\)\\+(?:boxed|fbox)\s*\{)|\\[^A-Za-z]|(?P<brace>[{}])")
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?[\d.][^\s{}$\\]*|[A-Za-z](?![A-Za-z])|\\[A-Za-z]+(?:\{[^{}]*\})*)")
-_INNER_BOX = re.compile(r"(?<!\\)\\+(?:boxed|fbox)\s*(?:\{([^{}]*)\})?")
-_OWN_NAME = re.compile(
-    r"(?:\\text\{)?\s*(?:(?:your|the|final|my|insert)\s+)*(?:answer|result|solution)?(?:\s+(?:goes\s+)?here)?\s*\}?"
-    r"|\\?[lc]?dots|\.{3}|…|\?+",
-    re.IGNORECASE,
-)
-
-_CUE = re.compile(
-    r"<answer>(?P<tag>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>"
-    r"|####[ \t]*|(?:^|(?<=\n))[#*_> \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t]*(?=\n)"
-    r"|(?:最终|正确)?答案(?:是|为|应为|应该是)?\s*[:：=]?\s*"
-    r"|(?:应选|故选|选择|选|正确的?选项(?:是|为))\s*[:：]?\s*(?=[(（]?[A-J]{1,9}(?![A-Za-z]))|选项(?=[A-J]{1,9}正确)"
-    r"|(?<![A-Za-z])(?:correct|right|best)\s+(?:options?|choices?)\s+(?:is|are)(?![A-Za-z])\s*[:：]?"
-    r"|(?<![A-Za-z])(?:final\s+|correct\s+)?answers?(?:\s+to\s+(?:the|this)\s+(?:question|problem))?"
-    r"[*_]*\s*(?:(?:is|are|(?:should|must|would|will)\s+be)(?![A-Za-z])\s*[:=]?|[:=：])"
-    r"|(?<!\w)(?:r[ée]ponse|respuesta|resposta|risposta|antwort|ответ|jawaban|đáp (?:án|số)|답|정답|答え)"
-    r"(?:\s*(?:finale?|final))?\s*(?:[:：]|(?:est|es|è|é|ist|lautet|là|은|는|は)(?!\w))",
-    re.IGNORECASE,
-)
-_FILLER = re.compile(
-    r"^(?:(?:therefore|thus|simply|just|then|hence|equal to|as follows)\b|而是|[:=：,，\s*_>])+", re.IGNORECASE
-)
-_SENTENCE_END = re.compile(
-    r"[.?](?=\s|$)|(?<=[\d%)}$])(?:,\s+|，\s*)(?!(?:and|or|sqrt|pi|inf\w*)\b)(?=[^\W\d_]{2,})"
-    r"|(?<=[A-Za-z])!(?=\s|$)|[。！？；]|,?\s+(?:because|since|which|as|where|when|after|for|I hope)\b"
-)
-_WORDS_IN_BRACES = re.compile(r"\\[a-z]+\s*\{[A-Za-z ]*\}")  # \text{ degrees}, \begin{pmatrix}
-_VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals?|be|was|were)(?![A-Za-z])|[是为]")
-_BARE_FORMULA = re.compile(  # "It is x + 1."
-    r"(?<![A-Za-z])(?:is|are|equals|be|=)\s+((?:[-+*/^()\d\s.]|(?<![A-Za-z])[A-Za-z](?![A-Za-z])){1,100})\Z"
-)
-_SUM_WITH_LETTER = re.compile(r"[A-Za-z)]\s*[-+*/^]\s*[\dA-Za-z(]|\d\s*[-+*/]\s*[A-Za-z(]")
-_DENIED = re.compile(  # "not 5", "isn't $5$", "can't be (C)", "(C) is wrong": named, but not as the answer
-    r"[(（]?(?<![A-Za-z])[A-J][)）]?[ \t]{1,3}is[ \t]{1,3}(?:wrong|false|incorrect)|"
-    r"(?:(?<![A-Za-z])not|n['’]t)[ \t]{1,3}(?!only)(?:[a-z]{1,20}[ \t]{1,3}){0,2}"
-    r"(?:\$[^$\n]{1,100}\$|\\\([^\n]{1,100}?\\\)|-?\d[\d,]{0,40}(?:\.\d+)?(?![\w^/\\])|[(（]?[A-J][)）]?(?![A-Za-z]))|"
-    r"不(?:是|为|等于|能?选)\s*(?:\$[^$\n]{1,100}\$|[-\d.,/%]{1,40}|[A-J]{1,9}(?![A-Za-z]))"
-)
-_SMILES = re.compile("(?<=\\s):-?\\)|[\u2705\u2713\u2714\ufe0f\U0001f300-\U0001faff]")
-_ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().=×÷−·\[\]{}]|\\(?:times|cdot|div|frac|left|right))+")
-_LETTERS = (  # kind "choice", where nothing is stated: bold, a line of its own, "B is correct", in parentheses, named
-    re.compile(r"\*\*\s*[(（]?([A-J])[)）]?(?:[.:：、)][^*\n]{0,200})?\*\*"),
-    re.compile(r"^[(（]?([A-J])[)）]?[.。]?[ \t]*$", re.MULTILINE),
-    re.compile(r"(?<![A-Za-z])[(（]?([A-J])[)）]?\s+(?:is|are)\s+(?:the\s+)?(?:correct|right|best|true)(?![A-Za-z])"),
-    re.compile(r"[(（]([A-J])[)）]"),
-    re.compile(r"(?<![A-Za-z])(?:option|choice)\s+([A-J])(?![A-Za-z])"),
-)
+_P = patterns("extract.toml")
+_LETTERS = [pattern for name, pattern in _P.items() if name.startswith("letter_")]  # kind "choice", nothing stated
 
 
 def answer_part(response: str) -> str | None:
@@ -112,10 +67,12 @@ def extract_answer(answer_text: str, kind: str = "math") -> str | None:
     found = "" if kind == "choice" and stated_letters(boxed) is None else boxed
     if not found:
         if kind in ("math", "choice"):
-            answer_text = _DENIED.sub(" ", _SMILES.sub("", without_programs(answer_text)))
+            answer_text = _P["denied"].sub(" ", _P["smiles"].sub("", without_programs(answer_text)))
         found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or boxed
     if kind == "choice":
         found = stated_letters(found) or found
+    elif kind == "math" and _P["comma_language"].search(answer_text, len(answer_text) - MAX_LINE_CHARS):
+        found = _P["comma_number"].sub(lambda m: re.sub(r"\D", "", m[1]) + "." + m[2], found)
     return found.strip() or None
 
 
@@ -131,7 +88,7 @@ def _boxes(text: str) -> tuple[str, bool]:
         return "", False
     closed: list[tuple[int, int, str]] = []  # outermost boxes: start, end, content
     open_braces: list[tuple[int, int] | None] = []  # (start of the box, start of its content), None for a plain brace
-    for match in _BRACES.finditer(text):
+    for match in _P["braces"].finditer(text):
         if match["box"]:
             open_braces.append((match.start(), match.end()))
         elif match["brace"] == "{":
@@ -141,25 +98,25 @@ def _boxes(text: str) -> tuple[str, bool]:
                 closed.pop()
             closed.append((box[0], match.end(), text[box[1] : match.start()]))
     starts = [box[0] for box in closed]
-    for match in _BARE_BOX.finditer(text):
+    for match in _P["bare_box"].finditer(text):
         before = bisect_right(starts, match.start()) - 1
         if before < 0 or closed[before][1] <= match.start():  # not inside another box
             closed.append((match.start(), match.end(), match[1].rstrip(".,;:!?)]")))
-    closed = sorted(box for box in closed if not _OWN_NAME.fullmatch(box[2].strip()))
+    closed = sorted(box for box in closed if not _P["own_name"].fullmatch(box[2].strip()))
     cut_off = any(box is not None and (not closed or box[0] > closed[-1][0]) for box in open_braces)
     if cut_off or not closed:
         return "", cut_off
     first = len(closed) - 1
     while first and prose.are_one_list(text[closed[first - 1][1] : closed[first][0]]):
         first -= 1
-    contents = dict.fromkeys(_INNER_BOX.sub(r"\1", content).strip() for _, _, content in closed[first:])
+    contents = dict.fromkeys(_P["inner_box"].sub(r"\1", content).strip() for _, _, content in closed[first:])
     return ", ".join(contents), False
 
 
 def _cued(text: str, kind: str) -> str:
     """What follows the last "answer is", "答案：", "####" ... that is followed by an answer."""
-    for cue in reversed(deque(_CUE.finditer(text), maxlen=MAX_CUES)):
-        tagged: str | None = cue["tag"]
+    for cue in reversed(deque(_P["cue"].finditer(text), maxlen=MAX_CUES)):
+        tagged: str | None = cue["json"] if cue["tag"] is None else cue["tag"]
         if tagged is not None and tagged.strip() and kind not in ("math", "choice"):
             return tagged.strip()
         if stated := _stated(_following(text, cue.end()) if tagged is None else tagged, kind):
@@ -170,20 +127,23 @@ def _cued(text: str, kind: str) -> str:
 def _following(text: str, start: int) -> str:
     """The rest of the line, or the next line where the cue stands alone."""
     lines = text[start : start + MAX_LINE_CHARS].splitlines()[:4]
-    return next((line for line in lines if line.strip(" \t*_:：>")), "")
+    return next(
+        (prose.BULLET.sub("", line) if i else line for i, line in enumerate(lines) if line.strip(" \t*_:：>\\[$")), ""
+    )
 
 
 def _stated(text: str, kind: str) -> str:
     """The answer at the beginning of `text`, without the words around it."""
     if kind == "math":
         text = prose.without_emphasis(text)
-    text = _FILLER.sub("", text.strip().strip("*_ ")).strip()
+        text = _without_remarks(text)
+    text = _P["filler"].sub("", text.strip().strip("*_ ")).strip()
     if kind == "choice":
         return stated_letters(text) or ""
     found = prose.formulas(text)
     if found and found[0].start == 0 and not (found[0].name and len(found) > 1):
         return prose.with_magnitude(found[0], text)
-    end = _SENTENCE_END.search(text)
+    end = _P["sentence_end"].search(text)
     text = text[: end.start()] if end else text
     number = prose.NUMBER.search(text)
     if kind == "math" and (number or found) and prose.PROSE.search(text, 0, number.start() if number else len(text)):
@@ -194,7 +154,7 @@ def _stated(text: str, kind: str) -> str:
 def _only_answer(sentence: str) -> str:
     """Prose with answers in it: the only formula or number, or the only one behind the last verb; else none."""
     found = _answers(sentence)
-    for start in (0, *(match.end() for match in _VERB.finditer(sentence))):
+    for start in (0, *(match.end() for match in _P["verb"].finditer(sentence))):
         behind = [one for one in found if one.start >= start]
         if len(behind) == 1:
             return prose.with_magnitude(behind[0], sentence)
@@ -203,31 +163,50 @@ def _only_answer(sentence: str) -> str:
 
 def _answers(text: str) -> list[prose.Found]:
     """The formulas, and the numbers outside them, in order; variables only where there is nothing else."""
-    spans = prose.formulas(text)
+    spans = prose.formulas(text, bare=True)
     inside = [(span.start, span.end) for span in spans]
     loose = [n for n in prose.numbers(text) if not any(start < n.end and n.start < end for start, end in inside)]
     found = sorted([*spans, *loose], key=lambda one: one.start)
     return [one for one in found if not one.name] or found
 
 
+def _without_remarks(text: str) -> str:
+    """`text` without what only checks or explains an answer that it gives before: "(= 3 + 2)", "instead of 5"."""
+    text = _P["section"].sub(
+        lambda m: m[0] if not _P["digit"].search(text, 0, m.start()) or _P["turn"].search(m[0]) else "", text
+    )
+    return _P["remark"].sub(_kept, prose.without_parentheses(text))
+
+
+def _kept(remark: re.Match[str]) -> str:
+    """What stays of a remark; all of it where no number stands before it in its line."""
+    return remark["kept"] or (
+        "" if _P["digit"].search(remark.string[: remark.start()].rpartition("\n")[2]) else remark[0]
+    )
+
+
 def _last_formula(text: str) -> str:
-    """Kind "math": a short text without prose as it stands, else what is in bold in the last line, else the last
-    formula or number."""
-    whole = text[-TAIL_CHARS:].strip()
+    """Kind "math": a short text without prose as it stands, else the list at its end, else what is in bold in the last
+    line, else the last formula or number. A text that breaks off in a sum or a heading has none."""
+    whole = prose.without_quotes(_without_remarks(text[-TAIL_CHARS:])).strip()
     text = prose.without_emphasis(whole)
     line = _single_line(text)
+    if _P["cut_off"].search(text):
+        return ""
     if line and (
-        not prose.PROSE.search(_WORDS_IN_BRACES.sub("", line))
+        not prose.PROSE.search(_P["words_in_braces"].sub("", line))
         or (len(line.split()) <= 3 and not any(map(str.isdigit, line)) and not prose.formulas(line))
     ):
         return line
-    bare = _BARE_FORMULA.search(text.rstrip(".! "))
-    if bare and _SUM_WITH_LETTER.search(bare[1]):
-        return strip_delimiters(bare[1])
-    found = _answers(text)
+    if listed := prose.listed(text):
+        return listed
+    found = _answers(text := prose.without_bullets(text))
     if not found:
-        return (prose.bold(whole) or [""])[-1]
-    if len(emphasized := prose.bold(whole.rpartition("\n")[2])) == 1:
+        return (prose.bold(whole) or [prose.words(text)])[-1]
+    lines = [line for line in whole.splitlines() if line.strip()]
+    while len(lines) > 1 and not prose.bold(lines[-1]) and prose.BULLET.match(lines[-1]):  # "**9** in all.\n- 4\n- 5"
+        lines.pop()
+    if len(emphasized := prose.bold(lines[-1])) == 1:
         inside = _answers(emphasized[0])
         if len(inside) == 1 and len(emphasized[0].split()) <= MAX_BOLD_WORDS:
             return prose.with_magnitude(inside[0], emphasized[0])
@@ -253,7 +232,7 @@ def _last_arithmetic(text: str) -> str:
     """Kind "expression": the last line that is nothing but arithmetic, perhaps behind a label and a colon."""
     for line in reversed(text[-TAIL_CHARS:].splitlines()):
         line = strip_delimiters(line.rpartition(":")[2])
-        if _ARITHMETIC.fullmatch(line) and any(map(str.isdigit, line)):
+        if _P["arithmetic"].fullmatch(line) and any(map(str.isdigit, line)):
             return line
     return ""
 

@@ -7,52 +7,20 @@ fraction of two numbers and a mixed number are one number.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from reflective.verify.math.phrases import NUMBERS
 from reflective.verify.math.units import UNIT_NAMES
+from reflective.verify.text import patterns
 
 MAX_GAP_CHARS = 40  # between two answers of one list
 
-_JOINING = "and|or|orelse|aswellas|und|oder|et|ou|y|o|e|и|или|和|或|与|及|、|，|,|；|;"
-_BETWEEN = re.compile(rf"(?:{_JOINING})*(?:\w{{1,3}}=)?", re.IGNORECASE)
-_MARKUP = re.compile(
-    r"\\(?:text|mathrm|q?quad|left|right|lor|vee|land|[,;:!> ])(?![A-Za-z])|\\\\|[\s$&(){}\[\]*]|\\[()\[\]]"
+_P = patterns(
+    "prose.toml",
+    units="|".join(sorted((re.escape(n) for n in UNIT_NAMES if n.isascii()), key=len, reverse=True)),
+    numbers="|".join(sorted(set(NUMBERS) - {"one"}, key=len, reverse=True)),
 )
-
-_UNITS = "|".join(sorted((re.escape(n) for n in UNIT_NAMES if n.isascii()), key=len, reverse=True))
-_DIGITS = r"(?>\d+(?:,\d+)*(?:\.\d+)?|(?<!\d)\.\d+)"
-_ENDS = rf"(?![A-Za-z0-9_])|(?=(?:{_UNITS})(?:[²³]|\b))"
-NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.^])(?<!in base )(?:(?<![\d)\]}])[-−–]\s?)?(?:\\?[$€£¥])?"
-    rf"(?>{_DIGITS}(?::\d+)*(?:\s\d+/\d+|/\d+)?(?:[eE][-+]?\d+(?!\w))?"
-    r"(?:\s*(?:×|\*|\\times|\\cdot|·|x)\s*10\s*(?:\^\s*\{?\s*[-−]?\d+\}?|[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)|\^\{?-?\d+\}?)?)"
-    rf"(?:\s?(?:[ap]m\b|[ap]\.m\.)|\s?\\?%|°)?(?:{_ENDS})",
-    re.IGNORECASE,
-)
-_MAGNITUDE = re.compile(r"\s*(?:(?:hundred|thousand|million|billion|trillion|dozen|percent)\b|\\?%)")
-_SPAN = re.compile(
-    r"\$\$(.{1,500}?)\$\$|(?<!\\)\$(?!\s)((?:\\\$|[^$\n]){1,500}?)(?<!\s)\$(?!\d)"
-    r"|(?<!\\)\$[ \t]*([^$\n]{1,500}?)[ \t]*\$(?!\s*\d)|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]"
-    r"|(-?\d*\s?(?:\\(?:[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|sqrt\s*(?:\[\d\])?\{[^{}]*\})(?:\s*\\pi)?|√\s?\d+)+)",
-    re.DOTALL,
-)
-_CURRENCY = re.compile(r"^(?:\\text\{\\?\$\}|\\(?:text|math)dollar(?![A-Za-z])|\\\$)\s*")
-_INEQUALITY = re.compile(r"[<>]|\\[lg]eq?(?![A-Za-z])")
-_NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?'?(?:\([A-Za-z, ]*\))?")
-_EMPHASIS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(?<![\w*)])(\*{2,3}|__)(?=\S)([^*\n]{1,500}?)(?<=\S)\1(?![\w*(])",
-        r"(?<![\w*)\\])([*])(?=[^\s*])([^*\n]{1,500}?)(?<=[^\s*])\1(?![\w*(])",
-        r"(?<![\w`\\])([_`])(?=[^\s_`])([^_`\n]{1,500}?)(?<=[^\s_`])\1(?![\w`(])",
-    )
-)
-_TAGS = re.compile(r"</?(?:b|strong|i|em|u|span|p|br)\b[^<>]{0,100}>|~~[^~\n]{1,200}~~", re.IGNORECASE)
-_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arc[a-z]+|log|exp|sqrt|frac|inf|infty|infinity|and"
-PROSE = re.compile(
-    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z\u00c0-\u024f\u1ea0-\u1eff]{{3,}}|(?i:it|is|am|so|we|to|of|by|at|as|be|he|my|if|ok)|In|On|No)"
-    r"(?![A-Za-z])|[^\x00-\u024f\u0370-\u03ff\u2000-\u2bff\uff00-\uffef]{2,}"
-)
+NUMBER, PROSE, BULLET = _P["number"], _P["prose"], _P["bullet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +35,96 @@ class Found:
 
 def without_emphasis(text: str) -> str:
     """`text` without the marks of bold, italics and code around words; products and powers keep their stars."""
-    for pattern in _EMPHASIS:
-        text = pattern.sub(r"\2", text)
-    return _TAGS.sub("", text)
+    text = _P["tags"].sub("", text)
+    for name in ("bold", "italics", "code"):
+        text = _P[name].sub(r"\2", text)
+    return text
+
+
+def without_parentheses(text: str) -> str:
+    """`text` without the remarks in parentheses behind its numbers: "25 (a quarter of 100)", "90° (= π/2)"."""
+    kept: list[str] = []
+    end = 0
+    for match in _P["aside"].finditer(text):
+        if match["aside"] and any(map(str.isdigit, "".join(kept[-1:]).rpartition("\n")[2] + text[end : match.start()])):
+            kept.append(text[end : match.start()])
+            end = match.end()
+    return "".join(kept) + text[end:]
+
+
+def without_quotes(text: str) -> str:
+    return _P["quotation"].sub("", text)
+
+
+def without_bullets(text: str) -> str:
+    return BULLET.sub("", text) if "\n" in text else text
+
+
+def listed(text: str) -> str:
+    """The values that a text ends with, one in a line, as one list: "The roots are:\\n- x = 2\\n- x = 3"."""
+    *head, items = _P["list_head"].split(text)
+    lines = [line.strip() for line in items.splitlines() if line.strip()] if head else []
+    values = [BULLET.sub("", line).strip(" .,;$") for line in lines]
+    if len(values) < 2 or not all(map(BULLET.match, lines)) or not all(map(_P["item"].fullmatch, values)):
+        return ""
+    return ", ".join(values)
+
+
+def words(text: str) -> str:
+    """What the last line says in words: its only number, or what stands behind its last "is"; else ""."""
+    line = text.strip().rpartition("\n")[2]
+    if len(spelled := _P["spelled"].findall(line)) == 1:
+        return str(spelled[0])
+    said = _P["said"].search(line)
+    return said[said.lastindex or 0] if said else ""
 
 
 def bold(text: str) -> list[str]:
     """What is in bold, in order; headings, which end in a colon, are left out."""
-    found = [match[2] for match in _EMPHASIS[0].finditer(text) if not text[match.end() :].startswith((":", "："))]
+    found = [match[2] for match in _P["bold"].finditer(text) if not text[match.end() :].startswith((":", "："))]
     return [content for content in found if not content.endswith((":", "："))]
 
 
 def are_one_list(between: str) -> bool:
     """Whether what stands between two answers only joins them: "and", "or", a comma, space, the next one's name."""
-    return len(between) <= MAX_GAP_CHARS and _BETWEEN.fullmatch(_MARKUP.sub("", between)) is not None
+    return len(between) <= MAX_GAP_CHARS and _P["between"].fullmatch(_P["markup"].sub(" ", between)) is not None
 
 
-def formulas(text: str) -> list[Found]:
-    """The formulas between dollars or brackets, and fractions and roots that stand bare; lists of them as one."""
+def formulas(text: str, *, bare: bool = False) -> list[Found]:
+    """The formulas between dollars or brackets, and fractions and roots (all, where `bare`) that stand without them;
+    lists of them as one."""
     found: list[Found] = []
-    for match in _SPAN.finditer(text):
-        content = _CURRENCY.sub("", match[match.lastindex or 0].strip())
-        if match.lastindex == 3 and PROSE.search(content):  # costs $ 5 and then $ 6
+    for match in (_P["any_span"] if bare else _P["span"]).finditer(text):
+        content = _P["currency"].sub("", match[match.lastindex or 0].strip())
+        if match.lastgroup == "spaced" and PROSE.search(content):  # costs $ 5 and then $ 6
             continue
-        joined = bool(found) and not found[-1].name and are_one_list(text[found[-1].end : match.start()])
-        either = joined and _INEQUALITY.search(content) and "or" in text[found[-1].end : match.start()]
-        new = Found(match.start(), match.end(), content, _NAME.fullmatch(content) is not None)
+        if match.lastgroup == "bare" and not (content := _stated_by(content)):
+            continue
+        gap = text[found[-1].end : match.start()] if found and not found[-1].name else "-"
+        joined = are_one_list(gap) and (match.lastgroup != "bare" or bool(_P["markup"].sub("", gap)))
+        either = joined and _P["inequality"].search(content) and "or" in gap
+        new = Found(match.start(), match.end(), content, _P["name"].fullmatch(content) is not None)
         _append(found, new, joined, " or " if either else ", ")
-    return found
+    return [
+        replace(one, text=value) if text[one.start] not in "$\\" and NUMBER.fullmatch(value) else one
+        for one, value in ((one, _P["assigned"].sub("", one.text)) for one in found)
+    ]
+
+
+def _stated_by(run: str) -> str:
+    """What a formula in prose states: of 2 + 3 = 5 the 5. "" where it is only a number or no formula."""
+    sides = _P["equality"].split(run)
+    if len(sides) > 1 and not re.search("[A-Za-z]", sides[0]):
+        run = sides[-1].strip()
+    plain = NUMBER.fullmatch(run) or (_P["unit_power"].fullmatch(run) and (NUMBER.match(run) or not run[0].isdigit()))
+    return run if _P["formula"].match(run) and not plain else ""
 
 
 def numbers(text: str) -> list[Found]:
     """The numbers, each with its magnitude (5 million); lists of them as one."""
     found: list[Found] = []
     for match in NUMBER.finditer(text):
-        magnitude = _MAGNITUDE.match(text, match.end())
+        magnitude = _P["magnitude"].match(text, match.end())
         end = magnitude.end() if magnitude else match.end()
         content = match[0] + (magnitude[0] if magnitude else "")
         gap = text[found[-1].end : match.start()] if found else ""
@@ -111,7 +134,7 @@ def numbers(text: str) -> list[Found]:
 
 def with_magnitude(found: Found, text: str) -> str:
     """The text of a formula and of the word behind it: $5$ million."""
-    behind = _MAGNITUDE.match(text, found.end)
+    behind = _P["magnitude"].match(text, found.end)
     return found.text + (behind[0] if behind else "")
 
 

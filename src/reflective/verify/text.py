@@ -36,6 +36,17 @@ _SQUARE_METRES = re.compile(r"(?<=[\d\s.])([kcdm]?m)([²³])")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 
 
+def patterns(file: str, part: str = "", **known: str) -> dict[str, re.Pattern[str]]:
+    """The regular expressions of a file or of a part of it; in one, «name» stands for an earlier or a `known` one."""
+    found: dict[str, re.Pattern[str]] = {}
+    tables = tomllib.loads((Path(__file__).parent / file).read_text(encoding="utf-8"))
+    for name, parts in (tables[part] if part else tables).items():
+        whole = re.sub(r"«(\w+)»", lambda m: known[m[1]], "".join(parts))
+        found[name] = re.compile(whole)
+        known[name] = re.sub(r"^\(\?[ims]+\)", "", whole)
+    return found
+
+
 def clean(text: str) -> str:
     """`text` with every digit in ASCII, and with what can't be printed replaced by U+FFFD, which no gold contains."""
     if text.isascii() and text.isprintable():

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterator
 
 LANGUAGES = ("", "python", "python3", "py")
-TEXTS = ("", "text", "txt", "plaintext", "markdown", "md", "math", "latex", "tex", "output", "result")
+TEXTS = ("", "text", "txt", "plaintext", "markdown", "md", "math", "latex", "tex", "output", "result", "json")
 _STATEMENT = re.compile(r"\s*(?:(?:def|class|import|return)\s|print\()")
 
 

@@ -42,6 +42,9 @@ _SET_BUILDER = re.compile(  # {x : x < 5}
     r"^\\\{\s*[A-Za-z]\w*(?:\s*\\in\s*\\mathbb\s*\{R\})?\s*(?:\||:|\\mid(?![a-z]))((?:(?!\\\}).)+)\\\}$"
 )
 _COMBINATIONS = re.compile(r"(?<![A-Za-z\\])C\((\d+),\s*(\d+)\)")
+_RESIDUE = re.compile(r"^[^=,]*\\equiv\s*(-?\d+)\s*\(?\s*\\?(?:text\s*\{\s*)?p?mod(?![a-z]).*$")
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d\d?(?![\d,])")  # 1.234,56
+_COMMA_GOLD = re.compile(r"^\d+,(?:\d{1,2}|\d{4,})(?![\d,])")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _ZERO = Atom("0")
 
@@ -72,8 +75,15 @@ class Comparison:
         gold, answer = plain(gold), plain(answer)
         if "," not in gold:
             answer = _COMBINATIONS.sub(r"\\binom{\1}{\2}", answer)
+        if (
+            _COMMA_GOLD.match(gold) and "." in answer and not {",", ";"} & set(answer)
+        ):  # 9,99, which extraction makes 9.99 of
+            gold = gold.replace(",", ".")
         try:
             gold_value = _gold(read, gold)
+            if isinstance(gold_value, Atom):
+                answer = _RESIDUE.sub(r"\1", answer)
+                answer = _DECIMAL_COMMA.sub(lambda m: m[0].replace(".", "").replace(",", "."), answer)
             answer_value = read(answer)
         except Malformed as error:
             return f"can't be read: {error}"
@@ -93,8 +103,10 @@ class Comparison:
             return self.groups(gold, answer)
         if isinstance(gold, Group):
             return self.value(gold.items[0], answer) if _is_singleton(gold) else "one value, not several"
-        if isinstance(answer, Group):
-            return self.value(gold, answer.items[0]) if _is_singleton(answer) else "several values, not one"
+        if isinstance(answer, Group):  # {5}; 3/4 or 0.75
+            named = any(isinstance(item, Relation) for item in answer.items)  # x = 7, y = 7
+            several = "several values, not one" if (answer.brackets or named) and not _is_singleton(answer) else None
+            return several or next((d for item in answer.items if (d := self.value(gold, item))), None)
         if isinstance(gold, Atom) and isinstance(answer, Atom):
             return self.atom(gold, answer)
         if isinstance(gold, Clock) and isinstance(answer, Clock):
@@ -218,6 +230,8 @@ class Comparison:
             return f"another unit: {answer.unit}, not {gold.unit}"
         if self.by_text and (gold.text, gold.factor) == (answer.text, answer.factor):
             return None
+        if answer.factor == 12 and gold.factor == 1 and self.formulas(gold, replace(answer, factor=1)) is None:
+            return None  # 7 dozen is 84, and 7 where dozens are asked for
         return self.formulas(gold, answer)
 
     def percentages(self, gold: Atom, answer: Atom) -> str | None:

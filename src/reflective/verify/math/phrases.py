@@ -14,7 +14,7 @@ _PARAMETER = re.compile(
 _SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
 _TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
 _SYSTEM = re.compile(
-    r"^(?:\\\{\s*)?\\begin\s*\{(cases|array|aligned?|gathered)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}$"
+    r"^(?:\\\{\s*)?\\begin\s*\{(cases|array|align(?:ed|\*)?|gathered)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}$"
 )
 _LINE_BREAK = re.compile(r"\\\\(?![A-Za-z]{2})")
 _EQUATION = re.compile(r"[^,&<>=]+&?\s*=\s*&?[^,&<>=]+")
@@ -51,6 +51,8 @@ def plain(text: str) -> str:
     lines = [line.strip(" ,;.") for line in _LINE_BREAK.split(system[2] if system else text)]
     if len(lines) > 1 and all(map(_EQUATION.fullmatch, lines)):
         return ", ".join(lines).replace("&", "")
+    if system and all(line.lstrip("& ").startswith("=") for line in lines[1:]):  # x = 6 * 7 \\ = 42
+        return " ".join(lines).replace("&", "")
     words = " ".join(without_text(text).split()).strip(" .")
     if (number := NUMBERS.get(words.lower().replace(" ", "-"))) is not None:
         return str(number)
