@@ -47,6 +47,7 @@ def test_an_answer_has_content_reasoning_and_exact_usage(client):
     [
         {},
         {"n": 2},
+        {"n": 3, "max_tokens": 30},
         {"reflective": {"strategy": "majority", "events": True}},
         {"reflective": {"answers": "all"}},
         {"response_format": {"type": "json_object"}},
