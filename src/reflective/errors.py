@@ -29,7 +29,12 @@ class CheckpointError(ReflectiveError):
 
 
 class EngineError(ReflectiveError):
-    """Generation failed for a reason that is not the user's input."""
+    """Generation failed for a reason that is not the user's input.
+
+    `trajectory` is the engine's id of the one that has failed, where the engine goes on with all others.
+    """
+
+    trajectory: int | None = None
 
 
 class DependencyError(ReflectiveError, ImportError):

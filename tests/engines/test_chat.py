@@ -3,12 +3,14 @@
 import json
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from reflective import EngineError, InputError, Reflective
-from reflective.engines.base import Finished, Text
+from reflective.engines.base import Finished, Request, Text
+from reflective.engines.driver import Driver
 from reflective.engines.remote.chat_protocol import Delta, Piece, read_delta, server_of
 from reflective.engines.remote.protocol import Garbage
 
@@ -92,7 +94,10 @@ TELLS = {"llama.cpp's server", "SGLang", "a server of the chat completions API"}
 
 
 class Server:
-    """One such server; `bodies` keeps what was asked. `strict` refuses logprobs, `cut` breaks the answers off."""
+    """One such server; `bodies` keeps what was asked. `strict` refuses logprobs, `cut` breaks the answers off.
+
+    A message with the word "refuse" is refused.
+    """
 
     def __init__(self, kind, *, names=("m",), strict=False, cut=False, answers=ANSWERS):
         stream, model = KINDS[kind]
@@ -119,6 +124,9 @@ class Server:
                     return
                 if strict and "logprobs" in body:
                     self._reply(400, json.dumps({"error": {"message": "logprobs is not supported"}}))
+                    return
+                if "refuse" in str(body["messages"]):
+                    self._reply(400, json.dumps({"error": {"message": "too long"}}))
                     return
                 probe = body["max_tokens"] == 4
                 with lock:
@@ -218,6 +226,23 @@ def test_a_server_that_refuses_logprobs_is_asked_without():
         assert "majority and single" in model.engine.remark
         assert model.solve(PROBLEM, effort=1).answer == "4"
     assert not any("logprobs" in body for body in server.bodies)
+
+
+def test_a_request_that_the_server_refuses_takes_no_other_with_it():
+    with connected("Ollama") as (_, model):
+        driver = Driver.of(model.engine)
+        with driver.client() as one, driver.client() as other:
+            request = Request(model.engine.encode_prompt("please refuse"), max_tokens=50)
+            one.submit(request)
+            other.submit(replace(request, prompt_ids=model.engine.encode_prompt("2 + 2?")))
+            events = []
+            while other.in_flight:
+                events += other.events()
+            assert events[-1].trajectory.finish_reason == "eos"
+            while one.in_flight:
+                driver.advance(one)
+            with pytest.raises(EngineError, match="too long"):
+                one.drain()
 
 
 def test_the_model_is_the_one_that_is_named_or_the_only_one():

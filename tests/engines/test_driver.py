@@ -254,6 +254,25 @@ def test_a_failure_of_the_engine_reaches_everybody_who_has_something_in_flight_a
     assert done[id].tokens == 3 and not engine.busy
 
 
+def test_a_failure_of_one_trajectory_reaches_its_own_client_alone():
+    def fail(step):
+        if step == 2:
+            error = EngineError("refused")
+            error.trajectory = broken.entries[lost].engine_id
+            raise error
+
+    engine = ScriptedEngine([LONG], on_step=fail)
+    driver = Driver.of(engine)
+    broken, other = driver.client(), driver.client()
+    lost = broken.submit(Request(engine.encode_prompt("x")))
+    id = other.submit(Request(engine.encode_prompt("x"), max_tokens=5))
+    done, _ = collect(other, [id])
+    assert done[id].tokens == 5
+    with pytest.raises(EngineError, match="refused"):
+        broken.advance()
+    assert broken.in_flight == 0 and driver.whole
+
+
 def test_a_failure_is_raised_in_every_thread():
     def fail(step):
         if engine.submitted == 6:  # all three have something in flight

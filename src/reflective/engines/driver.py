@@ -9,7 +9,8 @@ what they decide (cancel, fork, answer) takes effect before the next token is wr
 on which thread drives nor on how fast a client reads. Which requests are written first is decided in `ledger.py`.
 
 Failure: an exception from the engine is raised in every client that has a trajectory under way, and ends those. An
-exception from a handler, or from a request that the engine refuses, is raised in its own client alone.
+exception from a handler, from a request that the engine refuses, or of one trajectory (`EngineError.trajectory`), is
+raised in its own client alone.
 """
 
 from __future__ import annotations
@@ -310,7 +311,9 @@ class Driver:
             elif self.ledger.awaited:
                 raise EngineError(f"{engine.name!r} lost a trajectory: nothing is left to do, but one has not ended.")
         except Exception as error:
-            self.ledger.fail(error, engine)
+            id = error.trajectory if isinstance(error, EngineError) else None
+            self.whole = id is not None
+            self.ledger.fail(error, engine, id)
             return
         self.whole = True
         self.ledger.pass_on(events, engine)

@@ -163,8 +163,15 @@ class Ledger:
                     self.orphans.add(entry.engine_id)
                 engine.cancel(entry.engine_id)
 
-    def fail(self, error: BaseException, engine: Engine) -> None:
-        """The engine has failed: every owner that has something in flight gets the error and loses what it has."""
+    def fail(self, error: BaseException, engine: Engine, id: int | None = None) -> None:
+        """The engine has failed: every owner that has something in flight gets the error and loses what it has.
+
+        Where it has failed with the trajectory of this id alone, its owner does.
+        """
+        if id is not None:
+            if id in self._written:
+                self.fail_one(self._written[id].owner, error, engine)
+            return
         with self._lock:
             entries = [*self._written.values(), *(entry for entry, _ in self._unsent)]
             owners = {entry.owner for entry in entries if not entry.ended} | {*self._turns}

@@ -239,7 +239,7 @@ class ChatEngine(ExternalEngine):
         if arrived.error is not None:
             del self._running[arrived.id]
             self._land(arrived.id)
-            raise arrived.error
+        arrived.check()
         end = None if arrived.end is None else ENDS.get(arrived.end, "cancelled")
         self._take(sequence, arrived.sampled, end)
         if arrived.id not in self._running:

@@ -23,7 +23,7 @@ from reflective.engines.remote.limits import certificates, read_lines, read_rest
 from reflective.engines.remote.protocol import GIVEN_UP, RETRIED, Chunk, Garbage, read_line, refusal, said, shown
 from reflective.engines.sampled_token import SampledToken
 from reflective.engines.vllm.slots import Slots
-from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError
+from reflective.errors import DependencyError, EngineError, InputError
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -64,7 +64,13 @@ class Arrived:
     id: int
     sampled: tuple[SampledToken, ...] = ()
     end: str | None = None
-    error: ReflectiveError | None = None
+    error: EngineError | None = None
+
+    def check(self) -> None:
+        """Raise the error, of this stream alone, where there is one."""
+        if self.error is not None:
+            self.error.trajectory = self.id
+            raise self.error
 
 
 class _Lost(Exception):
@@ -215,7 +221,7 @@ class Pool:
                     return
                 failures = failures + 1 if len(written) == before else 1
                 home = None
-            except ReflectiveError as error:
+            except EngineError as error:
                 self.arrived.put(Arrived(id, error=error))
                 return
             except Exception as error:  # or the caller would wait for ever

@@ -134,7 +134,7 @@ class OpenAIEngine(ExternalEngine):
             if sequence is not None:
                 if arrived.error is not None:
                     self._running.pop(arrived.id)
-                    raise arrived.error
+                arrived.check()
                 self._take(sequence, arrived.sampled, _reason(arrived.end))
                 if arrived.id not in self._running and arrived.end is None:
                     self._pool.stop(arrived.id)  # our rule found the end before the server said so
