@@ -115,10 +115,8 @@ def import_gguf(path: Path, out: str | Path) -> Path:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"'{out}' exists and is not empty. Name a new folder.")
     _check(path, "gguf", "accelerate")
-    with disk_errors(target), whole_folder(target) as temporary, torch.inference_mode():
-        with _quietly():
-            model, tokenizer = _read(path)
-        save_backbone(temporary, model, tokenizer)
+    with disk_errors(target), whole_folder(target) as temporary, torch.inference_mode(), _quietly():
+        save_backbone(temporary, *_read(path))
     return target
 
 
