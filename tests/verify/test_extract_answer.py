@@ -83,6 +83,11 @@ def test_the_answer_part_is_what_stands_behind_finished_thinking(response: str, 
         ("", None),
         ("   \n", None),
         ("I do not know\nwhat to say.", None),
+        ("The sea is calm tonight", None),
+        ("Roses are red, violets are blue,\nand no one knows what the wind will do.", None),
+        ("The three friends went home.", None),
+        ("She has three left.", "three"),
+        ("The day is Tuesday.", "Tuesday"),
     ],
 )
 def test_math(text: str, answer: str | None) -> None:
