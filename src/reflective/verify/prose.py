@@ -71,7 +71,7 @@ def listed(text: str) -> str:
 
 
 def words(text: str) -> str:
-    """What the last line says in words: its only number, or what stands behind its last "is"; else ""."""
+    """What the last line states in words: its only number, or the name or property behind its last "is"; else ""."""
     line = text.strip().rpartition("\n")[2]
     if len(spelled := _P["spelled"].findall(line)) == 1:
         return str(spelled[0])
