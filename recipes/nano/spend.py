@@ -1,21 +1,26 @@
 """Sample nano's trajectories for docs/spending.md: problems × 32 with scores, and where asked token confidences.
 
     python recipes/nano/spend.py --split validation --output runs/spend/validation
+    python recipes/nano/spend.py --split validation --others --output runs/spend/learn
     python recipes/nano/spend.py --split test --confidences --output runs/spend/test
 
 1,000 problems of nano's ten families, in the same proportions in both splits (two families have 72 validation problems
-each). Every policy is then judged on these records without a model; stopped and started again it goes on where it was.
+each); with `--others` further ones of the eight families that have more, to learn a schedule from. Every policy is then
+judged on these records without a model; stopped and started again it goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
+from collections.abc import Iterator
 from typing import get_args
 
 from evaluate import MAX_TOKENS, sampled
 from reflective import Problem
 from reflective.cli import INTERRUPTED
+from reflective.errors import InputError
 from reflective.evaluate.run import Plan
 from reflective.search import BestOfN, Settings
 from reflective.tasks import TASKS, mixture
@@ -34,6 +39,25 @@ def problems_of(split: Split, families: list[str], seed: int) -> list[Problem]:
     return drawn
 
 
+def others_of(split: Split, families: list[str], seed: int) -> list[Problem]:
+    """As many of each family again that are not among `problems_of`, or as there are, shuffled."""
+    known = {problem.text for problem in problems_of(split, families, seed)}
+    drawn: list[Problem] = []
+    for family in families:
+        new = (problem for problem in all_of(split, family, seed + 1) if problem.text not in known)
+        drawn += itertools.islice(new, EACH)
+    random.Random(seed).shuffle(drawn)
+    return drawn
+
+
+def all_of(split: Split, family: str, seed: int) -> Iterator[Problem]:
+    """Distinct problems of a family until there are no more."""
+    try:
+        yield from mixture(split, 10 * EACH, (1, 2), [family], seed)
+    except InputError:
+        return
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=get_args(Split), default="validation")
@@ -41,16 +65,17 @@ def main() -> int:
     parser.add_argument("--trajectories", type=int, default=32)
     parser.add_argument("--families", nargs="+", default=list(TASKS))
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--others", action="store_true", help="further problems of the split")
     parser.add_argument("--confidences", action="store_true", help="keep what DeepConf reads (slower)")
     parser.add_argument("--output", required=True)
     args = parser.parse_args()
 
-    problems = problems_of(args.split, args.families, args.seed)
+    problems = (others_of if args.others else problems_of)(args.split, args.families, args.seed)
     plan = Plan(
         args.trajectories,
         BestOfN("all"),
         Settings(seed=args.seed + 1, max_tokens=MAX_TOKENS),
-        {"name": "nano's families", "levels": [1, 2], "split": args.split, "seed": args.seed},
+        {"name": "nano's families", "levels": [1, 2], "split": args.split, "seed": args.seed, "others": args.others},
         texts=False,
         tokens=args.confidences,
         engine_options={"keep_confidences": True} if args.confidences else {},

@@ -2,8 +2,9 @@
 
     python recipes/nano/splits.py runs/spend/validation runs/spend/test --splits 200
 
-For each split a schedule is learnt and certified on one half of the problems; a split violates a risk where effort auto
-loses more than it on the other half, net, against effort high. Prints one JSON line.
+For each split a schedule is learnt and certified on one half of the problems, or with `--learn RUN` learnt on that run
+and certified on the half; a split violates a risk where effort auto loses more than it on the other half, net, against
+effort high. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -25,22 +26,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--learn", nargs="+", default=[], metavar="RUN", help="learn from these runs")
     parser.add_argument("--first", type=int, default=2, help="trajectories at once")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    problems = [traces for run in args.runs for traces in problems_of(Path(run))[1]]
+    problems, learn = (
+        [traces for run in runs for traces in problems_of(Path(run))[1]] for runs in (args.runs, args.learn)
+    )
+    count, problems = len(problems), [*problems, *learn]
     k = min(map(len, problems))
     decks = orders_of(Deck.of(problems, k, EVERY), args.seed)
     by_way = play_ways(decks, args.first, 1.0, "score")
     rng = random.Random(args.seed)
     outcomes: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
     for _ in range(args.splits):
-        order = list(range(len(problems)))
+        order = list(range(count))
         rng.shuffle(order)
-        half = len(order) // 2
-        cut = round(LEARNT * half)
-        weights, limits = learn_then_test(by_way, order[:cut], order[cut:half], RISKS)
+        half = count // 2
+        cut = 0 if learn else round(LEARNT * half)
+        learnt = range(count, len(problems)) if learn else order[:cut]
+        weights, limits = learn_then_test(by_way, learnt, order[cut:half], RISKS)
         for risk in RISKS:
             fine = [limit for limit in limits if limit.risk <= risk]
             if not fine:
@@ -58,7 +64,18 @@ def main() -> int:
         }
         for risk, rows in outcomes.items()
     }
-    print(json.dumps({"problems": len(problems), "k": k, "splits": args.splits, "seed": args.seed, "risks": figures}))
+    print(
+        json.dumps(
+            {
+                "problems": count,
+                "learnt": len(learn),
+                "k": k,
+                "splits": args.splits,
+                "seed": args.seed,
+                "risks": figures,
+            }
+        )
+    )
     return 0
 
 

@@ -15,14 +15,17 @@ from reflective.search import AutoEffort, BestOfN, Settings
 from scripted_traces import varied
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of 12 problems × 6 without a head that anybody knows."""
-    folder = tmp_path_factory.mktemp("run")
-    problems = [Problem(f"What is {i} + 1?", answer="4", id=f"sum/{i}") for i in range(12)]
+def sampled(folder, numbers):
+    """A run of so many problems × 6 without a head that anybody knows."""
+    problems = [Problem(f"What is {i} + 1?", answer="4", id=f"sum/{i}") for i in numbers]
     plan = Plan(6, BestOfN("all"), Settings(max_tokens=90), {"name": "sums"})
     run_benchmark(ScriptedEngine(varied(5), name="nowhere"), problems, plan, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return sampled(tmp_path_factory.mktemp("run"), range(12))
 
 
 def test_policies_of_a_run_are_reported(run, capsys):
@@ -39,8 +42,18 @@ def test_too_few_problems_are_refused(run, capsys):
     assert "a fit needs 30" in capsys.readouterr().err
 
 
-def test_a_run_that_is_named_twice_is_refused(run, capsys):
-    assert main(["calibrate", str(run), str(run), "--model", "nano"]) == 2
+def test_what_is_learnt_from_other_runs_is_tested_on_all_problems(run, tmp_path, capsys):
+    tested, learnt = sampled(tmp_path / "tested", range(100, 140)), sampled(tmp_path / "learnt", range(200, 260))
+    command = ["calibrate", str(tested), "--learn", str(learnt), "--model", "nano", "--output", str(tmp_path / "head")]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == 40
+    assert main(["calibrate", str(tested), "--learn", str(run), "--model", "nano", "--output", str(tmp_path)]) == 2
+    assert "12 graded problems with 6 trajectories are too few to learn from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("between", [[], ["--learn"]])
+def test_a_run_that_is_named_twice_is_refused(run, capsys, between):
+    assert main(["calibrate", str(run), *between, str(run), "--model", "nano"]) == 2
     assert "12 problems are in several of the runs" in capsys.readouterr().err
 
 

@@ -50,16 +50,26 @@ def test_the_p_value_by_hand():
     assert risk_p_value(np.zeros(0), 0.01) == 1.0, "no problem certifies nothing"
 
 
+def test_bets_count_by_what_they_won_on_the_problems_learnt_from():
+    learnt, loss = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.5])
+    won = [(1 + bet * 0.2) ** 2 * (1 - bet * 0.8) for bet in BETS]
+    wealth = sum(w * (1 + bet * 0.2) * (1 - bet * 0.3) for w, bet in zip(won, BETS, strict=True)) / sum(won)
+    assert risk_p_value(loss, 0.2, learnt) == pytest.approx(min(1.0, 1 / wealth))
+    assert smallest_risk(np.zeros(400), np.zeros(200)) < smallest_risk(np.zeros(400))
+
+
+@pytest.mark.parametrize("learnt", [0, 150])
 @pytest.mark.parametrize("orders", [1, 8])
-def test_a_certificate_is_wrong_as_rarely_as_it_says(orders):
+def test_a_certificate_is_wrong_as_rarely_as_it_says(orders, learnt):
     """A rule that loses exactly the risk is certified in at most 5 % of draws."""
     rng, risk, n = np.random.default_rng(0), 0.03, 300
-    wrong = 0
-    for _ in range(600):
+
+    def draw(n):
         kind = rng.random(n)  # a tenth may be lost, in half of the orders, 4 % may be won
         share = rng.binomial(orders, 0.5, n) / orders
-        loss = np.where(kind < 0.1, share, np.where(kind < 0.14, -share, 0.0))
-        wrong += risk_p_value(loss, risk) <= DELTA
+        return np.where(kind < 0.1, share, np.where(kind < 0.14, -share, 0.0))
+
+    wrong = sum(risk_p_value(draw(n), risk, draw(learnt)) <= DELTA for _ in range(600))
     assert wrong / 600 <= DELTA
 
 
@@ -193,6 +203,15 @@ def test_from_too_few_problems_shares_to_keep_are_tested_on_all_of_them(sampled,
     assert all(outcome.started == 6 for outcome in outcomes) and any(outcome.let_go for outcome in outcomes)
 
 
+def test_all_problems_are_tested_where_others_are_learnt_from(sampled):
+    fitted = fit_schedule(sampled, 6, every=8, learnt=sampled[:50], seed=3)
+    assert fitted.problems == 90 and fitted.smallest_risk == smallest_risk(np.zeros(90), np.zeros(50))
+    again = fit_schedule(sampled[::-1], 6, every=8, learnt=sampled[:50], seed=3)
+    assert again.weights == fitted.weights, "the tested problems have no part in what is learnt"
+    with pytest.raises(InputError, match="29 graded problems with 6 trajectories are too few to learn from"):
+        fit_schedule(sampled, 6, learnt=sampled[:29])
+
+
 def test_the_loss_is_against_what_effort_high_answers_by_default(sampled, monkeypatch):
     """The best by score between marks, the weighted vote where the whole response is the reasoning."""
     high = {}
@@ -204,10 +223,11 @@ def test_the_loss_is_against_what_effort_high_answers_by_default(sampled, monkey
         high[leader] = [outcome.right is True for outcome in played]
         assert deck.high.tolist() == deck.shuffled(np.random.default_rng(0)).high.tolist() == high[leader]
     assert high["score"] != high["vote"]
-    for learnable in (30, 31):  # learnt from, and too few for that
+    for learnable, learnt in ((30, 30), (31, 0)):  # learnt from, and too few for that
         monkeypatch.setattr(certify, "LEARNABLE", learnable)
         fitted = fit_schedule(sampled, 6, every=8, high="vote", risk=0.3)
-        assert fitted.leader == "vote" and fitted.limits[0].risk == smallest_risk(np.zeros(fitted.problems))
+        least = smallest_risk(np.zeros(fitted.problems), np.zeros(learnt))
+        assert fitted.leader == "vote" and fitted.limits[0].risk == least
     row = compare_policies(sampled, [Policy("", "", Everything("weighted"))], high="vote")[0]
     assert (row.loss.value, row.accuracy.value) == (0.0, np.mean(high["vote"]))
 
@@ -300,7 +320,7 @@ def test_records_that_can_not_be_fitted_are_refused(sampled):
 def test_problems_that_are_all_alike_certify_what_so_many_can(sampled, right):
     alike = [[replace(trace, right=right) for trace in traces] for traces in sampled]
     fitted = fit_schedule(alike, 6)
-    assert fitted.smallest_risk == smallest_risk(np.zeros(60)) and fitted.limits[0].tokens < 1.0
+    assert fitted.smallest_risk == smallest_risk(np.zeros(60), np.zeros(30)) and fitted.limits[0].tokens < 1.0
 
 
 def test_one_trajectory_of_each_problem_leaves_nothing_to_save(sampled):

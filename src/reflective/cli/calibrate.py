@@ -17,12 +17,16 @@ examples:
   reflective eval mixture --split validation --limit 1000 --effort high --output runs/validation --model path/to/model
   reflective calibrate runs/validation --model path/to/model
   reflective calibrate runs/validation --model path/to/model --risk 0.02 --json
+  reflective calibrate runs/validation --learn runs/others --model path/to/model
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders of validation problems, sampled alike")
+    parser.add_argument(
+        "--learn", nargs="+", default=[], metavar="RUN", help="learn from these instead of a third of the problems"
+    )
     parser.add_argument("--model", metavar="NAME", help="the model whose head it is (default: the run's)")
     parser.add_argument("--head", metavar="PATH", help="the folder of a head that lies elsewhere")
     parser.add_argument("--risk", type=float, metavar="R", help="certify this risk, too, such as 0.02")
@@ -42,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         risk=args.risk,
         output=Path(args.output) if args.output else None,
         seed=args.seed,
+        learn=[Path(folder) for folder in args.learn],
         note=say,
     )
     schedule = found.schedule

@@ -34,15 +34,17 @@ def calibrate_run(
     risk: float | None = None,
     output: Path | None = None,
     seed: int = 0,
+    learn: Sequence[Path] = (),
     note: Callable[[str], None] = lambda line: None,
 ) -> Calibrated:
     """Fit on the runs' records and write the schedule into the head's folder, or with the head into `output`.
 
+    With `learn`, runs of other problems, the schedule is learnt from those, and all problems of `folders` test it.
     Raises `InputError` where the runs are of another head or differ among each other.
     """
     from reflective.models import save_judge
 
-    manifests = [read_manifest(folder) for folder in folders]
+    manifests = [read_manifest(folder) for folder in (*folders, *learn)]
     for other in manifests[1:]:
         for name, value in _origin(manifests[0]).items():
             if _origin(other)[name] != value:
@@ -51,9 +53,11 @@ def calibrate_run(
                     "alike."
                 )
     first = manifests[0]
-    played = [problems_of(folder) for folder in folders]
+    played = [problems_of(folder) for folder in (*folders, *learn)]
     _check_distinct([record for records, _ in played for record in records])
-    problems = [traces for _, of_run in played for traces in of_run]
+    problems, learnt = (
+        [traces for _, of_run in part for traces in of_run] for part in (played[: len(folders)], played[len(folders) :])
+    )
     sampling = {name: float(first.settings[name]) for name in NEUTRAL if name in first.settings}
     found = model_of_run(model or first.model, first.head, head=head)
     judge = found.judge
@@ -62,7 +66,7 @@ def calibrate_run(
     place = output or found.head_folder or found.folder / SPRM_FOLDER
     if output is None and PACKAGE in place.resolve().parents:
         raise InputError("this head comes with the package; name a folder for it with its schedule: --output.")
-    fitted, schedule = fit_auto(judge, problems, sampling=sampling, risk=risk, seed=seed, note=note)
+    fitted, schedule = fit_auto(judge, problems, sampling=sampling, risk=risk, seed=seed, learnt=learnt, note=note)
     return Calibrated(schedule, str(save_judge(place, fitted)))
 
 

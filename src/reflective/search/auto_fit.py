@@ -21,16 +21,18 @@ def fit_auto(
     sampling: Mapping[str, float],
     risk: float | None = None,
     seed: int = 0,
+    learnt: Sequence[Sequence[Trace]] = (),
     note: Callable[[str], None] = lambda line: None,
 ) -> tuple[Judge, Schedule]:
     """The judge with a schedule for as many trajectories as every problem has, and the schedule.
 
-    `sampling` is how the trajectories were drawn. Raises `InputError` where nothing can be fitted (`fit_schedule`).
+    `sampling` is how the trajectories were drawn; `learnt` are other problems to learn from. Raises `InputError` where
+    nothing can be fitted (`fit_schedule`).
     """
     k = min((len(traces) for traces in problems), default=0)
     high = leader_at_high(judge.format.is_whole)
     schedule = fit_schedule(
-        problems, k, high=high, risk=risk, head=judge.digest, sampling=sampling, seed=seed, note=note
+        problems, k, high=high, risk=risk, head=judge.digest, sampling=sampling, seed=seed, learnt=learnt, note=note
     )
     calibration = _with_auto(judge.config.calibration or Calibration(), problems, schedule)
     return Judge(replace(judge.config, schedule=schedule, calibration=calibration), judge.head), schedule

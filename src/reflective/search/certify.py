@@ -5,10 +5,10 @@ The loss of a problem is L = 1 where all k give a right answer and effort auto a
 score or the score-weighted vote, whichever is the model's default).
 Each problem is played in several orders of its trajectories, and L is the mean over them (`search.risk`).
 
-    learn   on a third of the problems: the weights of the regret, how many to begin with, and a path of settings (a
-            limit of the regret, a score below which to drop, a share to keep of all k as in `search.prune`) from the
-            safest, all k, to the cheapest: for 0, ½, 1, … right answers lost there, the setting that takes the fewest
-            tokens (Pareto testing, arXiv 2210.07913)
+    learn   on a third of the problems, or on those of another run: the weights of the regret, how many to begin with,
+            and a path of settings (a limit of the regret, a score below which to drop, a share to keep of all k as in
+            `search.prune`) from the safest, all k, to the cheapest: for 0, ½, 1, … right answers lost there, the
+            setting that takes the fewest tokens (Pareto testing, arXiv 2210.07913)
     test    on the others: the settings of the path, in this order
 
 Where there are too few to learn from, nothing is: the path is that of the shares to keep, tested on all problems.
@@ -43,7 +43,7 @@ from reflective.search.simulate import Trace
 LEARNT: Final = 1 / 3  # share of the problems that the rule is learnt on
 RISKS: Final = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 LIMITS: Final = tuple(round(0.001 * 1.25**i, 6) for i in range(28))  # of the regret, up to 0.41
-ORDERS: Final = 8  # in which each problem is played; the first is the recorded one
+ORDERS: Final = 16  # in which each problem is played; the first is the recorded one
 STEP: Final = 0.5  # right answers lost between two settings of the path
 STARTS: Final = ((2, 1.0), (4, 1.0))  # first, growth
 DROPS: Final = (0.0, 0.01, 0.03, 0.06, 0.1)  # of the running score
@@ -69,22 +69,30 @@ def fit_schedule(
     sampling: Mapping[str, float] | None = None,
     every: int = EVERY,
     seed: int = 0,
+    learnt: Sequence[Sequence[Trace]] = (),
     note: Callable[[str], None] | None = None,
 ) -> Schedule:
-    """Learn and test a schedule. `high` is who answers at effort high; `risk` is asked for beside the usual ones.
+    """Learn and test a schedule. `high` is who answers at effort high; `risk` is asked for beside the usual ones. With
+    `learnt`, other problems to learn from, all of `problems` are tested.
 
     Raises `InputError` for too few problems with verdicts, for trajectories without step scores, and where all scores
     are equal.
     """
     if risk is not None:
         check_risk(risk)
-    problems = [traces for traces in problems if len(traces) >= k and any(t.right is not None for t in traces[:k])]
+    problems, others = _usable(problems, k), _usable(learnt, k)
     if len(problems) < FEWEST:
         raise InputError(TOO_FEW.format(len(problems), k, FEWEST) + ".")
+    if learnt and len(others) < LEARNABLE:
+        raise InputError(
+            f"{len(others):,} graded problems with {k} trajectories are too few to learn from; it takes {LEARNABLE}."
+        )
     _check_scores(problems)
+    cut = len(others) or round(LEARNT * len(problems))
+    problems = [*others, *problems]
     order = list(range(len(problems)))
-    random.Random(seed).shuffle(order)
-    cut = round(LEARNT * len(order))
+    if not others:
+        random.Random(seed).shuffle(order)
     tell = note or (lambda line: None)
     risks = sorted({*RISKS, *(() if risk is None else (risk,))})
     deck = Deck.of(problems, k, every, high)
@@ -146,16 +154,17 @@ def learn_then_test(
     weights = learn([courses for (_, keep), orders in parts.items() if keep == 1.0 for courses in orders])
     found: dict[Setting, Played] = {}
     for way, orders in parts.items():
-        limits = LIMITS if way[1] == 1.0 else (SAFEST.regret, *LIMITS)
+        limits = (SAFEST.regret, *LIMITS)
         found |= zip([Setting(limit, *way) for limit in limits], _played(orders, weights, limits), strict=True)
-    path = [SAFEST, *path_of(found)]
+    path = [SAFEST, *(setting for setting in path_of(found) if setting != SAFEST)]
     results: dict[Setting, Played] = {}
     for way, courses in by_way.items():
         settings = [setting for setting in path if setting[1:] == way]
         if settings:
             held = [each.take(tested) for each in courses]
             results |= zip(settings, _played(held, weights, [setting.regret for setting in settings]), strict=True)
-    return weights, certified([results[setting] for setting in path], path, risks)
+    known = [found[setting] for setting in path]
+    return weights, certified([results[setting] for setting in path], path, risks, known)
 
 
 def _played(orders: Sequence[Courses], weights: Sequence[float], limits: Sequence[float]) -> list[Played]:
@@ -195,6 +204,10 @@ def path_of(found: Mapping[Setting, Played]) -> list[Setting]:
         if cheapest not in path:
             path.append(cheapest)
     return path
+
+
+def _usable(problems: Sequence[Sequence[Trace]], k: int) -> list[Sequence[Trace]]:
+    return [traces for traces in problems if len(traces) >= k and any(t.right is not None for t in traces[:k])]
 
 
 def _check_scores(problems: Sequence[Sequence[Trace]]) -> None:
