@@ -5,8 +5,8 @@
     python recipes/nano/spend.py --split test --confidences --output runs/spend/test
 
 1,000 problems of nano's ten families, in the same proportions in both splits (two families have 72 validation problems
-each); with `--others` further ones of the eight families that have more, to learn a schedule from. Every policy is then
-judged on these records without a model; stopped and started again it goes on where it was.
+each); with `--others` as many again, where a family has them, to learn a schedule from. Every policy is then judged on
+these records without a model; stopped and started again it goes on where it was.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import random
 from pathlib import Path
 
 from reflective.evaluate.policies import problems_of
-from reflective.search.certify import LEARNT, learn_then_test, orders_of, play_ways
+from reflective.search.certify import LEARNT, learn_then_test, orders_of, play_shares
 from reflective.search.clocked import EVERY
 from reflective.search.courses import Deck
 
@@ -37,7 +37,7 @@ def main() -> int:
     count, problems = len(problems), [*problems, *learn]
     k = min(map(len, problems))
     decks = orders_of(Deck.of(problems, k, EVERY), args.seed)
-    by_way = play_ways(decks, args.first, 1.0, "score")
+    played = play_shares(decks, args.first, 1.0, "score")
     rng = random.Random(args.seed)
     outcomes: dict[float, list[tuple[float, float]]] = {risk: [] for risk in RISKS}  # loss and tokens on the other half
     for _ in range(args.splits):
@@ -46,13 +46,13 @@ def main() -> int:
         half = count // 2
         cut = 0 if learn else round(LEARNT * half)
         learnt = range(count, len(problems)) if learn else order[:cut]
-        weights, limits = learn_then_test(by_way, learnt, order[cut:half], RISKS)
+        weights, limits = learn_then_test(played, learnt, order[cut:half], RISKS)
         for risk in RISKS:
             fine = [limit for limit in limits if limit.risk <= risk]
             if not fine:
                 continue
             limit = min(fine, key=lambda limit: limit.tokens)
-            held = by_way[limit.drop, limit.keep][0].take(order[half:])  # in the recorded order, as it would have gone
+            held = played[limit.behind][0].take(order[half:])  # in the recorded order, as it would have gone
             found = held.played(weights, [limit.regret])[0]
             outcomes[risk].append((float(found.loss.mean()), found.tokens))
     figures = {

@@ -70,7 +70,7 @@ def test_only_what_can_be_played_is_played(run):
 
 def test_a_schedule_of_another_k_is_left_out():
     limit = Limit(0.05, 0.1, 0.0, 0.0, 0.3)
-    fitted = Schedule(32, 4, 1.0, 16, 2, "score", (0.0,) * 10, (limit,), 0.95, 600)
+    fitted = Schedule(32, 4, 1.0, 16, "score", (0.0,) * 10, (limit,), 0.95, 600)
     assert not any(policy.family == "auto" for policy in policies(16, scored=True, confident=False, schedule=fitted))
     assert any(policy.family == "auto" for policy in policies(32, scored=True, confident=False, schedule=fitted))
 

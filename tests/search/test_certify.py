@@ -173,14 +173,14 @@ def test_the_fit_plays_as_the_strategy_does(sampled, leader, first, growth):
     every, k = 8, 6
     recorded = Deck.of(sampled[:30], k, every)
     for deck in (recorded, recorded.shuffled(np.random.default_rng(3))):
-        ways = ((0.0, 1.0), (0.1, 1.0), (0.4, 1.0), (0.0, 0.5), (0.0, 0.8))
+        ways = ((0.0, 1.0), (0.3, 1.0), (0.9, 1.0), (0.0, 0.5), (0.0, 0.8))
         by_way = {way: deck.play(first, growth, way[0], leader, way[1]) for way in ways}
         weights = learn(list(by_way.values()))
-        chosen = (Setting(0.05), Setting(0.2, 0.1), Setting(0.3, 0.4), Setting(-1.0, 0.4))
+        chosen = (Setting(0.05), Setting(0.2, 0.3), Setting(0.3, 0.9), Setting(-1.0, 0.9))
         for setting in (*chosen, Setting(-1.0, keep=0.5), Setting(0.2, keep=0.8)):
             found = by_way[setting[1:]].played(weights, [setting.regret])[0]
             limits = (setting.limit(0.5, found),)
-            fitted = Schedule(k, first, growth, every, 2, leader, weights, limits, 0.95, 60)
+            fitted = Schedule(k, first, growth, every, leader, weights, limits, 0.95, 60)
             outcomes = [simulate(AutoEffort(fitted), renumbered(traces)) for traces in deck.traces]
             right = np.array([outcome.right is True for outcome in outcomes], dtype=float)
             assert (found.loss == by_way[ways[0]].high - right).all()
@@ -196,7 +196,7 @@ def test_from_too_few_problems_shares_to_keep_are_tested_on_all_of_them(sampled,
     fitted = fit_schedule(sampled, 6, every=8, risk=0.3)
     assert fitted.problems == 90 and fitted.smallest_risk == smallest_risk(np.zeros(90))
     cheapest = min(fitted.limits, key=lambda limit: limit.tokens)
-    assert cheapest.keep < 1.0 and all(limit.regret < 0.0 and limit.drop == 0.0 for limit in fitted.limits)
+    assert cheapest.keep < 1.0 and all(limit.regret < 0.0 and limit.behind == 0.0 for limit in fitted.limits)
     outcomes = [simulate(AutoEffort(fitted, cheapest), traces) for traces in sampled]
     whole = sum(trace.whole.tokens for traces in sampled for trace in traces)
     assert cheapest.tokens == pytest.approx(sum(outcome.tokens for outcome in outcomes) / whole)
@@ -263,9 +263,13 @@ def test_a_schedule_survives_json(schedule):
     assert Schedule.from_json(schedule.to_json()) == schedule
     kept = replace(schedule, limits=tuple(replace(limit, keep=0.7) for limit in schedule.limits))
     assert Schedule.from_json(kept.to_json()) == kept
-    older = schedule.to_json()
+    older = {**schedule.to_json(), "drop_steps": 2}
     older["limits"] = [{name: value for name, value in limit.items() if name != "keep"} for limit in older["limits"]]
     assert Schedule.from_json(older) == schedule
+    renamed = [{"drop" if n == "behind" else n: value for n, value in limit.items()} for limit in older["limits"]]
+    older["limits"] = [{**limit, "drop": 0.0} for limit in renamed[:2]] + [{**limit, "drop": 0.06} for limit in renamed]
+    kept = tuple(replace(limit, behind=0.0) for limit in schedule.limits[:2])
+    assert Schedule.from_json(older).limits == kept, "a score below which to let go is not a share of the leader's"
 
 
 @pytest.mark.parametrize("change", [{"weights": ["x"]}, {"limits": []}, {"leader": "luck"}, {"first": 99}])

@@ -15,9 +15,9 @@ from scripted_traces import PROBLEM, problems, recorded, varied
 K = 12
 
 
-def schedule(regret: float = 0.3, drop: float = 0.15, leader: str = "score") -> Schedule:
+def schedule(regret: float = 0.3, behind: float = 0.5, leader: str = "score") -> Schedule:
     weights = (-0.8, 0.0, -0.5, 0.8, 0.1, -0.3, 0.0, -0.5, 0.0, 0.4)
-    return Schedule(K, 3, 1.0, 4, 2, leader, weights, (Limit(0.05, regret, drop, 0.0, 0.3),), 0.95, 100)
+    return Schedule(K, 3, 1.0, 4, leader, weights, (Limit(0.05, regret, behind, 0.0, 0.3),), 0.95, 100)
 
 
 STRATEGIES = [
@@ -29,7 +29,7 @@ STRATEGIES = [
     DeepConf(20.0, 4, every=4),
     DeepConf(90.0, 6, window=5, every=4),
     AutoEffort(schedule()),
-    AutoEffort(schedule(0.05, 0.4, "vote")),
+    AutoEffort(schedule(0.05, 0.9, "vote")),
     AutoEffort(),
 ]
 IDS = [f"{strategy.name}-{i}" for i, strategy in enumerate(STRATEGIES)]

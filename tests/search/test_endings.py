@@ -12,8 +12,8 @@ from reflective.search import STRATEGIES, AutoEffort, DeepConf, Settings, get_st
 from reflective.search.simulate import simulate
 from scripted_traces import PROBLEM, recorded, varied
 
-LIMIT = Limit(0.05, 0.3, 0.15, 0.0, 0.3)
-SCHEDULE = Schedule(12, 3, 1.0, 4, 2, "score", (-0.8, 0, -0.5, 0.8, 0.1, -0.3, 0, -0.5, 0, 0.4), (LIMIT,), 0.95, 100)
+LIMIT = Limit(0.05, 0.3, 0.5, 0.0, 0.3)
+SCHEDULE = Schedule(12, 3, 1.0, 4, "score", (-0.8, 0, -0.5, 0.8, 0.1, -0.3, 0, -0.5, 0, 0.4), (LIMIT,), 0.95, 100)
 MADE = {
     **{name: get_strategy(name) for name in STRATEGIES},
     "auto": AutoEffort(SCHEDULE),

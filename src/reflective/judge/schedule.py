@@ -20,8 +20,8 @@ DEFAULT_RISK = 0.01  # share of right answers
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Stop where the predicted regret is at most `regret`, and let a trajectory go whose running score is below `drop`:
-    certified to lose at most the share `risk`.
+    """Stop where the predicted regret is at most `regret`, and let a trajectory go whose running score is below the
+    share `behind` of the leader's: certified to lose at most the share `risk`.
 
     With a `keep` below 1 all k begin at once and the best share `keep` goes on at doubling marks, as in `search.prune`.
     `loss` is the share of right answers that validation lost (negative: won) and `tokens` the share of the tokens of
@@ -30,7 +30,7 @@ class Limit:
 
     risk: float
     regret: float
-    drop: float
+    behind: float
     loss: float
     tokens: float
     keep: float = 1.0
@@ -41,10 +41,9 @@ class Schedule:
     """What effort auto does.
 
     `first` trajectories begin at once; so many are kept running, or `growth` times as many as have come to an end, up
-    to `k`. Running scores count from `drop_steps` steps on. `weights` give the logit of the
-    predicted regret from what is seen at a mark, every `every` tokens. The answer is that of the best score, or of the
-    weighted vote (`leader`). `limits` are by rising risk. `smallest_risk` is
-    what the `problems` validation problems could certify with probability `confidence`. `head` is the digest of the
+    to `k`. `weights` give the logit of the predicted regret from what is seen at a mark, every `every` tokens. The
+    answer is that of the best score, or of the weighted vote (`leader`). `limits` are by rising risk. `smallest_risk`
+    is what the `problems` validation problems could certify with probability `confidence`. `head` is the digest of the
     head's weights, `sampling` how the records were drawn.
     """
 
@@ -52,7 +51,6 @@ class Schedule:
     first: int
     growth: float
     every: int
-    drop_steps: int
     leader: Leader
     weights: tuple[float, ...]
     limits: tuple[Limit, ...]
@@ -114,16 +112,22 @@ class Schedule:
 
     @classmethod
     def from_json(cls, data: Any) -> Schedule:
-        """From `to_json`'s object. Raises `CheckpointError` where it is something else."""
+        """From `to_json`'s object. Raises `CheckpointError` where it is something else.
+
+        Schedules of before have `drop_steps`, and limits with a `drop`, a score below which trajectories were let go;
+        where that is above 0 the limit is passed over.
+        """
         if not isinstance(data, Mapping):
             raise CheckpointError(f"a head's schedule must be a JSON object; got {data!r:.60}.")
-        check_names(data, [f.name for f in fields(cls)], "key of the schedule", CheckpointError)
+        check_names(data, [*(f.name for f in fields(cls)), "drop_steps"], "key of the schedule", CheckpointError)
         try:
             limits = tuple(
-                Limit(**{name: float(limit[name]) for name in _LIMIT if name in limit}) for limit in data["limits"]
+                Limit(**{name: float(limit[name]) for name in _LIMIT if name in limit})
+                for limit in ({"behind": each.get("drop", 0.0), **each} for each in data["limits"])
+                if not limit.get("drop")
             )
             numbers: dict[str, Any] = {name: float(data[name]) for name in ("growth", "confidence")}
-            whole = ("k", "first", "every", "drop_steps", "problems")
+            whole = ("k", "first", "every", "problems")
             counts: dict[str, Any] = {name: int(data[name]) for name in whole}
             return cls(
                 **numbers,

@@ -3,8 +3,8 @@
 It begins with `first` trajectories at once, and keeps as many running as have come to an end (times `growth`, at least
 `first`), so that an easy problem costs a few and a hard one is not held up by rounds. At each mark
 
-    hopeless   a trajectory whose running score is below `drop` after `drop_steps` steps is let go; or, where the limit
-               of the risk has a `keep`, all k begin and those behind the best share go at doubling marks (`prune`)
+    hopeless   a trajectory whose running score is below the share `behind` of the leader's is let go; or, where the
+               limit of the risk has a `keep`, all k begin and the best share goes on at doubling marks (`prune`)
     safe       everything stops when the predicted regret is at most the limit of the asked risk
 
 Regret is the probability that all k would give a right answer where the present leader's is wrong; its logit is linear
@@ -66,13 +66,15 @@ class AutoEffort(Clocked):
         schedule = self.schedule
         if schedule is None:
             return self._by_agreement(board)
+        leader = leader_of(board.ended, schedule.leader) if board.ended else None
         if board.ended and self.limit is not None:
-            predicted = regret(schedule.weights, evidence(board, leader_of(board.ended, schedule.leader)))
+            predicted = regret(schedule.weights, evidence(board, leader))
             if predicted <= self.limit.regret:
                 return Decision(stop=f"safe: more would win a right answer with probability {predicted:.4f}")
         if self.limit is not None and self._prunes:
             return Decision(outranked(board, self.limit.keep) if is_doubling(board.now // self.every) else ())
-        drop = hopeless(board.running, self.limit.drop if self.limit else 0.0, schedule.drop_steps)
+        least = self.limit.behind * (leader[0].score or 0.0) if self.limit and leader else 0.0
+        drop = hopeless(board.running, least)
         return Decision(drop, wanted(board, len(drop), schedule.first, schedule.growth))
 
     def _by_agreement(self, board: Board) -> Decision:
@@ -116,12 +118,12 @@ def leader_of(ended: Sequence[Seen], by: Leader) -> Led | None:
     return winner, math.fsum(agreeing)
 
 
-def hopeless(running: Sequence[Seen], drop: float, steps: int) -> list[tuple[int, str]]:
+def hopeless(running: Sequence[Seen], least: float) -> list[tuple[int, str]]:
     """Those to let go, with the reasons."""
     return [
-        (t.index, f"score {t.score:.3f} after {t.steps} steps is below {drop:.3f}")
+        (t.index, f"score {t.score:.3f} after {t.steps} steps is below {least:.3f}")
         for t in running
-        if t.score is not None and t.steps >= steps and t.score < drop
+        if t.score is not None and t.score < least
     ]
 
 

@@ -6,12 +6,13 @@ score or the score-weighted vote, whichever is the model's default).
 Each problem is played in several orders of its trajectories, and L is the mean over them (`search.risk`).
 
     learn   on a third of the problems, or on those of another run: the weights of the regret, how many to begin with,
-            and a path of settings (a limit of the regret, a score below which to drop, a share to keep of all k as in
-            `search.prune`) from the safest, all k, to the cheapest: for 0, ½, 1, … right answers lost there, the
-            setting that takes the fewest tokens (Pareto testing, arXiv 2210.07913)
+            and a path of settings (a limit of the regret, a share of the leader's score below which to let go) from
+            the safest, all k, to the cheapest: for 0, ½, 1, … right answers lost there, the setting that takes the
+            fewest tokens (Pareto testing, arXiv 2210.07913)
     test    on the others: the settings of the path, in this order
 
-Where there are too few to learn from, nothing is: the path is that of the shares to keep, tested on all problems.
+Where there are too few to learn from, nothing is: the path is that of the shares of all k to keep, as in
+`search.prune`, tested on all problems.
 
 Theorem: learn then test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052, theorem 1) with fixed
 sequence testing. Each setting is a null hypothesis E[L] ≥ r with a valid p-value; they are tested in an order that the
@@ -36,7 +37,7 @@ from reflective.errors import InputError
 from reflective.judge.schedule import Leader, Limit, Schedule, check_risk
 from reflective.search.auto_effort import FEATURES, leader_of
 from reflective.search.clocked import EVERY
-from reflective.search.courses import DROP_STEPS, Courses, Deck, learn
+from reflective.search.courses import Courses, Deck, learn
 from reflective.search.risk import DELTA, Played, Setting, certified
 from reflective.search.simulate import Trace
 
@@ -46,17 +47,16 @@ LIMITS: Final = tuple(round(0.001 * 1.25**i, 6) for i in range(28))  # of the re
 ORDERS: Final = 16  # in which each problem is played; the first is the recorded one
 STEP: Final = 0.5  # right answers lost between two settings of the path
 STARTS: Final = ((2, 1.0), (4, 1.0))  # first, growth
-DROPS: Final = (0.0, 0.01, 0.03, 0.06, 0.1)  # of the running score
+BEHIND: Final = (0.0, 0.1, 0.2, 0.3)  # shares of the leader's score
 KEEPS: Final = (0.8, 0.7, 0.6, 0.5)  # of all k at doubling marks
 FEWEST: Final = 30  # problems that a fit needs
 LEARNABLE: Final = 5 * FEATURES  # problems that the weights are learnt from, at least; a rule of thumb
 TOO_FEW = (
-    "{:,} graded problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 615 without "
+    "{:,} graded problems with {} trajectories are there; a fit needs {:,}, and a risk of 1 point some 560 without "
     "a loss"
 )
 SAFEST: Final = Setting(-1.0)
 SHARES: Final = (SAFEST, *(Setting(SAFEST.regret, keep=keep) for keep in KEEPS))
-Way = tuple[float, float]  # to let go: drop, keep
 
 
 def fit_schedule(
@@ -105,15 +105,14 @@ def fit_schedule(
     else:
         decks = orders_of(deck, seed)
         first, growth, leader = _start_of([deck.take(order[:cut]) for deck in decks], high, tell)
-        by_way = play_ways(decks, first, growth, leader)
+        played = play_shares(decks, first, growth, leader)
         tell(f"played {len(problems):,} problems in {len(decks)} orders, {first} trajectories at once")
-        weights, limits = learn_then_test(by_way, order[:cut], order[cut:], risks)
+        weights, limits = learn_then_test(played, order[:cut], order[cut:], risks)
     schedule = Schedule(
         k=k,
         first=first,
         growth=growth,
         every=every,
-        drop_steps=DROP_STEPS,
         leader=leader,
         weights=weights,
         limits=tuple(limits),
@@ -127,7 +126,7 @@ def fit_schedule(
 
 
 def _share_kept(deck: Deck, setting: Setting, leader: Leader) -> Played:
-    courses = deck.play(deck.tokens.shape[1], 1.0, setting.drop, leader, setting.keep)
+    courses = deck.play(deck.tokens.shape[1], 1.0, setting.behind, leader, setting.keep)
     return courses.played((0.0,) * FEATURES, [setting.regret])[0]
 
 
@@ -139,27 +138,26 @@ def orders_of(deck: Deck, seed: int) -> list[Deck]:
     return [deck, *(deck.shuffled(generator) for _ in range(ORDERS - 1))]
 
 
-def play_ways(decks: Sequence[Deck], first: int, growth: float, leader: Leader) -> dict[Way, list[Courses]]:
-    """The courses of every way to let trajectories go, in every order; where all begin together there is but one."""
-    ways = {(drop, 1.0): [deck.play(first, growth, drop, leader) for deck in decks] for drop in DROPS}
-    return ways | {(0.0, keep): [decks[0].play(first, growth, 0.0, leader, keep)] for keep in KEEPS}
+def play_shares(decks: Sequence[Deck], first: int, growth: float, leader: Leader) -> dict[float, list[Courses]]:
+    """The courses in every order, by the share of the leader's score below which trajectories are let go."""
+    return {behind: [deck.play(first, growth, behind, leader) for deck in decks] for behind in BEHIND}
 
 
 def learn_then_test(
-    by_way: Mapping[Way, Sequence[Courses]], learnt: Sequence[int], tested: Sequence[int], risks: Sequence[float]
+    played: Mapping[float, Sequence[Courses]], learnt: Sequence[int], tested: Sequence[int], risks: Sequence[float]
 ) -> tuple[tuple[float, ...], list[Limit]]:
-    """The weights of the regret and the certified limits. `by_way`: the problems' courses as from `play_ways`; those
+    """The weights of the regret and the certified limits. `played`: the problems' courses as from `play_shares`; those
     numbered `learnt` are learnt from, those numbered `tested` tested on."""
-    parts = {way: [courses.take(learnt) for courses in orders] for way, orders in by_way.items()}
-    weights = learn([courses for (_, keep), orders in parts.items() if keep == 1.0 for courses in orders])
+    parts = {behind: [courses.take(learnt) for courses in orders] for behind, orders in played.items()}
+    weights = learn([courses for orders in parts.values() for courses in orders])
     found: dict[Setting, Played] = {}
-    for way, orders in parts.items():
-        limits = (SAFEST.regret, *LIMITS)
-        found |= zip([Setting(limit, *way) for limit in limits], _played(orders, weights, limits), strict=True)
+    limits = (SAFEST.regret, *LIMITS)
+    for behind, orders in parts.items():
+        found |= zip([Setting(limit, behind) for limit in limits], _played(orders, weights, limits), strict=True)
     path = [SAFEST, *(setting for setting in path_of(found) if setting != SAFEST)]
     results: dict[Setting, Played] = {}
-    for way, courses in by_way.items():
-        settings = [setting for setting in path if setting[1:] == way]
+    for behind, courses in played.items():
+        settings = [setting for setting in path if setting.behind == behind]
         if settings:
             held = [each.take(tested) for each in courses]
             results |= zip(settings, _played(held, weights, [setting.regret for setting in settings]), strict=True)

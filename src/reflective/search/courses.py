@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-DROP_STEPS: Final = 2
 RIDGE: Final = 0.1
 NEVER: Final = 1 << 40  # marks
 
@@ -98,7 +97,6 @@ class Deck:
     surprise: Floats  # (P, N), ln(−ℓ)
     rank: Ints  # (P, N), from 0 for the best closed one; N and more for what is not closed
     at_marks: Floats  # (P, N, J), the running score; infinite before the first step and behind the end
-    counts: Bools  # (P, N, J), whether it is of DROP_STEPS steps or more
     high: Bools  # (P,), whether effort high gives a right answer
 
     @classmethod
@@ -118,7 +116,6 @@ class Deck:
         clipped = np.clip(score, SCORE_CLIP, 1.0 - SCORE_CLIP)
         longest = int(max((t.tokens for row in whole for t in row), default=0)) // every + 1
         at_marks = np.full((*traces.shape, longest), np.inf)
-        counts = np.zeros(at_marks.shape, dtype=bool)
         rank = np.empty(traces.shape, dtype=np.int64)
         answered = np.zeros(len(traces), dtype=bool)
         for p, row in enumerate(traces):
@@ -131,7 +128,6 @@ class Deck:
                     seen = trace.at(mark * every)
                     if seen.score is not None:
                         at_marks[p, i, mark - 1] = seen.score
-                        counts[p, i, mark - 1] = seen.steps >= DROP_STEPS
         return cls(
             every=every,
             traces=traces,
@@ -143,7 +139,6 @@ class Deck:
             surprise=np.log(np.maximum(-of_each(lambda t: t.mean_logprob or 0.0), SURPRISE_CLIP)),
             rank=rank,
             at_marks=at_marks,
-            counts=counts,
             high=answered,
         )
 
@@ -164,18 +159,16 @@ class Deck:
             moved[field.name] = value
         return Deck(**moved)
 
-    def play(self, first: int, growth: float, drop: float, leader: Leader, keep: float = 1.0) -> Courses:
+    def play(self, first: int, growth: float, behind: float, leader: Leader, keep: float = 1.0) -> Courses:
         """The courses of effort auto that never finds a problem safe. With a `keep` below 1 all begin at once."""
         import numpy as np
 
         (problems, k), every = self.tokens.shape, self.every
         ends = np.maximum(-(-self.tokens // every), 1)  # the mark at which it is seen to have ended, from its begin
-        below = (self.at_marks < drop) & self.counts
-        drops = np.where(below.any(axis=2), below.argmax(axis=2) + 1, NEVER)  # the mark at which it is let go
+        drops = np.full(ends.shape, NEVER)  # the mark at which it is let go, from its begin
         if keep < 1.0:
             first, drops = k, self._outranked(ends, keep)
-        lives, written = np.minimum(ends, drops), np.where(drops < ends, drops * every, self.tokens)
-        column = np.arange(k)
+        column, rows, last = np.arange(k), np.arange(problems), self.at_marks.shape[2]
         began = np.where(column < min(max(1, first), k), 0, NEVER) + np.zeros_like(ends)  # (P, N)
         led = np.full(problems, -1)
         active = np.ones(problems, dtype=bool)
@@ -187,14 +180,24 @@ class Deck:
             ended = (age >= ends) & (drops >= ends)
             running = begun & (age < ends) & (age <= drops)
             self._lead(led, ended, (age == ends) & ended, leader)
-            so_far = np.where(begun, np.minimum(age * every, written), 0).sum(axis=1)
+            so_far = np.where(begun, np.minimum(age * every, self._written(drops)), 0).sum(axis=1)
             seen.append((*self._evidence(led, ended, started, running.sum(axis=1)), so_far, active & ended.any(axis=1)))
-            left = (begun & (age < lives)).sum(axis=1)
+            if behind > 0.0:
+                score = np.take_along_axis(self.at_marks, np.clip(age, 1, last)[..., None] - 1, axis=2)[..., 0]
+                least = np.where(led >= 0, behind * self.score[rows, led], 0.0)
+                drops[running & (score < least[:, None])] = age[running & (score < least[:, None])]
+            left = (begun & (age < np.minimum(ends, drops))).sum(axis=1)
             wanted = np.maximum(first, (growth * (started - left)).astype(np.int64)) - left
             new = np.where(active, np.clip(wanted, 0, k - started), 0)
             began[(column >= started[:, None]) & (column < (started + new)[:, None])] = now
             active &= (left > 0) | (new > 0)
-        return _courses(seen, written.sum(axis=1), self.high, self.tokens.sum(axis=1))
+        return _courses(seen, self._written(drops).sum(axis=1), self.high, self.tokens.sum(axis=1))
+
+    def _written(self, drops: Ints) -> Ints:
+        """The tokens (P, N) of trajectories that are let go at these marks of theirs."""
+        import numpy as np
+
+        return np.minimum(self.tokens, drops * self.every)
 
     def _outranked(self, ends: Ints, keep: float) -> Ints:
         """The marks (P, N) at which trajectories that began together are let go, as by `prune.outranked`."""

@@ -33,12 +33,12 @@ class Setting(NamedTuple):
     """What a limit of a schedule says (`judge.schedule.Limit`)."""
 
     regret: float
-    drop: float = 0.0
+    behind: float = 0.0
     keep: float = 1.0
 
     def limit(self, risk: float, played: Played) -> Limit:
         """It at a risk, and what it has come to."""
-        return Limit(risk, self.regret, self.drop, float(played.loss.mean()), played.tokens, self.keep)
+        return Limit(risk, self.regret, self.behind, float(played.loss.mean()), played.tokens, self.keep)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
