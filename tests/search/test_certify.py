@@ -19,6 +19,7 @@ from reflective.search.auto_effort import leader_at_high
 from reflective.search.auto_fit import fit_auto
 from reflective.search.certify import fit_schedule, path_of
 from reflective.search.courses import Courses, Deck, learn
+from reflective.search.majority import QUORUM
 from reflective.search.risk import BETS, DELTA, Played, Setting, certified, risk_p_value, smallest_risk
 from reflective.search.simulate import simulate
 from scripted_traces import problems
@@ -166,12 +167,35 @@ def test_a_path_goes_from_safe_to_cheap():
     assert path_of(found) == [Setting(0.1), Setting(0.2), Setting(-1.0, keep=0.7), Setting(0.2, 0.1)]
 
 
+def sparse(sampled):
+    """The same where two of three trajectories state no answer."""
+    return [
+        [
+            replace(t, whole=replace(t.whole, group=t.whole.group if i % 3 == 0 else None, mean_logprob=-1 / (i + 1)))
+            for i, t in enumerate(traces)
+        ]
+        for traces in sampled
+    ]
+
+
+def test_where_most_state_no_answer_effort_auto_at_its_safest_answers_as_effort_high(sampled):
+    few = sparse(sampled)
+    high = [outcome.choice.index for outcome in play_all(few, Policy("", "", Everything("weighted", QUORUM)))]
+    asked = [outcome.choice.index for outcome in play_all(few, Policy("", "", Everything("weighted")))]
+    fitted = fit_schedule(few, 6, every=8, high="vote", risk=0.3)
+    safest = replace(fitted.limits[0], regret=-1.0, drop=0.0, keep=1.0)
+    assert [simulate(AutoEffort(fitted, safest), traces).choice.index for traces in few] == high != asked
+    agreed = [simulate(AutoEffort(), traces) for traces in few]
+    assert [outcome.choice.index for outcome in agreed] == high, "too few agree for a stop"
+
+
+@pytest.mark.parametrize("stated", ["all", "few"])
 @pytest.mark.parametrize("leader", ["score", "vote"])
 @pytest.mark.parametrize(("first", "growth"), [(2, 1.0), (3, 0.5), (1, 2.0)])
-def test_the_fit_plays_as_the_strategy_does(sampled, leader, first, growth):
+def test_the_fit_plays_as_the_strategy_does(sampled, stated, leader, first, growth):
     """Loss and tokens of a limit are those of simulating effort auto with it, in the recorded and in another order."""
     every, k = 8, 6
-    recorded = Deck.of(sampled[:30], k, every)
+    recorded = Deck.of(sampled[:30] if stated == "all" else sparse(sampled[:30]), k, every, leader)
     for deck in (recorded, recorded.shuffled(np.random.default_rng(3))):
         ways = ((0.0, 1.0), (0.3, 1.0), (0.9, 1.0), (0.0, 0.5), (0.0, 0.8))
         by_way = {way: deck.play(first, growth, way[0], leader, way[1]) for way in ways}

@@ -24,9 +24,10 @@ from reflective.search.adaptive_consistency import AdaptiveConsistency
 from reflective.search.auto_effort import AutoEffort, leader_at_high
 from reflective.search.base import Choice
 from reflective.search.clock import GO_ON, Board, Decision, Seen
-from reflective.search.clocked import Clocked, pick_by_vote
+from reflective.search.clocked import Clocked
 from reflective.search.deepconf import DeepConf
 from reflective.search.esc import ESC
+from reflective.search.majority import QUORUM, pick_by_vote
 from reflective.search.prune import Prune
 from reflective.search.simulate import Outcome, Trace, simulate, traces_of
 from reflective.selection import best_closed
@@ -43,8 +44,8 @@ class Everything(Clocked):
     name = "everything"
     every = WHOLE
 
-    def __init__(self, how: str) -> None:
-        self.how = how
+    def __init__(self, how: str, quorum: float = 0.0) -> None:
+        self.how, self.quorum = how, quorum
 
     @property
     def waits_for_ends(self) -> bool:
@@ -55,7 +56,8 @@ class Everything(Clocked):
 
     def pick(self, ended: Sequence[Seen]) -> Choice:
         if self.how != "best":
-            return pick_by_vote(ended, weighted=self.how == "weighted")
+            groups = [t.group for t in ended]
+            return pick_by_vote(ended, groups, weighted=self.how == "weighted", quorum=self.quorum)
         best, notes = best_closed(ended)
         return Choice(None) if best is None else Choice(best.index, None, best.score, notes)
 
@@ -143,7 +145,7 @@ def compare_policies(
     full = np.array([sum(t.whole.tokens for t in traces) for traces in problems], dtype=float)
     scored = any(t.whole.score is not None for traces in problems for t in traces)
     how = {"score": "best", "vote": "weighted"}[high] if scored else "majority"
-    most = _right(play_all(problems, Policy("", "", Everything(how))))
+    most = _right(play_all(problems, Policy("", "", Everything(how, QUORUM))))
     bootstrap = Bootstrap(len(problems), seed=seed)
     rows = []
     for policy in chosen:

@@ -18,7 +18,8 @@ from typing import ClassVar
 from reflective.errors import InputError
 from reflective.search.base import Choice
 from reflective.search.clock import Board, Decision, Seen
-from reflective.search.clocked import Clocked, pick_by_vote
+from reflective.search.clocked import Clocked
+from reflective.search.majority import pick_by_vote
 from reflective.settings import check_least
 
 THRESHOLD = 0.95  # section 3 of the paper
@@ -49,7 +50,7 @@ class AdaptiveConsistency(Clocked):
         return Decision(start=self.width - len(board.running))
 
     def pick(self, ended: Sequence[Seen]) -> Choice:
-        return pick_by_vote(ended, weighted=False)
+        return pick_by_vote(ended, [t.group for t in ended], weighted=False)
 
 
 def leader_probability(ended: Sequence[Seen]) -> float:

@@ -9,10 +9,11 @@ It begins with `first` trajectories at once, and keeps as many running as have c
 
 Regret is the probability that all k would give a right answer where the present leader's is wrong; its logit is linear
 in what is seen (`evidence`). The leader is who answers at effort high among those that ended (`leader_at_high`), or the
-winner of the score-weighted vote where the records say that it is clearly better.
+winner of the score-weighted vote where the records say that it is clearly better. A vote has the quorum of effort high
+(`search.majority`): below it the most probable trajectory leads.
 
-Without a schedule it stops by agreement: when P(p1 > p2) of the two leading answers passes 0.95 (the criterion of
-adaptive consistency), at no stated risk, and says so. That needs no scores.
+Without a schedule it stops by agreement: when there is a quorum and P(p1 > p2) of the two leading answers passes 0.95
+(the criterion of adaptive consistency), at no stated risk, and says so. That needs no scores.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from reflective.judge.schedule import DEFAULT_RISK, Leader, Limit, Schedule
 from reflective.search.adaptive_consistency import THRESHOLD, leader_probability
 from reflective.search.base import Choice
 from reflective.search.clock import Board, Decision, Seen
-from reflective.search.clocked import EVERY, Clocked, pick_by_vote
+from reflective.search.clocked import EVERY, Clocked
+from reflective.search.majority import QUORUM, has_quorum, pick_by_vote
 from reflective.search.prune import is_doubling, outranked
-from reflective.selection import best_closed, vote
+from reflective.selection import best_closed
 
 FIRST = 4  # trajectories at once, where no schedule says another number
 SCORE_CLIP = 1e-4
@@ -79,7 +81,7 @@ class AutoEffort(Clocked):
 
     def _by_agreement(self, board: Board) -> Decision:
         lead = leader_probability(board.ended)
-        if lead > THRESHOLD:
+        if lead > THRESHOLD and has_quorum(board.ended, _groups(board.ended), QUORUM):
             return Decision(stop=f"safe: the leading answer stays ahead with probability {lead:.3f}")
         return Decision(start=wanted(board, 0, FIRST, 1.0))
 
@@ -87,16 +89,20 @@ class AutoEffort(Clocked):
         schedule, limit = self.schedule, self.limit
         if schedule is None or limit is None:
             why = "no schedule is fitted" if self.scored else "the model has no head"
-            choice = pick_by_vote(ended, weighted=self.scored)
+            choice = pick_by_vote(ended, _groups(ended), weighted=self.scored, quorum=QUORUM)
             return replace(choice, notes=(*choice.notes, BY_AGREEMENT.format(why)))
         notes: tuple[str, ...] = ()
         if limit.risk > DEFAULT_RISK and limit.risk == schedule.smallest_risk:
             notes = (f"the risk is {limit.risk:g}, the smallest that the validation problems certified",)
         if schedule.leader == "vote":
-            choice = pick_by_vote(ended, weighted=True)
+            choice = pick_by_vote(ended, _groups(ended), weighted=True, quorum=QUORUM)
             return replace(choice, notes=(*choice.notes, *notes))
         best, more = best_closed(ended)
         return Choice(None, notes=notes) if best is None else Choice(best.index, None, best.score, (*more, *notes))
+
+
+def _groups(ended: Sequence[Seen]) -> list[int | None]:
+    return [t.group for t in ended]
 
 
 Led = tuple[Seen, float]
@@ -110,8 +116,11 @@ def leader_at_high(whole: bool) -> Leader:
 
 def leader_of(ended: Sequence[Seen], by: Leader) -> Led | None:
     """The trajectory that the answer would be taken from now, and the sum of the scores that give its answer."""
-    found = vote(ended, [t.group for t in ended], weighted=True) if by == "vote" else None
-    winner = found.winner if found is not None else best_closed(ended)[0]
+    if by == "score":
+        winner = best_closed(ended)[0]
+    else:
+        chosen = pick_by_vote(ended, _groups(ended), weighted=True, quorum=QUORUM).index
+        winner = next((t for t in ended if t.index == chosen), None)
     if winner is None:
         return None
     agreeing = (t.score or 0.0 for t in ended if t.group is not None and t.group == winner.group)

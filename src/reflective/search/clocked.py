@@ -16,11 +16,10 @@ from reflective.engines.base import Marked
 from reflective.errors import InputError
 from reflective.search.base import Choice, Steering, Strategy
 from reflective.search.clock import Board, Clock, Confidences, Decision, RunningScore, Seen
-from reflective.selection import answer_groups, best_closed, vote
+from reflective.selection import answer_groups
 from reflective.types import Problem, Trajectory
 
 EVERY = 16  # tokens between two marks
-NO_VOTE = "no trajectory states a final answer, so there was no vote; the best one by score is shown"
 
 
 @dataclass(slots=True)
@@ -141,15 +140,6 @@ class Clocked(Strategy):
         choice = self.pick(_seen(kept, problem))
         answer = next((t.answer for t in kept if t.index == choice.index), None)
         return replace(choice, answer=answer)
-
-
-def pick_by_vote(ended: Sequence[Seen], *, weighted: bool) -> Choice:
-    """The winner of the vote, or the best closed one where nobody votes."""
-    found = vote(ended, [t.group for t in ended], weighted=weighted)
-    if found is not None:
-        return Choice(found.winner.index, None, found.share, found.notes)
-    best, _ = best_closed(ended)
-    return Choice(None) if best is None else Choice(best.index, None, None, (NO_VOTE,))
 
 
 def _live(run: Steering) -> _Live:

@@ -24,7 +24,8 @@ from reflective.confidence import GROUP_WINDOW, SHORTEST_SHARE
 from reflective.errors import InputError
 from reflective.search.base import Choice
 from reflective.search.clock import GO_ON, Board, Decision, Seen
-from reflective.search.clocked import Clocked, pick_by_vote
+from reflective.search.clocked import Clocked
+from reflective.search.majority import pick_by_vote
 from reflective.selection import vote
 
 WARMUP, TOP, CONSENSUS = 16, 10.0, 0.95  # section 3.2 of the paper
@@ -75,7 +76,8 @@ class DeepConf(Clocked):
     def pick(self, ended: Sequence[Seen]) -> Choice:
         warm = [t for t in ended if t.index < self.warmup and t.tokens]  # what was interrupted may have none
         window, threshold = self._rule(warm)
-        return pick_by_vote(_weighed(ended, window, threshold), weighted=True)
+        voters = _weighed(ended, window, threshold)
+        return pick_by_vote(voters, [t.group for t in voters], weighted=True)
 
     def _rule(self, warm: Sequence[Seen]) -> tuple[int, float]:
         """The window and s, from the warm-up."""

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from reflective.search.base import Choice
 from reflective.search.clock import GO_ON, Board, Decision, Seen
-from reflective.search.clocked import Clocked, pick_by_vote
+from reflective.search.clocked import Clocked
+from reflective.search.majority import pick_by_vote
 from reflective.settings import check_least
 
 WINDOW = 5  # the paper's for most sets
@@ -42,4 +43,4 @@ class ESC(Clocked):
         return Decision(start=self.window)
 
     def pick(self, ended: Sequence[Seen]) -> Choice:
-        return pick_by_vote(ended, weighted=False)
+        return pick_by_vote(ended, [t.group for t in ended], weighted=False)

@@ -6,10 +6,11 @@ The rules of the vote are those of `reflective.selection`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from reflective.search.base import Choice, Steering, Strategy
-from reflective.selection import answer_groups, best_by_logprob, best_closed, vote
+from reflective.selection import Ranked, answer_groups, best_by_logprob, best_closed, vote
 from reflective.types import Problem, Trajectory
 
 NO_VOTE = "no trajectory states a final answer, so there was no vote; the best one by score is shown"
@@ -35,13 +36,27 @@ class Majority(Strategy):
         run.answer(trajectory.index)
 
     def choose(self, trajectories: Sequence[Trajectory], problem: Problem) -> Choice:
-        closed = [t for t in trajectories if t.closed]
-        several = len(trajectories) > 1  # of one alone nobody expects a vote
-        if closed and sum(t.answer is not None for t in closed) < self.quorum * len(closed):
-            probable = best_by_logprob(closed)
-            return Choice(probable.index, probable.answer, None, (FEW_VOTES,) if several else ())
-        found = vote(trajectories, answer_groups(trajectories, problem), weighted=self.weighted)
-        if found is None:  # no voter: the best closed trajectory, with no final answer
-            shown, _ = best_closed(trajectories)
-            return Choice(None) if shown is None else Choice(shown.index, None, None, (NO_VOTE,) if several else ())
-        return Choice(found.winner.index, found.winner.answer, found.share, found.notes)
+        groups = answer_groups(trajectories, problem)
+        choice = pick_by_vote(trajectories, groups, weighted=self.weighted, quorum=self.quorum)
+        return replace(choice, answer=next((t.answer for t in trajectories if t.index == choice.index), None))
+
+
+def has_quorum(trajectories: Sequence[Ranked], groups: Sequence[int | None], quorum: float) -> bool:
+    """Whether at least `quorum` of the closed trajectories state a final answer; each has the number of its answer."""
+    stated = [group is not None for t, group in zip(trajectories, groups, strict=True) if t.closed]
+    return sum(stated) >= quorum * len(stated)
+
+
+def pick_by_vote(
+    trajectories: Sequence[Ranked], groups: Sequence[int | None], *, weighted: bool, quorum: float = 0.0
+) -> Choice:
+    """The winner of the vote, without its answer: the most probable one below the `quorum`, and the best closed one
+    where nobody votes."""
+    several = len(trajectories) > 1  # of one alone nobody expects a vote
+    if not has_quorum(trajectories, groups, quorum):
+        return Choice(best_by_logprob(trajectories).index, None, None, (FEW_VOTES,) if several else ())
+    found = vote(trajectories, groups, weighted=weighted)
+    if found is not None:
+        return Choice(found.winner.index, None, found.share, found.notes)
+    shown, _ = best_closed(trajectories)
+    return Choice(None) if shown is None else Choice(shown.index, None, None, (NO_VOTE,) if several else ())
