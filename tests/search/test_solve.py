@@ -1,5 +1,9 @@
 """The whole search, on scripted trajectories."""
 
+import sys
+from collections import Counter
+from types import FrameType
+
 import pytest
 
 from reflective import ContextError, EngineError, InputError, Problem, Scripted, ScriptedEngine
@@ -14,6 +18,7 @@ from reflective.search import (
     Solved,
     Started,
     StepScored,
+    attempt,
     resolve_effort,
     solve,
     stream,
@@ -237,3 +242,22 @@ def test_impossible_efforts_are_refused_in_one_line(effort):
 def test_impossible_budgets_are_refused(budget):
     with pytest.raises(InputError, match="1 or more"):
         Settings(**budget)
+
+
+def test_the_bookkeeping_of_a_problem_is_linear_in_its_trajectories() -> None:
+    """Calls within `attempt`, resumed generators among them."""
+
+    def calls(k: int) -> int:
+        counted = Counter[str]()
+
+        def count(frame: FrameType, event: str, _: object) -> None:
+            counted[frame.f_code.co_filename] += event == "call"
+
+        sys.setprofile(count)
+        try:
+            solve(ScriptedEngine([Scripted("a.\n\n</think>4", [1.0])]), "what", k, strategy=Majority())
+        finally:
+            sys.setprofile(None)
+        return counted[attempt.__file__]
+
+    assert calls(160) < 10 * calls(20)

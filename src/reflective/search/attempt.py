@@ -63,6 +63,8 @@ class Attempt:
         if strategy.every and strategy.every % max(self._every, 1):
             self._every = 1  # its own marks must fall among them
         self._running: dict[int, tuple[int, Phase]] = {}  # the client's id -> index and phase
+        self._thinking: dict[int, int] = {}  # index -> the client's id of a reasoning that is being written
+        self._answering: dict[int, int] = {}  # the same of an answer
         self._held: dict[int, int] = {}  # index -> the client's id of a reasoning that can be continued or forked
         self._superseded: list[int] = []  # ids that were held, kept for the forks that wait to begin
         self._ended: dict[int, Trajectory] = {}
@@ -101,7 +103,7 @@ class Attempt:
         self._check_new(index)
         id = self._held.get(parent)
         if id is None or at > self._ended[parent].tokens:
-            id = next((id for id, (i, phase) in self._running.items() if i == parent and phase != "answer"), id)
+            id = self._thinking.get(parent, id)
         if id is None:
             raise InputError(f"trajectory {parent} is no reasoning that is being written or held, so it has no fork.")
         if not self._admitted():
@@ -130,7 +132,7 @@ class Attempt:
 
     def _paused(self, index: int) -> bool:
         there = index in self._ended and self._ended[index].finish_reason == "step"
-        return there and all(index != running for running, _ in self._running.values())
+        return there and index not in self._thinking
 
     def answer(self, index: int) -> None:
         """Continue a closed reasoning to its answer."""
@@ -145,20 +147,25 @@ class Attempt:
         """Stop writing `index`, give it up where it is paused, or set it aside where it has ended; `why` is kept."""
         if why:
             self._let_go.setdefault(index, why)
-        for id, (running, _) in self._running.items():
-            if running == index:
-                self._client.cancel(id)
+        for written in (self._thinking, self._answering):
+            if index in written:
+                self._client.cancel(written[index])
         if self._paused(index):
             self._superseded.append(self._held.pop(index))
             self._ended[index] = replace(self._ended[index], finish_reason="cancelled")
             self._tell(Finished(index, self._with_reason(self._ended[index])))
 
     def _check_new(self, index: int) -> None:
-        if index in self._ended or any(index == running for running, _ in self._running.values()):
+        if index in self._ended or index in self._thinking:
             raise InputError(f"trajectory {index} is already there; a strategy writes each index once.")
 
     def _submit(self, index: int, phase: Phase, request: Request) -> None:
-        self._running[self._client.submit(request, self._handle)] = (index, phase)
+        id = self._client.submit(request, self._handle)
+        self._running[id] = (index, phase)
+        self._written_now(phase)[index] = id
+
+    def _written_now(self, phase: Phase) -> dict[int, int]:
+        return self._answering if phase == "answer" else self._thinking
 
     def _request(self, index: int, phase: Phase) -> Request:
         return Request(
@@ -265,14 +272,15 @@ class Attempt:
     def _keep_within(self) -> None:
         """Stop reasoning that the budget has no room for, and all at the deadline."""
         budget, elapsed = self._budget_of_all, self._elapsed()
-        thinking = [index for index, phase in self._running.values() if phase != "answer"]
-        spare = len(thinking) - budget.allowed()
+        if not budget.every:
+            return
+        spare = len(self._thinking) - budget.allowed()
         if spare > 0 and not budget.over:
-            worst = sorted(thinking, key=lambda index: (self._scores[index].last, -index))[:spare]
+            worst = sorted(self._thinking, key=lambda index: (self._scores[index].last, -index))[:spare]
             for index in worst:
                 self.cancel(index, f"{OVER_BUDGET}: the token budget lets {budget.allowed()} go on")
         if budget.look(len(self._running), self._every, elapsed):
-            for index in thinking:
+            for index in list(self._thinking):
                 self.cancel(index, f"{OVER_BUDGET}: {budget.over} left no room")
         if budget.too_late(elapsed) and not self._late:
             self._late = True
@@ -291,7 +299,7 @@ class Attempt:
 
     def _keep(self, event: Finished, index: int, phase: Phase) -> Trajectory:
         """Store what has ended, with its final answer; one stopped at once leaves the reasoning as it was."""
-        del self._running[event.id]
+        del self._running[event.id], self._written_now(phase)[index]
         parent, at = self._forks.get(index, (None, 0))
         trajectory = replace(event.trajectory, parent=parent, at=at)
         self._paid[index] = self._budget_of_all.written[index] = trajectory.tokens - at
