@@ -123,7 +123,7 @@ class ChatEngine(ExternalEngine):
         silence_s: float = SILENCE_S,
     ) -> None:
         check_least(1, max_rows=max_rows, tries=tries)
-        self._pieces = Pieces()
+        self._pieces, self._server = Pieces(), server
         judge = Judge(JudgeConfig(1, whole_response((), end_ids=[END_ID])))
         TokenEngine.__init__(
             self,
@@ -213,7 +213,7 @@ class ChatEngine(ExternalEngine):
         request = replace(sequence.request, max_tokens=sequence.limit)
 
         def body(_: Sequence[SampledToken], model: str) -> dict[str, Any]:
-            return chat_request(model, messages, request, logprobs=self._logprobs)
+            return chat_request(model, messages, request, server=self._server, logprobs=self._logprobs)
 
         self._pool.start(sequence.id, body, None)
 
@@ -291,7 +291,7 @@ class ChatEngine(ExternalEngine):
         """Whether the server tells log-probabilities; a server that refuses to be asked for them tells none."""
         request = Request((), max_tokens=PROBE_TOKENS)
         for logprobs in (True, False):
-            body = chat_request(endpoint.model, PROBE, request, logprobs=logprobs)
+            body = chat_request(endpoint.model, PROBE, request, server=self._server, logprobs=logprobs)
             try:
                 chunks = self._pool.read(endpoint, body, None)
             except EngineError:

@@ -15,13 +15,14 @@ from typing import Any, Final
 from reflective.engines.base import Request
 from reflective.engines.remote.protocol import Garbage, event_of, is_number
 
+OURS: Final = "another reflective"
 SERVERS: Final[Mapping[str, str]] = {  # by what their lists of models say of the owner
     "llamacpp": "llama.cpp's server",
     "me": "llama-cpp-python's server",
     "library": "Ollama",
     "organization_owner": "LM Studio",
     "sglang": "SGLang",
-    "reflective": "another reflective",
+    "reflective": OURS,
 }
 REASONING: Final = ("reasoning_content", "reasoning")  # fields of a delta, as servers name them
 LARGEST_SEED: Final = 2**31
@@ -59,9 +60,10 @@ def server_of(models: str) -> str | None:
 
 
 def chat_request(
-    model: str, messages: Sequence[Mapping[str, str]], request: Request, *, logprobs: bool
+    model: str, messages: Sequence[Mapping[str, str]], request: Request, *, server: str, logprobs: bool
 ) -> dict[str, Any]:
-    """The body of one request. Settings that are off are left out: not every server knows every setting."""
+    """The body of one request. Settings that are off are left out: not every server knows every setting, and ours
+    refuses what it does not know."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": model,
@@ -76,8 +78,10 @@ def chat_request(
         body["top_k"] = sampling.top_k
     if sampling.min_p:
         body["min_p"] = sampling.min_p
-    if sampling.repetition_penalty != 1.0:  # the name in SGLang, and that in llama.cpp and LM Studio
-        body |= {"repetition_penalty": sampling.repetition_penalty, "repeat_penalty": sampling.repetition_penalty}
+    if sampling.repetition_penalty != 1.0:
+        body["repetition_penalty"] = sampling.repetition_penalty  # the name in SGLang and here
+        if server != OURS:
+            body["repeat_penalty"] = sampling.repetition_penalty  # that in llama.cpp and LM Studio
     if logprobs:
         body["logprobs"] = True
     return body
