@@ -48,6 +48,18 @@ def test_a_record_keeps_what_metrics_need():
     assert first.thinking == "so.\n\nyes.\n\n"
 
 
+def test_a_problem_that_has_two_records_is_refused_with_both_lines(tmp_path):
+    """By everything that reads a run: which of the two counts nobody can know."""
+    path = tmp_path / "records.jsonl"
+    with RecordWriter(path) as writer:
+        for name in ("a", "b", "a"):
+            writer.write(record(name))
+    with pytest.raises(InputError, match=r"records.jsonl:3: several records are of the same problem: line 1 .*'a'"):
+        list(read_records(path))
+    with pytest.raises(InputError, match="Remove one of the lines"):
+        RecordWriter(path)
+
+
 def test_written_records_come_back_equal(tmp_path):
     path = tmp_path / "deep" / "records.jsonl"
     written = [record("a"), record("b", note="x")]

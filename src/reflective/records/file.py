@@ -25,8 +25,9 @@ MEND: Final = "Remove the line; the command that wrote it then solves its proble
 def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -> Iterator[Record]:
     """The records of a file, in order. A truncated last line is skipped, with a remark in `notes`.
 
-    Raises `InputError` with the line number for a line that is no record.
+    Raises `InputError` with the line number for a line that is no record, or the second one of a problem.
     """
+    lines: dict[str, int] = {}  # of each key
     with _open_binary(path) as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
@@ -35,10 +36,16 @@ def read_records(path: str | os.PathLike[str], notes: list[str] | None = None) -
                 return
             if line.strip():
                 try:
-                    yield Record.from_json(json.loads(line, parse_constant=_refuse_constant))
+                    record = Record.from_json(json.loads(line, parse_constant=_refuse_constant))
                 except (ValueError, RecursionError) as error:
                     reason = str(error) if isinstance(error, InputError) else f"not JSON ({error}). {MEND}"
                     raise InputError(f"{os.fspath(path)}:{number}: {reason}") from error
+                if (first := lines.setdefault(record.key, number)) != number:
+                    raise InputError(
+                        f"{os.fspath(path)}:{number}: several records are of the same problem: line {first} holds "
+                        f"{record.key!r:.60}, too. Remove one of the lines."
+                    )
+                yield record
 
 
 def with_own_keys(problems: Sequence[Problem]) -> list[Problem]:
