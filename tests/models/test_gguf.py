@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from reflective import files
+from reflective.cli import main
 from reflective.engines.torch import TorchEngine
 from reflective.engines.torch.backbones.native import library, packing
 from reflective.engines.torch.backbones.native.packing import unpacked
@@ -65,8 +66,6 @@ def test_another_file_of_the_same_name_is_another_model(tmp_path: Path) -> None:
 
 
 def test_the_command_makes_a_folder_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from reflective.cli import main
-
     path, out = write_gguf(tmp_path / "tiny.gguf"), tmp_path / "out"
     assert main(["import", str(path), str(out)]) == 0
     told = capsys.readouterr()
@@ -98,6 +97,17 @@ def test_a_damaged_file_and_one_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "none.gguf").write_bytes(b"not at all")
     assert "no GGUF file, or a damaged one" in refusal(tmp_path / "none.gguf")
     assert is_gguf(tmp_path / "none.gguf") and not is_gguf(tmp_path / "nothing")
+
+
+def test_nothing_is_said_to_be_made_of_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_gguf(tmp_path / "whole.gguf").read_bytes()
+    for name, data in (("none", b"not a model"), ("cut", whole[: len(whole) // 2]), ("head", whole[:40])):
+        path = tmp_path / f"{name}.gguf"
+        path.write_bytes(data)
+        for command in (["info", "--model", str(path)], ["solve", "2+2?", "--model", str(path), "--dtype", "int8"]):
+            assert main(command) == 1
+            told = capsys.readouterr().err
+            assert f"{name}.gguf'" in told and "making a model folder" not in told
 
 
 def test_missing_weights_are_told(tmp_path: Path) -> None:

@@ -273,18 +273,22 @@ def load_model(args: argparse.Namespace, *, require_head: bool = False, **engine
 
 
 def announce_conversion(model: str, dtype: str = "auto", engine: str = "torch") -> None:
-    """Say on stderr that a GGUF file will be read for the first time, which takes a while, and where to."""
+    """Say on stderr that a GGUF file will be read for the first time, which takes a while, and where to.
+
+    Raises `CheckpointError` where it can't be read.
+    """
     from pathlib import Path
 
     path = Path(model).expanduser()
     if path.suffix != ".gguf" or not path.is_file():
         return
-    from reflective.models.gguf import cached_folder, form_folder
+    from reflective.models.gguf import cached_folder, check_file, form_folder
     from reflective.models.stored import QUANTIZED
 
     as_it_is = dtype in QUANTIZED or engine == "llamacpp"
     folder = form_folder(path) if as_it_is else cached_folder(path)
     if not (folder / "config.json").is_file():
+        check_file(path)
         say(f"note: making a model folder of {path.name}, once, in {folder}; this takes a minute or two")
 
 

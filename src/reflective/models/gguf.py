@@ -138,6 +138,15 @@ def _quietly() -> Iterator[None]:
         module.GGUFReader = reader
 
 
+def check_file(path: Path) -> None:
+    """Raises `CheckpointError` where a GGUF file is damaged, or cut off, before anything is made of it."""
+    _check(path, "gguf")
+    try:
+        _reader(path)
+    except Exception as error:  # the reader's own, of what it did not expect
+        raise CheckpointError(_explained(path, error)) from None
+
+
 def _check(path: Path, *packages: str) -> None:
     for name in packages:
         try:

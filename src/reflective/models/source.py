@@ -16,6 +16,7 @@ from reflective.models.stored import QUANTIZED
 
 NANO: Final = "nano"
 SMALL_WEIGHTS: Final = 2**29  # bytes as stored: about 0.25B parameters in bfloat16
+UNKNOWN_DEVICE: Final = "unknown device {!r}; give auto, cpu, cuda or cuda:1."
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SMALL_FILES: Final = ["*.json", "*.txt", "*.model", "*.jinja", "sprm/*", "score_module.pt"]
@@ -53,10 +54,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}; give auto, cpu, cuda or cuda:1.") from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device '{device}' is not there: this machine has {torch.cuda.device_count()} CUDA devices.")
+    except (RuntimeError, TypeError):
+        raise InputError(UNKNOWN_DEVICE.format(device)) from None
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if found.type not in counts:
+        raise InputError(UNKNOWN_DEVICE.format(device))
+    if (found.index or 0) >= counts[found.type]:
+        raise InputError(
+            f"device '{device}' is not there: {found.type} devices of this machine: {counts[found.type]}. "
+            "Give auto, cpu, cuda or cuda:1."
+        )
     return found
 
 
