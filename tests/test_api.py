@@ -7,7 +7,7 @@ import pytest
 
 from reflective import CheckpointError, EngineError, InputError, Problem, Reflective, Scripted, ScriptedEngine
 from reflective.render import percent, score_block, score_color, strip
-from reflective.search import Majority, Solved, solve
+from reflective.search import Majority, Solved, solve, solve_many, stream
 
 SCRIPT = [
     Scripted("one <b>.\n\ntwo.\n\n</think>\\boxed{4}", logits=[2.0, -1.0]),
@@ -254,3 +254,23 @@ def test_a_temperature_whose_inverse_is_no_number_is_greedy() -> None:
         for t in (2.2e-311, 0)
     )
     assert tiny.best.token_ids == greedy.best.token_ids and tiny.answer == "140"
+
+
+@pytest.mark.parametrize("engine", [None, "nano", 3, ScriptedEngine])
+def test_what_is_no_engine_is_refused_by_every_function_that_takes_one(engine):
+    calls = (
+        lambda: Reflective(engine),
+        lambda: solve(engine, "what", 2),
+        lambda: list(stream(engine, "what", 2)),
+        lambda: list(solve_many(engine, ["what"], 2)),
+        lambda: Reflective.from_pretrained(engine=engine),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match="engine is .* it must be an Engine|unknown engine"):
+            call()
+
+
+@pytest.mark.parametrize("source", [None, 3, b"nano"])
+def test_a_source_that_names_nothing_is_refused(source):
+    with pytest.raises(InputError, match="source is .*; it must be 'nano', a folder"):
+        Reflective.from_pretrained(source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from reflective.engines import check_engine, make_engine, serve_engine
@@ -51,6 +52,7 @@ class Reflective:
     what it returns does not depend on what else goes on."""
 
     def __init__(self, engine: Engine, *, calibration: Calibration | None = None) -> None:
+        Driver.of(engine)  # refuses what is no engine
         self.engine = engine
         self.calibration = calibration if calibration is not None else engine.judge.calibration
 
@@ -80,6 +82,8 @@ class Reflective:
         `engine_options` are the engine's own, such as `max_rows`, the trajectories written at once.
         """
         check_engine(engine)
+        if not isinstance(source, str | PathLike):
+            raise InputError(f"source is {source!r:.60}; it must be 'nano', a folder, a GGUF file or a hub id.")
         if threads is not None:
             _set_threads(threads)
         if engine != "torch":

@@ -104,7 +104,7 @@ def test_nothing_is_said_to_be_made_of_a_damaged_file(tmp_path: Path, capsys: py
     for name, data in (("none", b"not a model"), ("cut", whole[: len(whole) // 2]), ("head", whole[:40])):
         path = tmp_path / f"{name}.gguf"
         path.write_bytes(data)
-        for command in (["info", "--model", str(path)], ["solve", "2+2?", "--model", str(path), "--dtype", "int8"]):
+        for command in (["info", str(path)], ["solve", "2+2?", "--model", str(path), "--dtype", "int8"]):
             assert main(command) == 1
             told = capsys.readouterr().err
             assert f"{name}.gguf'" in told and "making a model folder" not in told

@@ -16,7 +16,7 @@ REMOTE = ("http://", "https://")
 
 def check_engine(name: str) -> None:
     """Refuse an engine that is not there, before a model is loaded for it."""
-    if name.startswith(REMOTE):
+    if isinstance(name, str) and name.startswith(REMOTE):
         from reflective.engines.remote.protocol import base_url
 
         for address in addresses(name):

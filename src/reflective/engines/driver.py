@@ -163,7 +163,11 @@ class Driver:
 
     @classmethod
     def of(cls, engine: Engine) -> Driver:
-        """The driver of this engine, made when it is first asked for."""
+        """The driver of this engine, made when it is first asked for. Raises `InputError` for what is no engine."""
+        if not isinstance(engine, Engine):
+            raise InputError(
+                f"engine is {engine!r:.60}; it must be an Engine, as Reflective.from_pretrained makes one."
+            )
         with cls._making:
             driver = cls._of.get(engine)
             if driver is None:
