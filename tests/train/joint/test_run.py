@@ -207,8 +207,9 @@ def test_the_result_is_a_checkpoint_with_its_trained_head(tmp_path: Path) -> Non
     assert any("held out" in note for note in notes)
 
 
-def test_the_reference_model_is_asked_where_kl_counts(tmp_path: Path) -> None:
+def test_the_reference_model_is_asked_where_kl_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, policy={"kl": 0.01}, steps=2)
+    assert capsys.readouterr().err == "", "its bar, while it is loaded"
     kl = read_curves(tmp_path / "run")["kl"][1]
     assert kl[0] == pytest.approx(0.0, abs=1e-6) and kl[1] > 1e-6
 

@@ -27,6 +27,7 @@ from reflective.judge.judge import Judge
 from reflective.models import Checkpoint, load_checkpoint, save_checkpoint
 from reflective.models.digest import weights_digest
 from reflective.models.fingerprint import fingerprint_of
+from reflective.models.library_logging import quiet
 from reflective.models.metadata import eos_ids_of
 from reflective.train.joint.checkpoints import (
     check_room,
@@ -261,12 +262,12 @@ def _settings(config: JointConfig) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings from libraries that a user can do nothing about."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "trl", "accelerate", "datasets")]
+    """Without bars of libraries, and warnings that a user can do nothing about."""
+    loggers = [logging.getLogger(name) for name in ("trl", "accelerate", "datasets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
