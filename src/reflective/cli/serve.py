@@ -25,11 +25,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--port", type=int, default=8000, metavar="N", help="the port (default: 8000)")
     group.add_argument("--name", metavar="NAME", help="the model's name for clients (default: that of its folder)")
     group.add_argument(
-        "--effort", default="medium", metavar="E", help="of requests that name none: low, medium, high or a number"
+        "--effort",
+        default="medium",
+        metavar="E",
+        help="of requests that name none: low, medium (default), high or a number",
     )
-    group.add_argument("--max-effort", type=int, default=64, metavar="N", help="trajectories a request may ask for")
+    group.add_argument(
+        "--max-effort", type=int, default=64, metavar="N", help="the highest effort of a request (default: 64)"
+    )
     group.add_argument("--queue", type=int, default=1024, metavar="N", help="requests that may wait (default: 1024)")
-    group.add_argument("--time-limit", type=float, default=600.0, metavar="S", help="seconds a request may take")
+    group.add_argument(
+        "--time-limit", type=float, default=600.0, metavar="S", help="seconds of a request (default: 600)"
+    )
     group.add_argument("--keys", metavar="FILE", help="API keys with their limits (also: REFLECTIVE_SERVER_KEYS)")
     group.add_argument(
         "--without-keys", action="store_true", help="serve at an address that others reach although there are no keys"

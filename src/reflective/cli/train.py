@@ -111,6 +111,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _configure_head(head: argparse.ArgumentParser) -> None:
     """One option a setting of `HeadConfig`; what is not given keeps its default there."""
+    from reflective.train.head.config import HeadConfig
+
     head.add_argument("--model", required=True, metavar="NAME", help="nano, a folder or a hub id; a head is not needed")
     head.add_argument("--output", metavar="FOLDER", help="a folder for model and head together")
     head.add_argument("--data", metavar="NAME", help="a file of problems and final answers, or a benchmark")
@@ -130,10 +132,12 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
         ("epochs", int, "at most so many"),
         ("patience", int, "end after so many epochs without a gain"),
         ("lr", float, "learning rate"),
-        ("seed", int, ""),
+        ("seed", int, "of all that is drawn"),
     )
     for name, kind, what in numbers:
-        head.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=what or None)
+        default = getattr(HeadConfig, name.replace("-", "_"))
+        help = f"{what} (default: {default})"
+        head.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=help)
     head.add_argument(
         "--layer",
         type=_layer,
@@ -169,7 +173,7 @@ def _configure_head(head: argparse.ArgumentParser) -> None:
     head.add_argument(
         "--start", choices=("linear", "random"), help="from a linear probe (default), or random as the paper's"
     )
-    head.add_argument("--filter", choices=("self_supervised", "none"), help="SPR loss, or plain BCE")
+    head.add_argument("--filter", choices=("self_supervised", "none"), help="SPR loss (default), or plain BCE")
     head.add_argument(
         "--logprob-features", action="store_true", default=None, help="let the head see log-probabilities"
     )
