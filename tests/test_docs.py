@@ -13,12 +13,14 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -276,6 +278,22 @@ def test_every_benchmark_is_in_its_table():
         "run_all.py",
     }
     assert scripts == set(re.findall(r"^\| `(\w+\.py)` \|", text, re.MULTILINE))
+
+
+def test_the_page_on_grading_counts_the_pairs_that_are_there():
+    told = set(re.findall(r"\d+(?:,\d{3})*", (REPOSITORY / "docs" / "grading.md").read_text(encoding="utf-8")))
+    for path in (REPOSITORY / "tests" / "verify" / "cases").glob("*.jsonl"):
+        verdicts = Counter(json.loads(line).get("verdict") for line in path.read_text(encoding="utf-8").splitlines())
+        if None not in verdicts:  # texts with the answers that they state have none
+            counts = {f"{n:,}" for n in (*verdicts.values(), verdicts.total())}
+            assert counts <= told, path.name
+
+
+def test_the_readme_gives_the_figures_of_the_model_card():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    card = (SOURCE / "nano" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    (of_all,) = re.findall(r"^\| \*\*all\*\* \| (.*) \|$", card, re.MULTILINE)
+    assert [cell for cell in of_all.split(" | ") if f"| {cell} |" not in readme] == []
 
 
 def test_keys_of_the_json_objects_are_all_told():
