@@ -63,17 +63,17 @@ def main() -> int:
         for name, found in results.items()
     }
     high, *autos = results.values()
-    found = ratio(autos[-1], high)
+    found = ratio(autos[0], high)
     report(
         "effort_auto",
         setting,
         {
             "sides": sides,
-            "ratio_of": f"{list(results)[-1]} / high",
+            "ratio_of": f"{list(results)[1]} / high",
             **found,
-            "ratio_at_risk_0.01": ratio(autos[0], high),
+            "ratio_at_risk_0.015": ratio(autos[1], high),
         },
-        [Check("auto at a risk of 1.5 points / high", found["ratio"], "<=", 0.45)],
+        [Check("auto at a risk of 1 point / high", found["ratio"], "<=", 0.45)],
     )
     return 0
 
