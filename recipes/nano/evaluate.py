@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reflective import Problem, Reflective, read_records
-from reflective.cli import INTERRUPTED
+from reflective.cli import INTERRUPTED, exit_code
 from reflective.cli.eval import progress_line
 from reflective.evaluate.run import Plan, Progress, run_benchmark
 from reflective.evaluate.summary import summarise
@@ -76,4 +76,4 @@ def _tell(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_code(main))

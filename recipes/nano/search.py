@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from reflective import Reflective, read_records
+from reflective.cli import exit_code
 from reflective.evaluate.bootstrap import Bootstrap
 from reflective.evaluate.paired import compare
 from reflective.evaluate.run import Plan, run_benchmark
@@ -137,4 +138,4 @@ def line(label: str, row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_code(main))

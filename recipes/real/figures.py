@@ -13,6 +13,7 @@ output. Brackets are 95 % intervals over problems; every k is judged over all su
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from compact import read_compact
 
+from reflective.cli import exit_code
+from reflective.errors import InputError
 from reflective.evaluate.bootstrap import Interval
 from reflective.evaluate.metrics.calibration import Reliability
 from reflective.evaluate.paired import Comparison, common, compare
@@ -83,6 +86,8 @@ def perfect_error(confidence: Floats, seed: int = 0) -> Interval:
 def report(folder: Path) -> str:
     """The figures of a folder of records as Markdown."""
     files = [Judged.read(path) for path in sorted(folder.glob("*.jsonl.gz"))]
+    if not files:
+        raise InputError(f"'{folder}' holds no compact records (*.jsonl.gz). fit.py writes them.")
     return "\n".join(_lines(files[0], [judged for judged in files if "best_of_n" in judged.values]))
 
 
@@ -135,7 +140,10 @@ def beside(folder: Path, other: Path) -> str:
 def _differences(folder: Path, other: Path) -> Iterator[str]:
     yield f"| {folder.name} − {other.name}, points | single sample | best of k | weighted vote of k | k | problems |"
     yield "|---|---|---|---|---|---|"
-    for path in sorted(path for path in folder.glob("*.jsonl.gz") if (other / path.name).exists()):
+    paths = sorted(path for path in folder.glob("*.jsonl.gz") if (other / path.name).exists())
+    if not paths:
+        raise InputError(f"'{folder}' and '{other}' hold no compact records of the same head (NAME.jsonl.gz).")
+    for path in paths:
         ours, theirs = common(Table.of(read_compact(path)), Table.of(read_compact(other / path.name)))
         k = min(ours.budget, theirs.budget)
         values = [accuracy_by_problem(table, [1, k]) for table in (ours, theirs)]
@@ -185,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -18,6 +18,7 @@ one head, such as a shipped one.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from compact import write_compact
 from safetensors.torch import load_file
 from sample import settings
 
+from reflective.cli import exit_code
 from reflective.engines.torch import TorchEngine
 from reflective.judge.config import CONFIG_FILE, HEAD_FILE, read_config
 from reflective.judge.heads.paper import SPRMHead
@@ -192,4 +194,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -11,12 +11,14 @@ choosing what to build, not for publishing what a head is worth.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from reflective.cli import exit_code
 from reflective.evaluate.bootstrap import Bootstrap
 from reflective.judge.metrics import auc
 from reflective.records import Record
@@ -69,4 +71,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

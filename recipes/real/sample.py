@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reflective.cli import exit_code
 from reflective.files import folder_lock
 from reflective.settings import check_least
 from reflective.tasks import load_problems
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     config = settings(args.model, args.output, args.dtype, args.benchmark, args.train)
-    check_least(1, problems=args.problems or 1, responses=args.responses)
+    check_least(1, problems=args.problems, responses=args.responses)
     parts = {"test": held_out_problems(args.benchmark, args.test)[: args.problems]}
     if PLANS[args.benchmark].train and args.only is None:
         train, validation = read_data(config, print_note)
@@ -132,4 +134,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -21,6 +21,7 @@ from figures import Judged, report
 from fit import read
 from safetensors.torch import save_file
 
+from reflective.cli import exit_code
 from reflective.evaluate.selectors import LABELS
 from reflective.judge.config import HEAD_FILE
 from reflective.models import save_judge
@@ -139,4 +140,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -12,6 +12,7 @@ to standard output. With --keep the head in a folder gets the schedule, so that 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from compact import read_compact
 from fit import read
 from sample import SAMPLING
 
+from reflective.cli import exit_code
 from reflective.evaluate.policies import compare_policies, policies
 from reflective.evaluate.report.policies import policies_markdown
 from reflective.files import write_text
@@ -77,4 +79,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

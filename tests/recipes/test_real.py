@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ import ship
 import spend
 import torch
 
+from reflective.cli import exit_code
+from reflective.errors import InputError
 from reflective.evaluate.paired import Comparison
 from reflective.judge.config import read_config
 from reflective.models import shipped
@@ -208,6 +211,25 @@ def test_where_nothing_can_vote_only_choices_are_told(run: Path, tmp_path: Path)
     compact.write_compact(tmp_path / "plain.jsonl.gz", programs)
     text = figures.report(tmp_path)
     assert "vote" not in text and "majority" not in text and "best of k − single sample" in text
+
+
+@pytest.mark.parametrize("missing", ["nothing is there", "no head in common"])
+def test_a_folder_without_records_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    call = partial(figures.report, tmp_path / "a")
+    if missing == "no head in common":
+        compact.write_compact(tmp_path / "a/plain.jsonl.gz", [])
+        call = partial(figures.beside, tmp_path / "a", tmp_path)
+    assert exit_code(call) == 2  # type: ignore[arg-type]  # it returns nothing here
+    told = capsys.readouterr().err
+    assert "compact records" in told and told.count("\n") == 1
+
+
+def test_no_problems_are_no_sample(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="problems is 0"):
+        sample.main(["--model", "nano", "--output", str(tmp_path), "--problems", "0"])
 
 
 def test_even_a_perfect_confidence_has_an_error_that_shrinks_with_more_problems() -> None:

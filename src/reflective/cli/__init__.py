@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an answer in any script, on any terminal
-    try:
+
+    def work() -> int:
         parser, command = _parser(arguments)
         parser.words = arguments
         parsed = parser.parse_args(arguments)
@@ -102,7 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in ("output", "file", "plots", "work"):
             if getattr(parsed, name, None) == "":
                 parser.error(f"{name} is an empty name")
-        code = int(command.run(parsed))
+        return int(command.run(parsed))
+
+    return exit_code(work)
+
+
+def exit_code(work: Callable[[], int | None]) -> int:
+    """What the work of a command line or a script returns (None: 0); what goes wrong is told in one line."""
+    try:
+        code = work() or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader (head, less) has seen enough
