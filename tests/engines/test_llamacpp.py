@@ -28,7 +28,7 @@ from reflective.models.metadata import Metadata
 from tiny import CONTEXT, VOCABULARY, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 HAS_LLAMA = importlib.util.find_spec("llama_cpp") is not None
-NEEDS_LLAMA = pytest.mark.skipif(not HAS_LLAMA, reason="llama-cpp-python is not installed; CI does not build it")
+NEEDS_LLAMA = pytest.mark.skipif(not HAS_LLAMA, reason="llama-cpp-python is not installed; .ci/run builds it")
 PROMPT, OTHER = prompts(20, 12)
 WARM = Sampling(temperature=0.8)
 
