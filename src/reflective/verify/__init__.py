@@ -38,7 +38,7 @@ __all__ = [
     "self_check",
 ]
 
-GRADER_VERSION = 7  # changes whenever a verdict or an extracted answer may; records keep it beside their verdicts
+GRADER_VERSION = 8  # changes whenever a verdict or an extracted answer may; records keep it beside their verdicts
 DEFAULT_TIME_LIMIT_S = 5.0
 
 for _kind, _grade, _needs_gold in (

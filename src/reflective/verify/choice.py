@@ -27,8 +27,10 @@ def stated_letters(text: str) -> str | None:
         return None
     letters = _P["one"].findall(match["letters"])
     alone = not match["rest"].strip()
-    if not alone and (any(c.islower() for c in letters) or not _P["rest"].match(match["rest"])):
-        return None
+    labelled, marked = match["letters"].endswith((")", "]")), match["letters"].startswith("(")  # A) a liquid
+    if not alone and not (labelled and (marked or letters[-1].isupper())):
+        if any(c.islower() for c in letters) or not _P["rest"].match(match["rest"]):
+            return None
     if letters == ["I"] and not (alone or match["rest"].lstrip()[0] in ".,:;)"):
         return None
     return ", ".join(sorted({c.upper() for c in letters}))

@@ -67,7 +67,14 @@ def extract_answer(answer_text: str, kind: str = "math") -> str | None:
     found = "" if kind == "choice" and stated_letters(boxed) is None else boxed
     if not found:
         if kind in ("math", "choice"):
-            answer_text = _P["denied"].sub(" ", _P["smiles"].sub("", without_programs(answer_text)))
+            answer_text = _P["denied"].sub(" ", without_programs(answer_text))
+        if kind == "math":
+            answer_text = _without_sections(_P["smiles"].sub("", answer_text))
+            if part := _P["first_part"].search(answer_text):
+                answer_text = answer_text[: part.start()] + prose.without_labels(answer_text[part.end() :])
+            retracted = [match.end() for match in _P["retracted"].finditer(answer_text)]
+            if retracted and _P["digit"].search(answer_text, retracted[-1]):
+                answer_text = answer_text[retracted[-1] :]
         found = _cued(answer_text, kind) or _FALLBACKS.get(kind, _single_line)(answer_text) or boxed
     if kind == "choice":
         found = stated_letters(found) or found
@@ -109,14 +116,19 @@ def _boxes(text: str) -> tuple[str, bool]:
     first = len(closed) - 1
     while first and prose.are_one_list(text[closed[first - 1][1] : closed[first][0]]):
         first -= 1
-    contents = dict.fromkeys(_P["inner_box"].sub(r"\1", content).strip() for _, _, content in closed[first:])
-    return ", ".join(contents), False
+    contents = [_P["inner_box"].sub(r"\1", content).strip() for _, _, content in closed[first:]]
+    names = [
+        name[1] for start, *_ in closed[first:] if (name := _P["named_box"].search(text[max(start - 20, 0) : start]))
+    ]
+    if 1 < len(contents) == len(set(names)):
+        contents = [f"{name} = {content}" for name, content in zip(names, contents, strict=True)]
+    return ", ".join(dict.fromkeys(contents)), False
 
 
 def _cued(text: str, kind: str) -> str:
     """What follows the last "answer is", "答案：", "####" ... that is followed by an answer."""
     for cue in reversed(deque(_P["cue"].finditer(text), maxlen=MAX_CUES)):
-        tagged: str | None = cue["json"] if cue["tag"] is None else cue["tag"]
+        tagged: str | None = cue["tag"] or cue["json"] or cue["items"]
         if tagged is not None and tagged.strip() and kind not in ("math", "choice"):
             return tagged.strip()
         if stated := _stated(_following(text, cue.end()) if tagged is None else tagged, kind):
@@ -137,7 +149,7 @@ def _stated(text: str, kind: str) -> str:
     if kind == "math":
         text = prose.without_emphasis(text)
         text = _without_remarks(text)
-    text = _P["filler"].sub("", text.strip().strip("*_ ")).strip()
+    text = _P["filler"].sub("", text.strip().strip("*_` ")).strip()
     if kind == "choice":
         return stated_letters(text) or ""
     found = prose.formulas(text)
@@ -172,17 +184,21 @@ def _answers(text: str) -> list[prose.Found]:
 
 def _without_remarks(text: str) -> str:
     """`text` without what only checks or explains an answer that it gives before: "(= 3 + 2)", "instead of 5"."""
-    text = _P["section"].sub(
+    text = _P["ratio"].sub(r"\1\2:\3", _P["chance"].sub(r"\1\2/\3", text))
+    return _P["remark"].sub(_kept, prose.without_parentheses(text))
+
+
+def _without_sections(text: str) -> str:
+    """`text` without the paragraphs that check or explain an answer that it gives before."""
+    return _P["section"].sub(
         lambda m: m[0] if not _P["digit"].search(text, 0, m.start()) or _P["turn"].search(m[0]) else "", text
     )
-    return _P["remark"].sub(_kept, prose.without_parentheses(text))
 
 
 def _kept(remark: re.Match[str]) -> str:
     """What stays of a remark; all of it where no number stands before it in its line."""
-    return remark["kept"] or (
-        "" if _P["digit"].search(remark.string[: remark.start()].rpartition("\n")[2]) else remark[0]
-    )
+    before = remark.string[: remark.start()].rpartition("\n")[2]
+    return remark["kept"] or remark["unit"] or ("" if _P["digit"].search(before) else remark[0])
 
 
 def _last_formula(text: str) -> str:
@@ -215,9 +231,9 @@ def _last_formula(text: str) -> str:
 
 def _last_letter(text: str) -> str:
     """Kind "choice": the text itself, else the last letter (or list of them) that stands out."""
-    if stated := stated_letters(_single_line(text)):
-        return stated
     tail = text[-TAIL_CHARS:]
+    if not _LETTERS[0].search(tail) and (stated := stated_letters(_single_line(text))):
+        return stated
     for pattern in _LETTERS:
         found = list(pattern.finditer(tail))
         if found:

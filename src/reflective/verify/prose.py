@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from reflective.verify.math.phrases import NUMBERS
+from reflective.verify.math.phrases import ABROAD, NUMBERS, SHARE
 from reflective.verify.math.units import UNIT_NAMES
 from reflective.verify.text import patterns
 
@@ -18,6 +18,8 @@ MAX_GAP_CHARS = 40  # between two answers of one list
 _P = patterns(
     "prose.toml",
     units="|".join(sorted((re.escape(n) for n in UNIT_NAMES if n.isascii()), key=len, reverse=True)),
+    abroad="|".join(sorted(ABROAD, key=len, reverse=True)),
+    share=re.sub(r"\?P<\w+>", "?:", SHARE),
     numbers="|".join(sorted(set(NUMBERS) - {"one"}, key=len, reverse=True)),
 )
 NUMBER, PROSE, BULLET = _P["number"], _P["prose"], _P["bullet"]
@@ -60,6 +62,11 @@ def without_bullets(text: str) -> str:
     return BULLET.sub("", text) if "\n" in text else text
 
 
+def without_labels(text: str) -> str:
+    """A list whose values are labelled, as one with commas: "3 (b) 8" as "3, 8"."""
+    return _P["next_part"].sub(", ", text)
+
+
 def listed(text: str) -> str:
     """The values that a text ends with, one in a line, as one list: "The roots are:\\n- x = 2\\n- x = 3"."""
     *head, items = _P["list_head"].split(text)
@@ -73,8 +80,8 @@ def listed(text: str) -> str:
 def words(text: str) -> str:
     """What the last line states in words: its only number, or the name or property behind its last "is"; else ""."""
     line = text.strip().rpartition("\n")[2]
-    if len(spelled := _P["spelled"].findall(line)) == 1:
-        return str(spelled[0])
+    if len(spelled := [*_P["spelled"].finditer(line)] or [*_P["spelled_abroad"].finditer(line)]) == 1:
+        return spelled[0][spelled[0].lastindex or 0]
     said = _P["said"].search(line)
     return said[said.lastindex or 0] if said else ""
 
@@ -87,7 +94,8 @@ def bold(text: str) -> list[str]:
 
 def are_one_list(between: str) -> bool:
     """Whether what stands between two answers only joins them: "and", "or", a comma, space, the next one's name."""
-    return len(between) <= MAX_GAP_CHARS and _P["between"].fullmatch(_P["markup"].sub(" ", between)) is not None
+    joined = _P["between"].fullmatch(_P["markup"].sub(" ", between)) or _P["next_part"].fullmatch(between)
+    return len(between) <= MAX_GAP_CHARS and joined is not None
 
 
 def formulas(text: str, *, bare: bool = False) -> list[Found]:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
 from reflective.verify.math import formula, values
 from reflective.verify.math.notation import Atom, Value
 from reflective.verify.math.phrases import NUMBERS
+from reflective.verify.text import patterns
 
 ROUNDED_PLACES = 6  # decimal places (and significant digits) from which on a decimal may stand for an exact value
 
-_DECIMAL = re.compile(r"^([-+]?)\s*(\d*)\.(\d+)$")
-_SCIENTIFIC = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,4})$")
-_MIXED = re.compile(r"^([-+]?)\s*(\d{1,3}(?: \d{3})+|\d+) (\d+)/(\d+)$")
-_REPEATING = re.compile(r"^([-+]?)\s*(\d*)\.(\d*)\\overline\s*\{(\d+)\}$")
-_BASED = re.compile(
-    r"^\(?([0-9A-F]+|[0-9][0-9a-f]*)\)?\s*_\s*\{?\s*(?:\\text\s*\{\s*(?:base\s*)?)?\}?\s*(\d{1,2}|[a-z]+)\s*\}?\s*\}?$"
-)
+_P = patterns("math/shapes.toml", "atoms")
+_ALIKE = ({"lb", "pound sterling"}, {"¥", "yuan"}, {"¥", "yen"})  # "pounds" and "¥" may be either
 _ANY_UNIT = frozenset(("unit", "unit^2", "unit^3", None))
 
 
 def tree(atom: Atom) -> formula.Node:
     """The formula of an atom; raises Malformed or Unsupported."""
     text = atom.text
-    if match := _SCIENTIFIC.match(text):
+    if match := _P["scientific"].match(text):
         text = f"{match[1]} * 10^{{{match[2]}}}"
-    elif match := _MIXED.match(text):
+    elif match := _P["mixed"].match(text):
         text = rf"{match[1]}{match[2].replace(' ', '')}\frac{{{match[3]}}}{{{match[4]}}}"
-    elif match := _REPEATING.match(text):
+    elif match := _P["repeating"].match(text):
         sign, whole, fixed, period = match.groups()
         shift = 10 ** len(fixed)
         value = Fraction(int(whole + fixed or "0"), shift) + Fraction(int(period), shift * (10 ** len(period) - 1))
@@ -52,7 +47,7 @@ def is_number(value: Value) -> bool:
 
 
 def is_decimal(atom: Atom) -> bool:
-    return _DECIMAL.match(atom.text) is not None
+    return _P["decimal"].match(atom.text) is not None
 
 
 def rounds(gold: Atom, answer: Atom) -> bool:
@@ -60,7 +55,7 @@ def rounds(gold: Atom, answer: Atom) -> bool:
     if is_decimal(gold) == is_decimal(answer):
         return False
     decimal, exact = (gold, answer) if is_decimal(gold) else (answer, gold)
-    match = _DECIMAL.match(decimal.text)
+    match = _P["decimal"].match(decimal.text)
     assert match is not None
     sign, whole, fraction = match.groups()
     digits = (whole + fraction).lstrip("0")
@@ -79,14 +74,14 @@ def units_fit(gold: str | None, answer: str | None) -> bool:
     """Whether two units are one: a missing one and "units" fit all, degrees fit degrees Celsius."""
     if gold in _ANY_UNIT or answer in _ANY_UNIT or gold == answer:
         return True
-    if {gold, answer} == {"lb", "pound sterling"}:  # "pounds" may be either
+    if {gold, answer} in _ALIKE:
         return True
     return "deg" in (gold, answer) and bool(gold and answer and gold.startswith("deg") and answer.startswith("deg"))
 
 
 def based_number(atom: Atom) -> tuple[str, int] | None:
     """(digits, base) of a number with its base written below it, such as 52_8."""
-    match = _BASED.match(atom.text)
+    match = _P["based"].match(atom.text)
     if match is None:
         return None
     base = int(match[2]) if match[2].isdigit() else NUMBERS.get(match[2], 0)

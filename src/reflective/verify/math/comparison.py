@@ -31,21 +31,12 @@ from reflective.verify.math.relations import (
     same_name,
 )
 from reflective.verify.math.units import canonical_unit
+from reflective.verify.text import patterns
 
 T = TypeVar("T")
 V = TypeVar("V")
 
-_TRAILING_WORD = re.compile(r"^(.*[\d}])\s*\\?([A-Za-z]+(?:\^\s*\{?[23]\}?)?)$")
-_SET_ALGEBRA = re.compile(r"\\(?:cup|cap|setminus|mathbb|ne|in|le|ge|infty)(?![A-Za-z])|[<>]")
-_SET_OPERATION = re.compile(r"\\}\s*\\(?:cap|cup|setminus)(?![A-Za-z])")
-_SET_BUILDER = re.compile(  # {x : x < 5}
-    r"^\\\{\s*[A-Za-z]\w*(?:\s*\\in\s*\\mathbb\s*\{R\})?\s*(?:\||:|\\mid(?![a-z]))((?:(?!\\\}).)+)\\\}$"
-)
-_COMBINATIONS = re.compile(r"(?<![A-Za-z\\])C\((\d+),\s*(\d+)\)")
-_RESIDUE = re.compile(r"^[^=,]*\\equiv\s*(-?\d+)\s*\(?\s*\\?(?:text\s*\{\s*)?p?mod(?![a-z]).*$")
-_DECIMAL_COMMA = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d\d?(?![\d,])")  # 1.234,56
-_COMMA_GOLD = re.compile(r"^\d+,(?:\d{1,2}|\d{4,})(?![\d,])")
-_LETTERS = re.compile(r"[A-Za-z]+")
+_P = patterns("math/shapes.toml", "comparison")
 _ZERO = Atom("0")
 
 
@@ -74,16 +65,20 @@ class Comparison:
     def texts(self, gold: str, answer: str) -> str | None:
         gold, answer = plain(gold), plain(answer)
         if "," not in gold:
-            answer = _COMBINATIONS.sub(r"\\binom{\1}{\2}", answer)
+            answer = _P["combinations"].sub(r"\\binom{\1}{\2}", answer)
         if (
-            _COMMA_GOLD.match(gold) and "." in answer and not {",", ";"} & set(answer)
+            _P["comma_gold"].match(gold) and "." in answer and not {",", ";"} & set(answer)
         ):  # 9,99, which extraction makes 9.99 of
             gold = gold.replace(",", ".")
         try:
             gold_value = _gold(read, gold)
             if isinstance(gold_value, Atom):
-                answer = _RESIDUE.sub(r"\1", answer)
-                answer = _DECIMAL_COMMA.sub(lambda m: m[0].replace(".", "").replace(",", "."), answer)
+                answer = _P["residue"].sub(r"\1", answer)
+                answer = _P["decimal_comma"].sub(lambda m: re.sub("[. ]", "", m[0]).replace(",", "."), answer)
+                answer = _P["kilo"].sub(r"\1 thousand", answer) if gold[-1].isdigit() else answer
+                answer = _P["constant"].sub("+ C", answer) if gold.endswith("C") else answer
+            elif isinstance(gold_value, Words):
+                answer = _P["letter_and_value"].sub(r"\1", answer)
             answer_value = read(answer)
         except Malformed as error:
             return f"can't be read: {error}"
@@ -121,7 +116,10 @@ class Comparison:
         named, turned = names_each(gold, answer), names_each(answer, gold)
         if pair := named or (turned and turned[::-1]):
             return self.pairwise(*pair)
-        if gold.brackets != answer.brackets and {gold.brackets, answer.brackets} != {"", "{}"}:
+        unlike = {gold.brackets, answer.brackets}
+        if len(gold.items) != 2 and unlike & {"", "{}"}:
+            unlike.discard("[]")  # [2, 3, 5], which is no interval
+        if gold.brackets != answer.brackets and not unlike <= {"", "{}"}:
             return f"other brackets: {answer.brackets or 'none'}, not {gold.brackets or 'none'}"
         if len(gold.items) != len(answer.items):
             return f"{len(answer.items)} values, not {len(gold.items)}"
@@ -176,6 +174,9 @@ class Comparison:
         if value == _ZERO and not is_name(answer.sides[0]) and not atoms.is_number(answer.sides[0]):
             return "an equation, not a value"
         difference = self.value(gold, value)
+        units = [side.unit for side in (before, value) if isinstance(side, Atom)]
+        if difference and len(units) == 2 and units[0] not in (None, units[1]):
+            difference = self.value(gold, before)  # 1.5 m = 150 cm
         if difference is None or exact == len(answer.ops):
             return difference
         rounded = isinstance(gold, Atom) and atoms.is_decimal(gold)
@@ -269,7 +270,7 @@ class Comparison:
             raise Undecided(f"too large to compute: {error}") from error
 
     def symbolic(self, gold: str, answer: str) -> str | None:
-        gold, answer = (_SET_BUILDER.sub(r"\1", text) for text in (gold, answer))
+        gold, answer = (_P["set_builder"].sub(r"\1", text) for text in (gold, answer))
         try:
             result = symbolic.equivalent(gold, answer)
         except MemoryError:
@@ -290,7 +291,7 @@ def _gold(reader: Callable[[T], V], gold: T) -> V:
 
 
 def _is_singleton(group: Group) -> bool:
-    return group.brackets == "{}" and len(group.items) == 1
+    return group.brackets == "{}" and len(group.items) == 1 and group.items[0] != Atom("\\emptyset")
 
 
 def _letters(value: Value) -> str:
@@ -299,7 +300,7 @@ def _letters(value: Value) -> str:
         return value.text
     if isinstance(value, Atom):
         text = value.text.replace(" ", "")
-        return text.lower() if _LETTERS.fullmatch(text) else text
+        return text.lower() if _P["letters"].fullmatch(text) else text
     return repr(value)
 
 
@@ -310,7 +311,7 @@ def _may_be_one_matrix(gold: Value, answer: Value, texts: str) -> bool:
 
 def _may_be_one_set(gold: Value, answer: Value, texts: tuple[str, str]) -> bool:
     """Whether the two may write one set differently: as a union, an inequality, a complement."""
-    written = [_SET_ALGEBRA.search(text) is not None for text in texts]
+    written = [_P["set_algebra"].search(text) is not None for text in texts]
     if not all(written) and not (any(written) and _is_set(gold) and _is_set(answer)):
         return False
     if any((isinstance(v, Group) and v.brackets == "cup") or _bounds_size(v) for v in (gold, answer)):
@@ -322,7 +323,7 @@ def _may_be_one_set(gold: Value, answer: Value, texts: tuple[str, str]) -> bool:
 
 def _is_set(value: Value) -> bool:
     if isinstance(value, Atom):
-        return _SET_OPERATION.search(value.text) is not None
+        return _P["set_operation"].search(value.text) is not None
     return isinstance(value, Group) and value.brackets in ("{}", "cup")
 
 
@@ -333,7 +334,7 @@ def _bounds_size(value: Value) -> bool:
 
 def _with_unit_of(other: Atom, atom: Atom) -> Atom:
     """5 m is 5 metres, where the other says that m is a unit."""
-    if other.unit and not atom.unit and (match := _TRAILING_WORD.match(atom.text)):
+    if other.unit and not atom.unit and (match := _P["trailing_word"].match(atom.text)):
         if canonical_unit(re.sub(r"[{}\s]", "", match[2])) == other.unit:
             return replace(atom, text=match[1], unit=other.unit)
     return atom

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from reflective.verify.math.clock import Clock, read_clock
+from reflective.verify.math.clock import Clock, read_clock, read_date
 from reflective.verify.math.formula import Malformed, Unsupported
-from reflective.verify.math.units import MAGNITUDES, split_unit
-from reflective.verify.text import MAX_ANSWER_CHARS, without_text
+from reflective.verify.math.units import MAGNITUDES, compound, split_unit
+from reflective.verify.text import MAX_ANSWER_CHARS, patterns, without_text
 
 MAX_ITEMS = 64
 MAX_NESTING = 60
@@ -60,31 +60,10 @@ class Relation:
 
 Value = Atom | Words | Group | Relation | Clock
 
-_BRACKET = re.compile(r"\\[{}\\]|.", re.DOTALL)  # or any other character
-_SEPARATOR = re.compile(
-    r"[,;]|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|land|vee|wedge)(?![A-Za-z])"
-)
-_OR = re.compile(r"or|vee")
-_RELATION = re.compile(r"<=|>=|!=|=|<|>|\\(?:le|ge|ne|approx|equiv)(?![A-Za-z])")
+_P = patterns("math/shapes.toml", "notation")
 _RELATION_NAMES = {"<=": "le", ">=": "ge", "!=": "ne", "=": "eq", "<": "lt", ">": "gt"}
-_CUP = re.compile(r"\\cup(?![A-Za-z])")
-_COLON = re.compile(":")
-_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])|\+/-|\+-(?=\d)")
-_MEMBER = re.compile(r"^(?:[A-Za-z]|\\[A-Za-z]+|\([A-Za-z](?:\s*,\s*[A-Za-z])+\))\s*\\in(?![A-Za-z])\s*")
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
-_SPACED_THOUSANDS = re.compile(r"^([-+]?[1-9]\d{0,2})((?: \d{3})+)(\.\d+)?$")
-_MATRIX = re.compile(r"^\\begin\{(?P<name>[pbBvV]?matrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\}$")
-_WORDS = re.compile(r"[A-Za-z\u3400-\u9fff][A-Za-z\u3400-\u9fff' .-]*")
-_ARTICLE = re.compile(r"^(?:an?|the) ")
 _SHORT_WORDS = frozenset("yes no odd all any".split())
 _FORMULA_WORDS = frozenset("sqrt infinity infty sin cos tan log exp".split())
-_LETTER = re.compile(r"^\(?\s*([A-Za-z])\s*\)?$")
-_CONDITION = re.compile(  # x : x < 5
-    r"^(?:[A-Za-z]\w*|\\[a-z]+|\([A-Za-z, ]+\))(?:\s*\\in\s*\\mathbb\s*\{?([A-Z])\}?)?\s*(?:\||:|\\mid(?![a-z]))(.+)$"
-)
-_PAIR = re.compile(r"^(\(|\[|\\\{)(.*?)(\)|\]|\\\})$", re.DOTALL)
-_POINT = re.compile(r"^([A-Z](?:_\d|')?)\s*(\(.*,.*\))$")
-_OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")  # ]0, 1[
 
 
 @lru_cache(maxsize=4096)
@@ -106,7 +85,7 @@ def _levels(text: str) -> list[int]:
     """The bracket level before each character. ( and [ close each other, as in half-open intervals."""
     levels: list[int] = []
     level = 0
-    for token in _BRACKET.findall(text):
+    for token in _P["bracket"].findall(text):
         level -= token[-1] in ")]}"
         levels += [level] * len(token)
         level += token[-1] in "([{"
@@ -129,23 +108,28 @@ def _join_thousands(text: str) -> str:
         return text
     shielded = re.sub(r"\\[{}]", "()", text.replace("[", "(").replace("]", ")"))
     levels = list(accumulate((char == "(") - (char == ")") for char in shielded))
-    return _THOUSANDS.sub(lambda m: m[0].replace(",", "") if levels[m.start()] == 0 else m[0], text)
+    return _P["thousands"].sub(lambda m: m[0].replace(",", "") if levels[m.start()] == 0 else m[0], text)
 
 
 def _list(text: str) -> Value:
+    if (date := read_date(text)) is not None:
+        return Words(date)
+    if (duration := compound(text)) is not None:
+        return Atom(*duration)
     words = _read_words(text)
     if words is not None:
         return words
     text = _join_thousands(text)
-    parts, separators = _split(text, _SEPARATOR)
+    parts, separators = _split(text, _P["separator"])
     if len(parts) > 1:
         # an Oxford comma (", and") leaves an empty part between two separators
         parts = [part for i, part in enumerate(parts) if part or i == 0 or i > len(separators) - 1]
     items = _items(parts, signs=True)
     if len(items) == 1:
         return items[0]
-    if all(_OR.search(separator) for separator in separators) and all(map(_is_inequality, items)):
-        return Group("cup", items)  # x < 2 or x > 5
+    if all(_P["or"].search(separator) for separator in separators) and any(map(_is_inequality, items)):
+        if all(isinstance(item, Relation) and len(item.sides) > 1 for item in items):
+            return Group("cup", tuple(map(_point, items)))  # x < 2 or x > 5
     return _between(items) or Group("", items)
 
 
@@ -168,25 +152,33 @@ def _between(items: tuple[Value, ...]) -> Relation | None:
     return None
 
 
+def _point(value: Value) -> Value:
+    """x = 5 beside inequalities, as the set {5}."""
+    match value:
+        case Relation((_, number), ("eq",)):
+            return Group("{}", (number,))
+    return value
+
+
 def _is_inequality(value: Value) -> bool:
     return isinstance(value, Relation) and "eq" not in value.ops
 
 
 def _plus_minus(text: str) -> list[str]:
     """3 \\pm x is two answers; inside brackets it is left to the items."""
-    signs = list(_PLUS_MINUS.finditer(text))
+    signs = list(_P["plus_minus"].finditer(text))
     levels = _levels(text) if signs else []
     if all(levels[sign.start()] > 0 for sign in signs) and (not signs or _outer_brackets(text)):
         return [text]
     if sum(m[1] != "mp" for m in signs) > 1:
         raise Unsupported("more than one ± in one answer")
-    upper = _PLUS_MINUS.sub(lambda m: "-" if m[1] == "mp" else "+", text)
-    lower = _PLUS_MINUS.sub(lambda m: "+" if m[1] == "mp" else "-", text)
+    upper = _P["plus_minus"].sub(lambda m: "-" if m[1] == "mp" else "+", text)
+    lower = _P["plus_minus"].sub(lambda m: "+" if m[1] == "mp" else "-", text)
     return [upper, lower]
 
 
 def _relation(text: str) -> Value:
-    parts, operators = _split(_MEMBER.sub("", text), _RELATION)
+    parts, operators = _split(_P["member"].sub("", text), _P["relation"])
     if not operators:
         return _union(parts[0])
     if len(parts) > 12:
@@ -198,10 +190,10 @@ def _relation(text: str) -> Value:
 def _union(text: str) -> Value:
     if (clock := read_clock(text)) is not None:
         return clock
-    parts, cups = _split(text, _CUP)
+    parts, cups = _split(text, _P["cup"])
     if cups:
         return Group("cup", tuple(map(_bracketed, parts)))
-    parts, colons = _split(text, _COLON)
+    parts, colons = _split(text, _P["colon"])
     if colons and all(parts):
         return Group(":", tuple(map(_bracketed, parts)))
     return _bracketed(text)
@@ -209,7 +201,7 @@ def _union(text: str) -> Value:
 
 def _outer_brackets(text: str) -> tuple[str, str] | None:
     """(kind of brackets, inside) where one pair of brackets holds all of `text`."""
-    match = _PAIR.match(text)
+    match = _P["pair"].match(text)
     if match is None or not all(level > 0 for level in _levels(text)[match.start(2) : match.end(2)]):
         return None
     return match[1][-1] + match[3][-1], match[2].strip()
@@ -217,21 +209,25 @@ def _outer_brackets(text: str) -> tuple[str, str] | None:
 
 def _bracketed(text: str) -> Value:
     if text.startswith("{") and (outer := _outer_brackets("\\" + text[:-1] + "\\}")):  # {1, 3} for \{1, 3\}
-        if "," in outer[1] or not outer[1] or _CONDITION.match(outer[1]):
+        if "," in outer[1] or not outer[1] or _P["condition"].match(outer[1]):
             text = f"\\{{{outer[1]}\\}}"
-    if match := _MATRIX.match(text):
+    if _P["rows"].match(text):  # [[1, 2], [3, 4]]
+        return _matrix("matrix", _P["next_row"].sub(r"\\\\", text.strip("[] ")).replace(",", "&"))
+    if match := _P["matrix"].match(text):
         return _matrix("vmatrix" if match["name"] in ("vmatrix", "Vmatrix") else "matrix", match["body"])
-    if match := _POINT.match(text):  # P(2, 5)
+    if match := _P["point"].match(text):  # P(2, 5)
         point = _bracketed(match[2])
         return Relation((Atom(match[1]), point), ("eq",)) if isinstance(point, Group) else point
-    if (match := _OUTWARD.match(text)) and (match[1] == "]" or match[3] == "["):
+    if (match := _P["outward"].match(text)) and (match[1] == "]" or match[3] == "["):
         text = f"{match[1].replace(']', '(')}{match[2]}{match[3].replace('[', ')')}"
     outer = _outer_brackets(text)
     if outer is not None:
         kind, inside = outer
-        if kind in ("()", "[]") and (_MATRIX.match(inside) or _outer_brackets(inside) == ("()", inside[1:-1].strip())):
+        if kind in ("()", "[]") and (
+            _P["matrix"].match(inside) or _outer_brackets(inside) == ("()", inside[1:-1].strip())
+        ):
             return _bracketed(inside)  # ((3, 4)) and a matrix in brackets
-        if kind == "{}" and (match := _CONDITION.match(inside)):  # {x : x < 5}
+        if kind == "{}" and (match := _P["condition"].match(inside)):  # {x : x < 5}
             condition = _list(match[2].strip())
             return condition if match[1] in (None, "R") else Group(f"{{}} of {match[1]}", (condition,))
         if kind == "{}" and not inside:
@@ -239,7 +235,7 @@ def _bracketed(text: str) -> Value:
         parts, separators = _split(inside, re.compile(r"[,;]"))
         if separators or kind == "{}":
             return Group(kind, _items(parts, signs=kind == "{}"))
-        if kind == "()" and (letter := _LETTER.match(inside)):
+        if kind == "()" and (letter := _P["letter"].match(inside)):
             return Words(letter[1].lower())
     return _leaf(text)
 
@@ -257,15 +253,15 @@ def _read_words(text: str) -> Words | None:
     """The words, where `text` is nothing but words; a run of up to three letters is taken for variables."""
     marked = without_text(text)
     plain = " ".join(marked.replace('"', " ").split()).strip(" .")
-    if marked != text and (letter := _LETTER.match(plain)):
+    if marked != text and (letter := _P["letter"].match(plain)):
         return Words(letter[1].lower())
-    if not _WORDS.fullmatch(plain):
+    if not _P["words"].fullmatch(plain) or _P["names"].fullmatch(plain):
         return None
     if marked == text and not re.fullmatch("[A-Z][a-z]+", plain):
         longest = max((len(word) for word in re.findall(r"[A-Za-z]+", plain)), default=4)
         if plain.lower() not in _SHORT_WORDS and (longest < 4 or plain in _FORMULA_WORDS):
             return None
-    return Words(_ARTICLE.sub("", plain.lower()))
+    return Words(_P["article"].sub("", plain.lower()))
 
 
 def _leaf(text: str) -> Value:
@@ -276,7 +272,7 @@ def _leaf(text: str) -> Value:
     core, factor = _magnitude(core)
     if unit is not None and (first := unit.split(" ")[0]) in MAGNITUDES:  # 5 million, 5 million dollars
         unit, factor = unit.removeprefix(first).strip(), factor * MAGNITUDES[first]
-    if match := _SPACED_THOUSANDS.match(core):
+    if match := _P["spaced_thousands"].match(core):
         core = match[1] + match[2].replace(" ", "") + (match[3] or "")
     if not core:
         raise Malformed("a unit without a number")

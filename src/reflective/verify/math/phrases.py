@@ -4,65 +4,50 @@ lines: x = 1 \\ y = 2, the solution of a system in cases."""
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
-from reflective.verify.text import to_latex, without_text
+from reflective.verify.text import patterns, to_latex, without_text
 
-_RATIO = re.compile(r"^(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)(?: to (\d+(?:\.\d+)?))?$")
-_PARAMETER = re.compile(
-    r"[,;]?\s*(?:\\text\s*\{[^{}]*\}\s*)?\(?\b[a-z]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?$"
-)  # , k \in Z
-_SPELLED_LIST = re.compile(r"^\\text\s*\{\s*(?:[-\d(].*\b(?:and|or)\b.*|[-\d.]+)\}$")  # \text{2 and 3}
-_TEXT_LIST = re.compile(r"^\\text\s*\{([^{}\d]*,[^{}\d]*)\}$")
-_SYSTEM = re.compile(
-    r"^(?:\\\{\s*)?\\begin\s*\{(cases|array|align(?:ed|\*)?|gathered)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}$"
-)
-_LINE_BREAK = re.compile(r"\\\\(?![A-Za-z]{2})")
-_EQUATION = re.compile(r"[^,&<>=]+&?\s*=\s*&?[^,&<>=]+")
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_PHRASES = tuple(
-    (re.compile(pattern, re.IGNORECASE), meaning)
-    for pattern, meaning in (
-        (r"(?:there (?:is|are) )?no (?:real |such )?(?:solutions?|roots?|answers?)(?: exists?)?", r"\emptyset"),
-        (r"(?:the )?empty set", r"\emptyset"),
-        (r"(?:the )?(?:set of )?(?:all )?(?:real numbers|reals)|all real (?:x|values(?: of x)?)", r"\mathbb{R}"),
-        (r"(?:there are )?infinitely many(?: solutions)?|infinite(?: number of)? solutions", "infinitely many"),
-        (r"(?:all |the )?(?:set of )?(?:the )?integers", r"\mathbb{Z}"),
-        (r"(?:positive )?infinity", r"\infty"),
-        (r"(?:negative |minus |-)infinity", r"-\infty"),
-        (r"dne|(?:the limit )?does not exist", "does not exist"),
-        (r"(?:12:?0?0? )?(?:at )?noon", "12 pm"),
-        (r"(?:12:?0?0? )?(?:at )?midnight", "12 am"),
-    )
-)
-
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_P = patterns("math/shapes.toml", "phrases")
+_TABLES = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
+_ONES, _TENS = (_TABLES["english"][name].split() for name in ("ones", "tens"))
+_PHRASES = [(re.compile(pattern, re.IGNORECASE), meaning) for meaning, pattern in _TABLES["meanings"].items()]
 NUMBERS = dict(
     zip((*_ONES, *(ten + one for ten in _TENS for one in ("", *(f"-{one}" for one in _ONES[1:10])))), range(100))
 )
+ABROAD = {
+    word: value for words in _TABLES["from_two"].values() for value, word in enumerate(words.split(), 2) if word != "-"
+}
+_WORDS = ABROAD | NUMBERS
+_PARTS: dict[str, int] = _TABLES["parts"]
+_COUNT = rf"\d+|an?|{'|'.join(sorted(NUMBERS, key=len, reverse=True))}"
+SHARE = rf"(?:(?P<whole>{_COUNT}) and )?(?P<count>{_COUNT})[- ](?P<part>{'|'.join(_PARTS)})s?"  # two and a half
+_SHARE = re.compile(SHARE)
 
 
 def plain(text: str) -> str:
     """`text` in plain LaTeX, with the phrases that stand for a sign in its place."""
-    text = _PARAMETER.sub("", to_latex(text))
-    system = _SYSTEM.match(text)
-    lines = [line.strip(" ,;.") for line in _LINE_BREAK.split(system[2] if system else text)]
-    if len(lines) > 1 and all(map(_EQUATION.fullmatch, lines)):
+    text = _P["parameter"].sub("", to_latex(text))
+    system = _P["system"].match(text)
+    lines = [line.strip(" ,;.") for line in _P["line_break"].split(system[2] if system else text)]
+    if len(lines) > 1 and all(map(_P["equation"].fullmatch, lines)):
         return ", ".join(lines).replace("&", "")
     if system and all(line.lstrip("& ").startswith("=") for line in lines[1:]):  # x = 6 * 7 \\ = 42
         return " ".join(lines).replace("&", "")
     words = " ".join(without_text(text).split()).strip(" .")
-    if (number := NUMBERS.get(words.lower().replace(" ", "-"))) is not None:
-        return str(number)
+    if (word := words.lower().replace(" ", "-")) in _WORDS:
+        return str(_WORDS[word])
+    if share := _SHARE.fullmatch(words.lower()):
+        whole, count = (word and NUMBERS.get(word, word if word.isdigit() else 1) for word in share.groups()[:2])
+        return rf"{whole or ''}\frac{{{count}}}{{{_PARTS[share['part']]}}}"
+    if excepted := _P["except"].fullmatch(words):
+        return rf"\mathbb{{R}}\setminus\{{{re.sub('and|or', ',', excepted[1])}\}}"
     for pattern, meaning in _PHRASES:
-        if pattern.fullmatch(words):
-            return meaning
-    if _SPELLED_LIST.match(text):
+        if match := pattern.fullmatch(words):
+            return match.expand(meaning)
+    if _P["spelled_list"].match(text):
         text = words
-    if match := _RATIO.match(words):
-        return ":".join(part for part in match.groups() if part)
-    if match := _TEXT_LIST.match(text):
+    if match := _P["text_list"].match(text):
         return ", ".join(rf"\text{{{part.strip()}}}" for part in match[1].split(","))
     return text

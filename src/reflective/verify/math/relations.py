@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from reflective.verify.math import atoms
 from reflective.verify.math.formula import Variable, variables
 from reflective.verify.math.notation import Atom, Group, Relation, Value, Words
+from reflective.verify.text import patterns
 
+_P = patterns("math/shapes.toml", "relations")
 _Y = Atom("y")
-_OF_X = re.compile(r"^[A-Za-z]\s*\(\s*x\s*\)$")
 INFINITY, MINUS_INFINITY = Atom("\\infty"), Atom("-\\infty")
 
-_FUNCTION_NAME = re.compile(r"^[A-Za-z](?:'|\^\s*\{-1\}|_\{?\w+\}?)*\s*\([^()]*\)$")  # f(x), P(A), f^{-1}(x)
-# AB, |AB|, \angle ABC
-_SEGMENT_NAME = re.compile(r"^\|?(?:m?\s*\\(?:angle|triangle|overline)\s*\{?\s*)?[A-Z]{1,4}\s*\}?\|?$")
-# dy/dx, \text{area of} ABC
-_OTHER_NAME = re.compile(r"^\\frac\s*\{d\^?\d?[a-z]\}\s*\{d[a-z]\^?\d?\}$|^\\text\s*\{[^{}\d]+\}")
-_INDEX = re.compile(r"_\s*(?:\{\s*\d+\s*\}|\d)$")
-_SIZE = re.compile(r"^\|\s*([A-Za-z])\s*([-+]\s*[\d./]+)?\s*\|$")
 _TURNED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
 
 
@@ -39,7 +32,7 @@ def is_name(value: Value) -> bool:
         return True
     if not isinstance(value, Atom) or value.unit is not None:
         return False
-    names = (_FUNCTION_NAME, _SEGMENT_NAME, _OTHER_NAME)
+    names = (_P["function_name"], _P["segment_name"], _P["other_name"])
     return is_variable(value) or any(pattern.match(value.text) for pattern in names)
 
 
@@ -56,10 +49,12 @@ def same_name(gold: Value, answer: Value) -> bool:
         texts = [v.text.replace(" ", "").lower() for v in (gold, answer) if isinstance(v, Words | Atom)]
         return len(texts) == 2 and texts[0] == texts[1]
     if isinstance(gold, Atom) and isinstance(answer, Atom) and gold.text != answer.text:
-        bare = [_INDEX.sub("", atom.text) for atom in (gold, answer)]
+        bare = [_P["index"].sub("", atom.text) for atom in (gold, answer)]
         if bare[0] == bare[1] and (gold.text in bare or answer.text in bare):  # x_1 may be called x
             return True
-    return any(y == _Y and isinstance(f, Atom) and _OF_X.match(f.text) for f, y in ((gold, answer), (answer, gold)))
+    return any(
+        y == _Y and isinstance(f, Atom) and _P["of_x"].match(f.text) for f, y in ((gold, answer), (answer, gold))
+    )
 
 
 def by_name(relation: Relation) -> Relation:
@@ -99,7 +94,7 @@ def names_each(definitions: Group, bare: Group) -> tuple[list[Value], Sequence[V
         named[item.sides[0].text] = item.sides[1]
     if len(named) < len(definitions.items) or any(isinstance(item, Relation) for item in bare.items):
         return None
-    if len({_INDEX.sub("", name) for name in named}) == 1:
+    if len({_P["index"].sub("", name) for name in named}) == 1:
         return None if bare.brackets == "" else (list(named.values()), bare.items)
     return [named[name] for name in sorted(named, key=lambda name: name.strip("\\"))], bare.items
 
@@ -117,7 +112,7 @@ def region(relation: Relation) -> tuple[Value, Group] | None:
     ops, sides = relation.ops, relation.sides
     if any(op not in ("lt", "le") for op in ops):
         return None
-    if len(sides) == 2 and isinstance(sides[0], Atom) and (match := _SIZE.match(sides[0].text)):
+    if len(sides) == 2 and isinstance(sides[0], Atom) and (match := _P["size"].match(sides[0].text)):
         if isinstance(sides[1], Atom):  # |x - 2| < 3
             centre, radius = f"({match[2] or 0})", f"({sides[1].text})"
             sides = Atom(f"-{radius}-{centre}"), Atom(match[1]), Atom(f"{radius}-{centre}")

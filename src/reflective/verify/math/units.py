@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 from reflective.verify.math.formula import FUNCTIONS
@@ -22,6 +23,7 @@ UNIT_NAMES = frozenset(_NAMES)
 _IN_COMPOUNDS = {*_NAMES, "K", "C"}  # J/(mol K): alone, one letter more may be a variable
 _COMPOUNDS: dict[str, str] = _TABLES["compounds"]
 _SIGNS: dict[str, str] = _TABLES["signs"]
+_STEPS: dict[str, int] = _TABLES["steps"]
 MAGNITUDES: dict[str, int] = _TABLES["magnitudes"]
 _NO_UNIT = frozenset(_TABLES["no_unit"]["words"].split())
 _P = patterns("math/units.toml", "patterns")
@@ -45,6 +47,19 @@ def split_unit(text: str) -> tuple[str, str | None]:
         if text.endswith(sign):
             return text[: -len(sign)].strip(), name
     return _split_trailing(text)
+
+
+def compound(text: str) -> tuple[str, str] | None:
+    """2 hours 30 minutes as (2 + 30/60, "h"); None where the units are no steps of one scale."""
+    text = without_text(text.replace("^\\circ", " deg").replace("''", " arcsec").replace("'", " arcmin"))
+    if not _P["compound"].fullmatch(text):
+        return None
+    parts = [(number, _canonical_word(unit)) for number, unit in _P["part"].findall(text)]
+    total, scale = parts[0][0], 1
+    for (_, larger), (number, unit) in pairwise(parts):
+        scale *= _STEPS.get(f"{larger} {unit}", 0)
+        total += f" + {number}/{scale}"
+    return (total, parts[0][1]) if scale else None
 
 
 def _split_trailing(text: str) -> tuple[str, str | None]:
