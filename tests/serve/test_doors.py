@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
+import resource
 import socket
 import time
 
@@ -363,3 +365,21 @@ def test_a_key_that_must_wait_has_nothing_read(guarded, monkeypatch):
     key.tokens.take(20)
     monkeypatch.setattr("reflective.serve.doors.find_key", lambda *_: key)
     assert ask(guarded, ASKED)[0] == 429
+
+
+def test_new_connections_are_refused_before_the_descriptors_are_used_up(guarded, monkeypatch):
+    monkeypatch.setattr(process, "most_connections", lambda: len(guarded.server.server_state.connections) - 1)
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as s:
+        refused = s.recv(65536)
+        assert refused.startswith(b"HTTP/1.1 503 ") and b'"code":"overloaded"' in refused and s.recv(1) == b""
+    monkeypatch.setattr(process, "most_connections", lambda: 2)
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as held:
+        for _ in range(2):
+            held.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert held.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(("most", "connections"), [(64, 32), (1024, 896), (resource.RLIM_INFINITY, math.inf)])
+def test_connections_leave_descriptors_to_files(monkeypatch, most, connections):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (most, most))
+    assert process.most_connections() == connections

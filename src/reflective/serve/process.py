@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import resource
 import signal
@@ -36,6 +37,7 @@ HEADERS_S = 20.0  # for the headers of a request, from its first byte
 KEEP_ALIVE_S = 75  # that a connection may be idle
 UNREAD_MS = 60_000  # after which the system ends a connection whose client reads nothing
 BACKLOG = 4096
+SPARE_FILES = 128  # descriptors that connections leave to everything else
 LATE_S = 0.3  # that a stopping server still listens: what is on its way gets an error object, not a reset connection
 SHUTDOWN_S = 3  # after the grace period, for what is still being sent
 
@@ -51,6 +53,8 @@ class Protocol(HttpToolsProtocol):
         with suppress(AttributeError, OSError):  # of Linux, and of TCP
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         self._expect(KEEP_ALIVE_S)
+        if len(self.connections) > most_connections():
+            self._refuse(Fault(503, "The server has too many connections. Try again later.", code="overloaded"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
@@ -81,6 +85,9 @@ class Protocol(HttpToolsProtocol):
             fault = Fault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, what, code="headers_too_large")
         else:
             fault = Fault(HTTPStatus.BAD_REQUEST, msg, code="invalid_http")
+        self._refuse(fault)
+
+    def _refuse(self, fault: Fault) -> None:
         body = to_json(fault.body())
         head = f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}\r\ncontent-type: application/json\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
@@ -94,6 +101,12 @@ class Protocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, self.transport.close) if seconds is not None else None
+
+
+def most_connections() -> float:
+    """So many may be open: at the limit of descriptors, asyncio logs thousands of errors a second, and files fail."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if most == resource.RLIM_INFINITY else max(most - SPARE_FILES, most // 2)
 
 
 class Server(uvicorn.Server):
@@ -183,7 +196,7 @@ class JsonLines(logging.Formatter):
 def _write_log() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in (("reflective.serve", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("reflective.serve", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
