@@ -141,6 +141,12 @@ def test_earlier_reasoning_is_left_out_and_a_developer_is_a_system(client):
     assert prompt({"role": "system", "content": parts}) == prompt({"role": "system", "content": "abc"})
 
 
+@pytest.mark.parametrize("role", ["system", "developer", "tool"])
+def test_a_conversation_without_a_user_is_answered(client, role):
+    said = {"role": role, "content": PROBLEM, **({"tool_call_id": "a"} if role == "tool" else {})}
+    assert client.chat.completions.create(**asked(messages=[said], max_tokens=4)).usage.prompt_tokens > 20
+
+
 def test_an_answer_of_a_schema_has_its_form_and_free_reasoning(client):
     form = {"type": "json_schema", "json_schema": {"name": "lcm", "schema": LCM, "strict": True}}
     got = client.chat.completions.create(**asked(response_format=form))

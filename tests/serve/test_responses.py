@@ -122,6 +122,7 @@ def test_a_schema_that_takes_any_json_is_a_schema():
         ({"reasoning": {"effort": "enormous"}}, "reasoning.effort"),
         ({"input": "word " * 3000}, "input"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [*MESSAGES, {"type": "item_reference", "id": "x"}]}, "input[1].type"),
         ({"input": [{"content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call", "call_id": "a"}]}, "input[0].name"),
         ({"instructions": "x", "input": [*MESSAGES, {"role": "user"}]}, "input[1].content"),

@@ -140,6 +140,7 @@ def function(name, **properties):
     return {"type": "function", "function": {"name": name, "parameters": {**parameters, "additionalProperties": False}}}
 
 
+CUT = '{"name": "weather", "arguments": {"city": "Paris and every other town of the country'
 PLACES = [function("weather", city={"enum": ["Paris", "Rome"]}), function("news", topic={"enum": ["sport"]})]
 
 
@@ -201,6 +202,21 @@ def test_a_call_that_can_not_come_is_refused(calling, change, param, stream):
     with pytest.raises(openai.BadRequestError) as error:
         calling.chat.completions.create(**must("required", **change, stream=stream))
     assert error.value.body["param"] == param
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_of_a_forced_call_that_was_cut_nothing_is_content(stream, whole):
+    def script(text, index, seed):
+        asked = not whole or "Now make" in text
+        return Scripted(("" if whole else "</think>") + ("[" + CUT if asked else "I would look it up."), logits=[1.0])
+
+    more = {"format": WHOLE_RESPONSE if whole else None, "kind": Holding, "max_tokens": 7, "stream": stream}
+    got = ask(script, tools=TOOLS, tool_choice="required", reasoning_effort="none", **more)
+    choices = [choice for chunk in got for choice in chunk.choices] if stream else got.choices
+    said = [choice.delta if stream else choice.message for choice in choices]
+    assert not any(part.content or part.tool_calls for part in said)
+    assert choices[-1].finish_reason == "length"
 
 
 def test_an_engine_that_can_not_force_a_call_says_so():

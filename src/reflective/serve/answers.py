@@ -41,6 +41,8 @@ def answer_of(t: Trajectory, format: Format, question: Question) -> Answer:
         if calls:
             given = tuple(calls[:1] if question.one_call else calls)
             return replace(answer, content=content, calls=given, finish_reason="tool_calls")
+        if question.must_call and question.settings.constraint is not None:  # held to a call that was cut: no content
+            return replace(answer, content="")
     return answer
 
 

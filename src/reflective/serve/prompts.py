@@ -193,12 +193,13 @@ def _called(name: str, arguments: str) -> dict[str, Any]:
 
 
 def _problem(messages: Messages, tools: Sequence[Any]) -> Problem:
-    """The conversation as a problem; its text is the last user message."""
-    if not any(message["role"] == "user" and message["content"].strip() for message in messages):
-        raise Fault(400, "no user message has any text.", param="messages", code="invalid_value")
-    asked = [message["content"] for message in messages if message["role"] == "user" and message["content"].strip()]
+    """The conversation as a problem; its text is the last user message, or where there is none the last message."""
+    told = [message for message in messages if message["content"].strip()]
+    asked = [message for message in told if message["role"] == "user"] or told
+    if not asked:
+        raise Fault(400, "no message has any text.", param="messages", code="invalid_value")
     # answers are compared as texts where they are calls of functions
-    return check_problem(Problem(asked[-1], kind="exact" if tools else "math", messages=tuple(messages)))
+    return check_problem(Problem(asked[-1]["content"], kind="exact" if tools else "math", messages=tuple(messages)))
 
 
 def _plan(request: ChatRequest, model: Reflective, effort: str | int, n: int) -> tuple[int, Strategy, Settings]:

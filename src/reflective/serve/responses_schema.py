@@ -41,7 +41,7 @@ NEEDED = {"message": ("role",), "function_call": ("call_id", "name"), "function_
 class InputItem(Loose):
     """An item of the input: a message, a call, its output, or reasoning, which is left out."""
 
-    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    type: Literal["message", "function_call", "function_call_output", "reasoning", "item_reference"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: str | list[Text] | None = None
     call_id: str | None = None
@@ -157,6 +157,9 @@ class ResponsesRequest(Sampled):
             return [*turns, ("input", Message(role="user", content=self.input))]
         for i, item in enumerate(self.input):
             place = f"input[{i}]"
+            if item.type == "item_reference":
+                what = f"'{place}' refers to what the server does not keep: send it whole (in clients: store=false)."
+                raise Fault(400, what, param=f"{place}.type", code="unsupported_parameter")
             for name in NEEDED.get(item.type, ()):
                 if getattr(item, name) is None:
                     what = f"Missing required parameter: '{place}.{name}'."
