@@ -38,6 +38,7 @@ KEEP_ALIVE_S = 75  # that a connection may be idle
 UNREAD_MS = 60_000  # after which the system ends a connection whose client reads nothing
 BACKLOG = 4096
 SPARE_FILES = 128  # descriptors that connections leave to everything else
+ACCEPTED = 32  # connections that asyncio accepts before it looks at one of them
 LATE_S = 0.3  # that a stopping server still listens: what is on its way gets an error object, not a reset connection
 SHUTDOWN_S = 3  # after the grace period, for what is still being sent
 
@@ -117,6 +118,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in [one for server in self.servers for one in server.sockets]:
+            with socket.socket(fileno=os.dup(listening.fileno())) as one:
+                one.listen(BACKLOG)
         self.on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -147,7 +151,7 @@ def make_server(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=BACKLOG,
+        backlog=ACCEPTED,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(settings.grace_s) + SHUTDOWN_S,
     )

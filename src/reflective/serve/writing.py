@@ -154,7 +154,7 @@ def _following(service: Service, question: Question, form: JsonForm, response: s
     sampling = replace(question.settings.sampling, temperature=0.0)
     settings = replace(question.settings, sampling=sampling, constraint=form)
     tools = question.tools if question.must_call else ()
-    of_calls = {"tools": tools, "one_call": question.one_call, "must_call": question.must_call}
+    of_calls: dict[str, Any] = {"tools": tools, "one_call": question.one_call, "must_call": question.must_call}
     return Question(problem, prompt_ids, 1, Single(), settings, messages, **of_calls)
 
 
