@@ -23,6 +23,7 @@ from reflective.evaluate.summary import summarise
 from reflective.evaluate.table import Table
 from reflective.records import finite
 from reflective.search import BestOfN, Settings
+from reflective.settings import check_least
 from reflective.tasks import TASKS, mixture
 
 MAX_TOKENS = 512  # of the reasoning
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", required=True, help="where the trajectories are kept")
     args = parser.parse_args()
+    check_least(1, problems=args.problems, trajectories=args.trajectories)
 
     problems: list[Problem] = []
     for family in args.families:

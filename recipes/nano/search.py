@@ -29,6 +29,7 @@ from reflective.records import Record, TrajectoryRecord, finite
 from reflective.records.manifest import versions
 from reflective.search import Settings, get_strategy, resolve_effort
 from reflective.selection import best_closed, vote
+from reflective.settings import check_least
 from reflective.tasks import mixture
 
 MAX_TOKENS = 512  # of the reasoning
@@ -58,6 +59,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", required=True, help="where the records are kept")
     args = parser.parse_args()
+    check_least(1, problems=args.problems)
 
     effort = resolve_effort(args.effort)
     problems = list(mixture(args.split, args.problems, args.levels, seed=args.seed))

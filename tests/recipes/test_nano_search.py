@@ -6,10 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from reflective.errors import InputError
+
 pytestmark = pytest.mark.slow
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano" / "search.py"
+NANO = Path(__file__).resolve().parents[2] / "recipes" / "nano"
 SEARCHES = ("beam", "DVTS", "particles", "particles, annealed", "MCTS")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"nano_{name}", NANO / f"{name}.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    return recipe
+
+
+@pytest.mark.parametrize("name", ["evaluate", "search"])
+def test_no_problems_are_no_run(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("sys.argv", [f"{name}.py", "--problems", "0", "--output", str(tmp_path)])
+    with pytest.raises(InputError, match="problems is 0"):
+        script(name).main()
 
 
 @pytest.mark.parametrize(
@@ -17,12 +33,10 @@ SEARCHES = ("beam", "DVTS", "particles", "particles, annealed", "MCTS")
     [(2, 2, ("particles, annealed", "MCTS")), pytest.param(6, 4, SEARCHES, marks=pytest.mark.long)],
 )
 def test_every_search_has_its_rows_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch, problems, effort, ways):
-    spec = importlib.util.spec_from_file_location("nano_search", RECIPE)
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = script("search")
     assert set(SEARCHES) == recipe.WAYS.keys() - {recipe.BASELINE}
     sizes = ["--problems", str(problems), "--levels", "1", "--effort", str(effort)]
-    monkeypatch.setattr("sys.argv", [str(RECIPE), *sizes, "--output", str(tmp_path), "--only", *ways])
+    monkeypatch.setattr("sys.argv", ["search.py", *sizes, "--output", str(tmp_path), "--only", *ways])
     assert recipe.main() == 0
     first = capsys.readouterr().out
     rows = json.loads(first.splitlines()[-1])["rows"]
