@@ -7,14 +7,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 
+from reflective.engines.vllm.engine import VLLMEngine
+from reflective.engines.vllm.plan import WITHOUT_SCORES
 from reflective.errors import CheckpointError
 from reflective.evaluate.policies import model_of_run
 from reflective.judge.judge import Judge
-from reflective.models import load_checkpoint, read_metadata, save_checkpoint, save_judge, shipped
+from reflective.models import Metadata, load_checkpoint, read_metadata, save_checkpoint, save_judge, shipped
 from reflective.models.fingerprint import fingerprint_of
 from tiny import tiny_checkpoint, tiny_model
 
@@ -76,6 +79,27 @@ def test_a_hub_id_finds_it_without_weights(package: Path, plain: Path, monkeypat
     assert found.judge.scores and found.head_folder == package / "tiny-head"
     with pytest.raises(CheckpointError, match="no SPRM head"):
         read_metadata("owner/another")
+
+
+def test_one_that_vllm_cannot_compute_is_left_out_there_unless_a_head_is_needed(
+    package: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(plain))
+    path = package / "tiny-head/config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "feature_position": "mean"}))
+    started: dict[str, Any] = {}
+
+    def start(self: VLLMEngine, model: Metadata, **options: Any) -> None:
+        started.update(options, model=model)
+        self.remark = ""
+
+    monkeypatch.setattr(VLLMEngine, "__init__", start)
+    engine = VLLMEngine.from_source("owner/tiny", require_head=False)
+    assert "can't compute the head 'tiny-head'" in engine.remark and not started["model"].judge.scores
+    assert started["additional_config"] == WITHOUT_SCORES
+    with pytest.raises(CheckpointError, match="reads more of a trajectory than its last position"):
+        VLLMEngine.from_source("owner/tiny", require_head=True)
 
 
 def test_a_model_of_the_same_shapes_is_left_without(package: Path, tmp_path: Path) -> None:

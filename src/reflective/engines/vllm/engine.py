@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,8 @@ from reflective.engines.sampled_token import SampledToken
 from reflective.engines.sequence import Running
 from reflective.engines.vllm.handshake import PROBLEM, TOKENS, scores_are_right, scores_arrive
 from reflective.engines.vllm.plan import WITHOUT_SCORES, head_config, make_plan
-from reflective.errors import DependencyError, EngineError, InputError, ReflectiveError, first_line
-from reflective.models.metadata import Metadata, read_metadata
+from reflective.errors import CheckpointError, DependencyError, EngineError, InputError, ReflectiveError, first_line
+from reflective.models.metadata import NO_HEAD, Metadata, read_metadata
 from reflective.settings import check_least, check_names
 from reflective.types import FinishReason
 
@@ -78,6 +78,13 @@ class VLLMEngine(ExternalEngine):
     ) -> VLLMEngine:
         """An engine on "nano", a folder, a GGUF file or a hub id."""
         model = read_metadata(source, require_head=require_head, head=head, check_fingerprint=check_fingerprint)
+        try:
+            model.judge.for_generation(model.name, knows_trajectories=False)
+        except CheckpointError:
+            if not model.shipped or require_head:
+                raise
+            remark = f"no step scores: vLLM can't compute the head {model.shipped!r} that comes with the package."
+            model = replace(read_metadata(source, require_head=False, head=NO_HEAD), remark=remark)
         if model.head_folder is not None:
             options["additional_config"] = {**options.get("additional_config", {}), **head_config(model.head_folder)}
         elif not model.judge.scores:
