@@ -166,7 +166,7 @@ class Driver:
         """The driver of this engine, made when it is first asked for. Raises `InputError` for what is no engine."""
         if not isinstance(engine, Engine):
             raise InputError(
-                f"engine is {engine!r:.60}; it must be an Engine, as Reflective.from_pretrained makes one."
+                f"engine is {engine!r:.60}; it must be an Engine, such as Reflective.from_pretrained makes."
             )
         with cls._making:
             driver = cls._of.get(engine)
