@@ -114,7 +114,7 @@ def solution_html(solution: Solution) -> str:
     notes = "".join(f'<div style="opacity:.75">⚠ {html.escape(note)}</div>' for note in solution.notes)
     return (
         '<div style="font-family:system-ui,sans-serif;font-size:13px;line-height:1.45">'
-        f'<div style="font-size:18px;font-weight:600">{html.escape(answer)}</div>'
+        f'<div dir="auto" style="font-size:18px;font-weight:600">{html.escape(answer)}</div>'
         f"<div>confidence {html.escape(percent(solution.confidence))} · {html.escape(solution.strategy)} · "
         f"{html.escape(cost(solution))} · {html.escape(solution.model)}</div>{notes}"
         + "".join(_trajectory_html(t, t.index == solution.selected) for t in solution.trajectories)
@@ -127,12 +127,12 @@ def _trajectory_html(trajectory: Trajectory, selected: bool) -> str:
     border = "#36a05c" if selected else "transparent"
     strip_html = "".join(_cell(step) for step in trajectory.steps)
     steps = "".join(
-        f'<div style="border-left:4px solid rgb{score_color(step.score)};padding-left:6px;margin:2px 0;'
+        f'<div dir="auto" style="border-left:4px solid rgb{score_color(step.score)};padding-left:6px;margin:2px 0;'
         f'white-space:pre-wrap"><span style="opacity:.6">{step.score:.2f}</span> {html.escape(step.text)}</div>'
         for step in trajectory.steps
     )
-    body = steps or f'<div style="white-space:pre-wrap">{html.escape(trajectory.thinking)}</div>'
-    answer = f'<div style="white-space:pre-wrap;font-weight:600">{html.escape(trajectory.answer_text)}</div>'
+    body = steps or f'<div dir="auto" style="white-space:pre-wrap">{html.escape(trajectory.thinking)}</div>'
+    answer = f'<div dir="auto" style="white-space:pre-wrap;font-weight:600">{html.escape(trajectory.answer_text)}</div>'
     return (
         f'<details{" open" if selected else ""} style="border-left:3px solid {border};padding-left:8px;margin-top:4px">'
         f'<summary style="cursor:pointer">#{trajectory.index} <b>{number(trajectory.score)}</b> '

@@ -56,3 +56,16 @@ def test_what_was_let_go_says_at_which_token_and_why(tmp_path):
     path.write_text(page(read_runs([tmp_path / "run"])), encoding="utf-8")
     dom = drawn(path, tmp_path)
     assert dom.count("tokens · token 4: pruned") == 2 == dom.count(">let go<")
+
+
+def test_text_is_written_in_its_own_direction(tmp_path):
+    hebrew = "\u05db\u05de\u05d4 \u05d4\u05dd 12?"
+    engine = ScriptedEngine([Scripted(f"{hebrew}.\n\n</think>{hebrew} \\boxed{{4}}", [1.0])])
+    plan = Plan(1, BestOfN("all"), Settings(max_tokens=90), {"name": "x"})
+    run_benchmark(engine, [Problem(hebrew, "4", id="a")], plan, tmp_path / "run")
+    path = tmp_path / "report.html"
+    found = "document.querySelectorAll('[dir=auto]')"
+    told = f"<script>document.title = Array.from({found}, (e) => `${{e.className}}:${{getComputedStyle(e).direction}}`)"
+    path.write_text(f"{page(read_runs([tmp_path / 'run']))}{told}</script>", encoding="utf-8")
+    title = drawn(path, tmp_path).partition("<title>")[2].partition("</title>")[0]
+    assert title == "t:rtl,problem:rtl,:ltr,:ltr,ans:ltr,think:rtl,said:rtl"

@@ -209,6 +209,27 @@ def test_an_end_that_is_no_end_is_done(page, recorded):
     ]
 
 
+def test_text_is_written_in_its_own_direction(page, recorded):
+    """Right to left where the first letter is, each paragraph by itself; what is ours, and formulas, stay."""
+    hebrew = "\u05db\u05de\u05d4 \u05d4\u05dd 12?"
+    steps = [(f"{hebrew} $x+1$\n\nlike this\n\n- {hebrew}", 0.9)]
+    recorded.events = [
+        *run(2, lane(0, steps, hebrew), lane(1, steps, "four")),
+        solved(0, hebrew, "four"),
+    ]
+    ask(page, recorded, hebrew)
+    page.locator("#answer .final p").wait_for()
+    page.locator("#detail .text:not(.raw) math").first.wait_for()
+
+    def directions(selector):
+        return page.locator(selector).evaluate_all("all => all.map((one) => getComputedStyle(one).direction)")
+
+    assert directions("#problem, #asked, #answer .final p, #detail .said p") == ["rtl"] * 4
+    assert directions("#detail .steps .text > *") == ["rtl", "ltr", "rtl"]
+    assert directions("#lanes .tail") == ["rtl", "ltr"] and directions("#answer .vote b, #status") == ["ltr", "ltr"]
+    assert set(directions("#detail math")) == {"ltr"}
+
+
 def test_long_words_do_not_widen_the_page(page, recorded):
     word, other = "x" * 3000, "\u202e" + "y" * 3000
     recorded.events = [

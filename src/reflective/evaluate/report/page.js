@@ -248,7 +248,7 @@
     const rows = found.slice(0, shownRows).map((p) => {
       const total = p.trajectories.length || 1;
       const button = el("button", { type: "button", title: `${p.rights} of ${p.trajectories.length} trajectories are right`, "aria-current": String(p === current), onclick: () => { current = p; show(p); list(); } },
-        mark(p.right), el("span", { class: "t" }, p.text.replace(/\s+/g, " ").slice(0, 160)),
+        mark(p.right), el("span", { class: "t", dir: "auto" }, p.text.replace(/\s+/g, " ").slice(0, 160)),
         el("span", { class: "tally" }, el("i", { style: `width:${(100 * p.rights) / total}%` })));
       return el("li", {}, button);
     });
@@ -261,7 +261,7 @@
     const body = el("div", { class: "body" });
     const fillBody = () => {
       if (body.childNodes.length) return;
-      const think = el("div", { class: "think" });
+      const think = el("div", { class: "think", dir: "auto" });
       for (const [text, v] of t.steps) {
         // the empty lines between steps belong to none of them
         const lead = text.match(/^\s*/)[0];
@@ -270,13 +270,13 @@
       }
       think.append(t.steps.length ? t.rest.trimEnd() : t.rest);
       body.append(think);
-      if (t.answer_text.trim()) body.append(el("div", { class: "said" }, t.answer_text.trim()));
+      if (t.answer_text.trim()) body.append(el("div", { class: "said", dir: "auto" }, t.answer_text.trim()));
       if (t.let_go) body.append(el("div", { class: "small" }, `let go: ${t.let_go}`));
       if (t.reason) body.append(el("div", { class: "small" }, t.reason));
     };
     const node = el("details", { class: `traj${t.selected ? " selected" : ""}`, open, ontoggle: () => node.open && fillBody() },
       el("summary", {}, mark(t.right), el("span", { class: "num", title: "score S" }, t.score === null ? "—" : t.score.toFixed(3)), blocks,
-        el("span", { class: "ans" }, t.answer === null ? (t.closed ? "no final answer" : t.let_go ? "let go" : "unfinished") : t.answer),
+        el("span", { class: "ans", dir: "auto" }, t.answer === null ? (t.closed ? "no final answer" : t.let_go ? "let go" : "unfinished") : t.answer),
         t.selected ? el("span", { class: "tag" }, "chosen") : null,
         el("span", { class: "small push" }, `#${t.index} · ${t.tokens.toLocaleString("en")} tokens${t.finish === "length" ? " · out of tokens" : ""}${t.let_go ? ` · ${t.let_go.split(": ").slice(0, 2).join(": ")}` : t.finish === "cancelled" ? " · stopped" : ""}${typeof t.parent === "number" ? ` · from #${t.parent} at token ${t.at}` : ""}`)),
       body);
@@ -291,8 +291,8 @@
     const fillHost = () => host.replaceChildren(...p.trajectories.filter((t) => !only.value || String(t.right) === only.value).map((t, i) => trajectory(t, i === 0 || t.selected)));
     only.addEventListener("change", fillHost);
     fillHost();
-    const parts = [el("div", { class: "small" }, about), el("div", { class: "problem" }, p.text),
-      el("div", {}, mark(p.right), " answered ", el("b", {}, p.answer ?? "nothing"), " · gold ", el("b", {}, p.gold ?? "unknown"),
+    const parts = [el("div", { class: "small" }, about), el("div", { class: "problem", dir: "auto" }, p.text),
+      el("div", {}, mark(p.right), " answered ", el("b", { dir: "auto" }, p.answer ?? "nothing"), " · gold ", el("b", { dir: "auto" }, p.gold ?? "unknown"),
         p.confidence === null ? "" : ` · confidence ${p.confidence.toFixed(2)}`),
       el("div", { class: "small" }, p.reason, p.notes.length ? ` · ${p.notes.join(" · ")}` : ""),
       el("div", { class: "filters", style: "margin:10px 0 0" }, only, el("span", { class: "small" }, `${p.rights} of ${p.trajectories.length} are right; steps are coloured by their score`)), host];

@@ -11,7 +11,7 @@ const same = (a, b) => String(a).replace(/\s+/g, "") === String(b).replace(/\s+/
 export function drawAnswer(node, run, { typesetter, open, feedback }) {
   const { solved } = run;
   const answer = solved.answer ?? run.content.trim();
-  const shown = el("div", { class: solved.answer === null && answer ? "text" : "final" }); // a whole response is no headline
+  const shown = el("div", { class: solved.answer === null && answer ? "text" : "final", dir: "auto" }); // a whole response is no headline
   if (answer) typesetter.set(shown, formula(answer));
   else shown.textContent = "No answer";
   const parts = [el("h2", {}, "Answer"), shown];
@@ -46,14 +46,14 @@ function majority(run, answer) {
   const [first] = run.votes;
   const share = first && same(first.answer, vote) ? ` (written so by ${first.count} of ${run.votes.reduce((n, v) => n + v.count, 0)})` : "";
   const agrees = same(vote, answer);
-  return el("p", { class: `vote ${agrees ? "agrees" : "differs"}` }, agrees ? "Majority vote would have said the same" : "Majority vote would have said ", agrees ? null : el("b", {}, vote), share, ".");
+  return el("p", { class: `vote ${agrees ? "agrees" : "differs"}` }, agrees ? "Majority vote would have said the same" : "Majority vote would have said ", agrees ? null : el("b", { dir: "auto" }, vote), share, ".");
 }
 
 const table = (names, rows) => el("table", {}, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
 
 // ways to select, side by side over the same trajectories
 function selections(run) {
-  const rows = run.selections.map(([way, answer]) => el("tr", {}, el("td", {}, way), el("td", {}, answer)));
+  const rows = run.selections.map(([way, answer]) => el("tr", {}, el("td", {}, way), el("td", { dir: "auto" }, answer)));
   return el("details", {}, el("summary", {}, "Selections side by side"), table(["selection", "answer"], rows));
 }
 
@@ -63,7 +63,7 @@ function votes(run, open) {
     el(
       "tr",
       {},
-      el("td", {}, vote.answer),
+      el("td", { dir: "auto" }, vote.answer),
       el("td", {}, String(vote.count)),
       el("td", {}, score(vote.best)),
       el("td", {}, ...vote.lanes.slice(0, 8).map((index) => el("button", { type: "button", class: "quiet", "aria-label": `Open trajectory ${index}`, onclick: () => open(index) }, String(index)))),

@@ -32,8 +32,8 @@ export class Detail {
     this.title = el("h2", { tabindex: "-1" }, `Trajectory ${lane.index}`, selected ? el("span", { class: "tag" }, "selected") : null);
     this.facts = el("p", { class: "small facts" });
     this.list = el("ol", { class: "steps" });
-    this.live = el("div", { class: "live" });
-    this.said = el("div", { class: "said" });
+    this.live = el("div", { class: "live", dir: "auto" });
+    this.said = el("div", { class: "said", dir: "auto" });
     this.shownSaid = null;
     const fold = el("button", { type: "button", class: "quiet fold", hidden: true });
     fold.addEventListener("click", () => {
@@ -90,7 +90,7 @@ export class Detail {
 
   step(i) {
     const { text, score: value, running } = this.lane.steps[i];
-    const body = el("div", { class: "text" });
+    const body = el("div", { class: "text", dir: "auto" });
     const item = el(
       "li",
       { class: i < this.same ? "same" : null },

@@ -27,7 +27,7 @@ class Row {
     this.mean = el("span", { class: "mean" }, "—");
     this.state = el("span", { class: "state" }, "waiting");
     this.mark = el("span", { class: "mark", "aria-hidden": "true" });
-    this.tail = el("span", { class: "tail", "aria-hidden": "true" });
+    this.tail = el("span", { class: "tail", dir: "auto", "aria-hidden": "true" });
     this.button = el(
       "button",
       { type: "button", class: "lane", tabindex: "-1", "aria-pressed": "false" },

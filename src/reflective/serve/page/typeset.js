@@ -28,6 +28,7 @@ function copy(node, into) {
     }
     const made = math ? document.createElementNS(MATH_NS, child.localName) : document.createElement(child.localName);
     if (math) for (const name of MATHML_ATTRIBUTES) if (child.hasAttribute(name)) made.setAttribute(name, child.getAttribute(name));
+    if (!math && into instanceof DocumentFragment && child.tagName !== "PRE") made.dir = "auto"; // each paragraph by itself
     if (!math && CLASSES.has(child.className)) made.className = child.className;
     copy(child, made);
     into.append(made);
