@@ -58,6 +58,15 @@ def test_threads_of_our_own_change_nothing(here, kind):
 
 @needs_compiler
 @pytest.mark.slow
+def test_the_extension_is_built_without_a_warning(tmp_path):
+    flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-Wall", "-Werror"]
+    command = [COMPILER, *flags, "-c", str(SOURCES / "decode.c"), "-o", str(tmp_path / "decode.o")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@needs_compiler
+@pytest.mark.slow
 def test_a_compiler_without_openmp_builds_it_and_one_that_fails_leaves_it_out(tmp_path):
     def build(name, script):
         compiler, out = tmp_path / name, tmp_path / f"{name}-out"

@@ -123,7 +123,7 @@ static __attribute__((noinline)) void NAME(product)(
         const int size = K - begin < DEPTH ? K - begin : DEPTH;
         for (int m = first; m < last;) {
             const int rows = last - m >= TILE ? TILE : 1;
-            const float *row[TILE];
+            const float *row[TILE] = {0}; /* gcc does not see that no tile reads behind `rows` */
             for (int r = 0; r < rows; r++) row[r] = w + (size_t)(m + r) * K + begin;
             for (int p = 0; p < P; p++) {
                 float *out = y + ((size_t)p * M + m) * PANEL;
