@@ -49,7 +49,7 @@ def test_a_deadline_that_passes_at_once_gives_no_answer():
     assert solution.answer is None and not solution.interrupted
 
 
-@pytest.mark.parametrize("deadline", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("deadline", [0.0, -1.0, float("nan"), float("inf"), "soon", []])
 def test_a_deadline_in_the_past_is_refused(deadline):
     with pytest.raises(InputError, match="deadline"):
         Settings(deadline=deadline)

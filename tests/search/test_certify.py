@@ -183,7 +183,7 @@ def test_where_most_state_no_answer_effort_auto_at_its_safest_answers_as_effort_
     high = [outcome.choice.index for outcome in play_all(few, Policy("", "", Everything("weighted", QUORUM)))]
     asked = [outcome.choice.index for outcome in play_all(few, Policy("", "", Everything("weighted")))]
     fitted = fit_schedule(few, 6, every=8, high="vote", risk=0.3)
-    safest = replace(fitted.limits[0], regret=-1.0, drop=0.0, keep=1.0)
+    safest = replace(fitted.limits[0], regret=-1.0, behind=0.0, keep=1.0)
     assert [simulate(AutoEffort(fitted, safest), traces).choice.index for traces in few] == high != asked
     agreed = [simulate(AutoEffort(), traces) for traces in few]
     assert [outcome.choice.index for outcome in agreed] == high, "too few agree for a stop"

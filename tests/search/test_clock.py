@@ -1,5 +1,7 @@
 """The clock: a live search does what the simulation of its records says, and rules see only what was there."""
 
+from dataclasses import replace
+
 import pytest
 
 from reflective import Problem, Scripted, ScriptedEngine
@@ -189,3 +191,18 @@ def test_auto_without_a_schedule_says_so():
     assert any("no stated risk" in note and "no schedule is fitted" in note for note in solution.notes)
     headless = solve(ScriptedEngine(script, scored=False), PROBLEM, 32, strategy=AutoEffort(scored=False))
     assert headless.answer == "4" and any("the model has no head" in note for note in headless.notes)
+
+
+def test_policies_that_look_at_the_same_mark_of_a_record_share_what_is_seen():
+    (trace,) = recorded(varied(1, endless=0.0), k=1)
+    assert trace.at(4) is trace.at(4) and trace.at(4).tokens == 4
+    moved = replace(trace, whole=replace(trace.whole, index=7))
+    assert moved.at(4).index == 7
+
+
+def test_without_a_schedule_only_an_answer_brings_a_decision(monkeypatch):
+    seen = []
+    decide = AutoEffort.decide
+    monkeypatch.setattr(AutoEffort, "decide", lambda self, board: (seen.append(board.news), decide(self, board))[1])
+    simulate(AutoEffort(), recorded(varied(3)))
+    assert seen and all(seen)

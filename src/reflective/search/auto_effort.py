@@ -61,6 +61,10 @@ class AutoEffort(Clocked):
         return k if self._prunes else self.schedule.first
 
     @property
+    def waits_for_ends(self) -> bool:
+        return self.schedule is None  # an agreement changes with an answer alone
+
+    @property
     def _prunes(self) -> bool:
         return self.limit is not None and self.limit.keep < 1.0
 

@@ -43,8 +43,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_tokens", "answer_tokens", "total_tokens", "max_total_tokens")
-        if self.deadline is not None and not 0.0 < self.deadline < math.inf:
-            raise InputError(f"deadline is {self.deadline:g}; it must be a number of seconds above 0, still to come.")
+        seconds: object = self.deadline
+        if seconds is not None and not (isinstance(seconds, int | float) and 0.0 < seconds < math.inf):
+            raise InputError(f"deadline is {self.deadline!r}; it must be a number of seconds above 0, still to come.")
         if not isinstance(self.system or "", str):
             raise InputError(f"system is {self.system!r}; it must be a text.")
         if not all(isinstance(text, str) and text for text in self.stop):

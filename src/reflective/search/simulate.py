@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reflective.errors import InputError
 from reflective.grading import groups_of, has_ended
@@ -26,15 +26,18 @@ class Trace:
     positions: Sequence[int]
     running: RunningScore
     right: bool | None
+    _seen: dict[int, Seen] = field(default_factory=dict, init=False, repr=False)  # many policies look at the same marks
 
     def at(self, tokens: int) -> Seen:
         """What is seen when it has so many tokens."""
         if tokens >= self.whole.tokens:
             return self.whole
-        steps = bisect_left(self.positions, tokens)  # a step at position p is scored when p + 1 tokens are there
-        return Seen(
-            self.whole.index, tokens, False, False, steps, self.running.at(steps), confidences=self.whole.confidences
-        )
+        if (seen := self._seen.get(tokens)) is None:
+            steps = bisect_left(self.positions, tokens)  # a step at position p is scored when p + 1 tokens are there
+            score, whole = self.running.at(steps), self.whole
+            seen = Seen(whole.index, tokens, False, False, steps, score, confidences=whole.confidences)
+            self._seen[tokens] = seen
+        return seen
 
 
 @dataclass(frozen=True, slots=True)
