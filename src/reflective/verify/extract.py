@@ -213,7 +213,7 @@ def _last_formula(text: str) -> str:
         not prose.PROSE.search(_P["words_in_braces"].sub("", line))
         or (len(line.split()) <= 3 and not any(map(str.isdigit, line)) and not prose.formulas(line))
     ):
-        return line
+        return prose.words(line) or line
     if listed := prose.listed(text):
         return listed
     found = _answers(text := prose.without_bullets(text))

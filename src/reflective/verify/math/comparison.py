@@ -73,7 +73,7 @@ class Comparison:
         try:
             gold_value = _gold(read, gold)
             if isinstance(gold_value, Atom):
-                answer = _P["residue"].sub(r"\1", answer)
+                answer = _P["residue"].sub(r"\1\2", answer)
                 answer = _P["decimal_comma"].sub(lambda m: re.sub("[. ]", "", m[0]).replace(",", "."), answer)
                 answer = _P["kilo"].sub(r"\1 thousand", answer) if gold[-1].isdigit() else answer
                 answer = _P["constant"].sub("+ C", answer) if gold.endswith("C") else answer
