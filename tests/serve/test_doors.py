@@ -367,6 +367,13 @@ def test_a_key_that_must_wait_has_nothing_read(guarded, monkeypatch):
     assert ask(guarded, ASKED)[0] == 429
 
 
+def test_an_offer_of_another_protocol_is_passed_over(guarded):
+    offered = {"Connection": "Upgrade, HTTP2-Settings, close", "HTTP2_Settings": "AAMAAABk", "Upgrade": "h2c"}
+    status, _, got = ask(guarded, {"model": "nano", "messages": MESSAGES, "max_tokens": 4, "n": 0}, **offered)
+    assert (status, got["error"]["param"]) == (400, "n")
+    assert ask(guarded, key=None, path="/health", **offered)[0] == 200
+
+
 def test_new_connections_are_refused_before_the_descriptors_are_used_up(guarded, monkeypatch):
     monkeypatch.setattr(process, "most_connections", lambda: len(guarded.server.server_state.connections) - 1)
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as s:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import resource
 import signal
 import socket
@@ -38,6 +39,7 @@ KEEP_ALIVE_S = 75  # that a connection may be idle
 UNREAD_MS = 60_000  # after which the system ends a connection whose client reads nothing
 BACKLOG = 4096
 SPARE_FILES = 128  # descriptors that connections leave to everything else
+UPGRADE = re.compile(rb"(\A\S+ \S+ HTTP/1\.1\r\n(?:[^\r\n]+\r\n)*?)Upgrade:[^\r\n]*\r\n", re.IGNORECASE)
 ACCEPTED = 32  # connections that asyncio accepts before it looks at one of them
 LATE_S = 0.3  # that a stopping server still listens: what is on its way gets an error object, not a reset connection
 SHUTDOWN_S = 3  # after the grace period, for what is still being sent
@@ -60,6 +62,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        # there is no other protocol: at this header, which Java sends by default, the parser would drop the body
+        super().data_received(UPGRADE.sub(rb"\1", data, count=1))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
