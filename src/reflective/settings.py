@@ -73,7 +73,8 @@ def make_settings(kind: type[Settings], table: Mapping[str, Any], where: str = "
 def checked_arguments(kind: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Keyword arguments for `kind`, checked against what its `__init__` takes; `what` says what they name.
 
-    Texts, as a command line gives them, are read as JSON where the argument is not text itself.
+    Texts, as a command line gives them, are read as JSON where the argument is not text itself, a tuple also without
+    its brackets.
     """
     hints = {name: hint for name, hint in typing.get_type_hints(kind.__init__).items() if name != "return"}
     check_names(values, hints, what)
@@ -82,8 +83,9 @@ def checked_arguments(kind: type[Any], values: Mapping[str, Any], what: str) -> 
 
 def _read(hint: Any, value: Any) -> Any:
     if isinstance(value, str) and hint is not str and typing.get_origin(hint) is not Literal:
+        bare = typing.get_origin(hint) is tuple and not value.startswith("[")
         with suppress(ValueError):
-            return json.loads(value)
+            return json.loads(f"[{value}]" if bare else value)
     return value
 
 

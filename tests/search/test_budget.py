@@ -19,6 +19,12 @@ def test_a_token_budget_is_never_passed(strategy, tokens):
     assert solution.usage.completion_tokens == engine.tokens_written <= tokens
 
 
+@pytest.mark.parametrize("strategy", [BestOfN(), AutoEffort(), Prune(every=4)], ids=lambda s: s.name)
+def test_a_budget_in_which_nothing_can_begin_is_told(strategy):
+    solution = solve(ScriptedEngine(varied(3)), PROBLEM, 4, strategy=strategy, settings=Settings(max_total_tokens=1))
+    assert not solution.trajectories and "stopped at the budget of 1 tokens" in solution.notes
+
+
 def test_an_ample_budget_changes_nothing():
     plain, bounded = (
         solve(ScriptedEngine(varied(3)), PROBLEM, 4, settings=Settings(max_tokens=90, max_total_tokens=most))

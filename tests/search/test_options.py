@@ -12,6 +12,8 @@ from reflective.search import BestOfN, Majority, Single, get_strategy
 
 def test_options_become_arguments_of_the_strategy():
     assert get_strategy("majority", options={"quorum": 1}).quorum == 1.0
+    for marks in ([16, 32], "[16, 32]", "16,32"):
+        assert get_strategy("prune", options={"marks": marks}).marks == (16, 32)
     assert get_strategy("majority", options={"quorum": "0.25"}).quorum == 0.25, "as a command line gives it"
     assert get_strategy("best_of_n", options={"answers": "all"}).answers == "all"
     assert get_strategy("best_of_n", "all").answers == "all"

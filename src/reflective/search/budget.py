@@ -44,15 +44,22 @@ class Budget:
         """Tokens kept for an answer."""
         return min(self.answer, max(1, int(ANSWER_SHARE * (self.settings.max_total_tokens or 0))))
 
+    @property
+    def _all_tokens(self) -> str:
+        return f"the budget of {self.settings.max_total_tokens:,} tokens"
+
     def left(self) -> int | None:
         """Tokens that may still be written; None where they are not bounded."""
         most = self.settings.max_total_tokens
         return None if most is None else max(most - sum(self.written.values()), 0)
 
     def admits(self, running: int, every: int) -> bool:
-        """Whether one more trajectory may be begun beside `running` ones."""
+        """Whether one more trajectory may be begun beside `running` ones; where none run, it is over without."""
         left = self.left()
-        return not self.over and (left is None or left - self.reserve >= (running + 1) * max(every, 1))
+        fits = left is None or left - self.reserve >= (running + 1) * max(every, 1)
+        if not fits and not running and not self.over:
+            self.over = self._all_tokens
+        return not self.over and fits
 
     def allowed(self) -> int:
         """How many trajectories may go on: fewer, the more of the tokens is spent, so that some come to an answer."""
@@ -67,7 +74,7 @@ class Budget:
         if self.over:
             return False
         if left is not None and left - self.reserve < running * max(every, 1):
-            self.over = f"the budget of {self.settings.max_total_tokens:,} tokens"
+            self.over = self._all_tokens
         elif deadline is not None and elapsed >= deadline * (1.0 - ANSWER_TIME_SHARE):
             self.over = f"the deadline of {deadline:g} s"
         return bool(self.over)
