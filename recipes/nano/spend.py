@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import sys
 from collections.abc import Iterator
 from typing import get_args
 
 from evaluate import MAX_TOKENS, sampled
 from reflective import Problem
-from reflective.cli import INTERRUPTED
+from reflective.cli import INTERRUPTED, exit_code
 from reflective.errors import InputError
 from reflective.evaluate.run import Plan
 from reflective.search import BestOfN, Settings
@@ -84,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_code(main))

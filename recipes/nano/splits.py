@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from pathlib import Path
 
+from reflective.cli import exit_code
+from reflective.errors import InputError
 from reflective.evaluate.policies import problems_of
 from reflective.search.certify import LEARNT, learn_then_test, orders_of, play_shares
 from reflective.search.clocked import EVERY
@@ -35,6 +38,8 @@ def main() -> int:
         [traces for run in runs for traces in problems_of(Path(run))[1]] for runs in (args.runs, args.learn)
     )
     count, problems = len(problems), [*problems, *learn]
+    if count < 2:
+        raise InputError("the runs have no two problems, so there is nothing to split.")
     k = min(map(len, problems))
     decks = orders_of(Deck.of(problems, k, EVERY), args.seed)
     played = play_shares(decks, args.first, 1.0, "score")
@@ -80,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_code(main))
