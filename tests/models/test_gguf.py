@@ -165,7 +165,7 @@ def test_a_file_is_packed_as_it_is_without_its_weights_in_another_type(
     assert not cached_folder(path).exists() and not [*form_folder(path).glob("*.safetensors")]
     model: Any = tiny_model(family)
     decoder = engine._backbone.decoder  # type: ignore[union-attr]
-    bound = ERROR[numbers] + {"int8": 0.012, "int4": 0.004 if numbers == "Q4_0" else 0.11}[kind]
+    packing = {"int8": 0.0065, "int7": 0.013, "int4": 0.004 if numbers == "Q4_0" else 0.11}
     for module, layer in zip(model.get_decoder().layers, decoder.layers, strict=True):
         attention, mlp = module.self_attn, module.mlp
         pairs = [
@@ -174,6 +174,7 @@ def test_a_file_is_packed_as_it_is_without_its_weights_in_another_type(
             (layer.down, mlp.down_proj.weight),
         ]
         for matrix, right in pairs:
+            bound = ERROR[numbers] + packing[matrix.kind]  # int8 has 7 bits on a processor without VNNI
             assert (unpacked(matrix) - right).norm() < bound * right.norm()
         torch.testing.assert_close(layer.post_norm[:, 0], module.post_attention_layernorm.weight)
 
