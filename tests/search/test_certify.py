@@ -294,6 +294,11 @@ def test_a_schedule_survives_json(schedule):
     older["limits"] = [{**limit, "drop": 0.0} for limit in renamed[:2]] + [{**limit, "drop": 0.06} for limit in renamed]
     kept = tuple(replace(limit, behind=0.0) for limit in schedule.limits[:2])
     assert Schedule.from_json(older).limits == kept, "a score below which to let go is not a share of the leader's"
+    older["limits"] = older["limits"][2:]
+    assert Schedule.from_json(older) is None
+    config = JudgeConfig(1, whole_response((5,)), schedule=schedule).to_json()
+    read = JudgeConfig.from_json({**config, "format_version": 5, "schedule": older})
+    assert read == JudgeConfig(1, whole_response((5,))), "the head loads without its schedule"
 
 
 @pytest.mark.parametrize("change", [{"weights": ["x"]}, {"limits": []}, {"leader": "luck"}, {"first": 99}])

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def exit_code(work: Callable[[], int | None]) -> int:
-    """What the work of a command line or a script returns (None: 0); what goes wrong is told in one line."""
+    """Run a command or a script and return its exit code (0 for None); an error is reported in one line."""
     try:
         code = work() or 0
         sys.stdout.flush()

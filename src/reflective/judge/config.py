@@ -17,7 +17,8 @@ from reflective.judge.format import Closing, Format, Mark, between_marks, whole_
 from reflective.judge.schedule import Schedule
 from reflective.settings import check_names
 
-FORMAT_VERSION: Final = 5  # 1: plain calibrations only, 2: no exponent, 3: single marks, 4: no schedule; all are read
+FORMAT_VERSION: Final = 6
+"""1: plain calibrations only, 2: no exponent, 3: single marks, 4: no schedule, 5: an older limit; all are read."""
 MARKS_VERSION: Final = 4  # the first with a format of its own
 SPRM_FOLDER: Final = "sprm"
 CONFIG_FILE: Final = "config.json"

@@ -111,11 +111,11 @@ class Schedule:
         return {**asdict(self), "sampling": dict(self.sampling), "weights": list(self.weights)}
 
     @classmethod
-    def from_json(cls, data: Any) -> Schedule:
+    def from_json(cls, data: Any) -> Schedule | None:
         """From `to_json`'s object. Raises `CheckpointError` where it is something else.
 
-        Schedules of before have `drop_steps`, and limits with a `drop`, a score below which trajectories were let go;
-        where that is above 0 the limit is passed over.
+        Earlier versions wrote `drop_steps`, and limits with a `drop`, an absolute score below which trajectories were
+        let go. A limit with a `drop` above 0 is left out; None where that leaves none.
         """
         if not isinstance(data, Mapping):
             raise CheckpointError(f"a head's schedule must be a JSON object; got {data!r:.60}.")
@@ -126,6 +126,8 @@ class Schedule:
                 for limit in ({"behind": each.get("drop", 0.0), **each} for each in data["limits"])
                 if not limit.get("drop")
             )
+            if data["limits"] and not limits:
+                return None
             numbers: dict[str, Any] = {name: float(data[name]) for name in ("growth", "confidence")}
             whole = ("k", "first", "every", "problems")
             counts: dict[str, Any] = {name: int(data[name]) for name in whole}

@@ -185,7 +185,7 @@ class Deck:
             if behind > 0.0:
                 score = np.take_along_axis(self.at_marks, np.clip(age, 1, last)[..., None] - 1, axis=2)[..., 0]
                 least = np.where(led >= 0, behind * self.score[rows, led], 0.0)
-                drops[running & (score < least[:, None])] = age[running & (score < least[:, None])]
+                drops = np.where(running & (score < least[:, None]), age, drops)
             left = (begun & (age < np.minimum(ends, drops))).sum(axis=1)
             wanted = np.maximum(first, (growth * (started - left)).astype(np.int64)) - left
             new = np.where(active, np.clip(wanted, 0, k - started), 0)

@@ -8,7 +8,7 @@ as the recorded one, and the mean has the same expectation and less noise. The r
 
 Where E[L] ≥ r, each factor has an expectation of at most 1 and so has W, since problems are independent, L lies in
 −1..1 and the weights sum to 1; so P(W ≥ 1/δ) ≤ δ (testing by betting, Waudby-Smith and Ramdas 2024, arXiv 2010.09686).
-The weights are alike, or, where other problems have been learnt from, proportional to what each bet won on those.
+The weights are equal, or, where other problems have been learnt from, proportional to what each bet won on those.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def certified(
 ) -> list[Limit]:
     """The cheapest certified setting of each risk, and of the smallest risk that can be certified at all.
 
-    `results` are of the settings of `path`, which begins with the safest; `learnt` is what they came to on the problems
-    that were learnt from. Fixed sequence testing needs a risk that the
-    losses have no part in: `risks`, and the smallest that so many problems certify without a loss. Where the safest
-    setting fails at that one, the smallest risk is read off its losses and holds for it alone: that E[L] is at least
-    this much has a p-value of at most δ there, and so it has at E[L].
+    `results` are of the settings of `path`, which begins with the safest; `learnt` are those of the same settings on
+    the problems that were learnt from. Fixed sequence testing needs a risk that the losses have no part in: `risks`,
+    and the smallest that so many problems certify without a loss. Where the safest setting fails at that one, the
+    smallest risk is read off its losses and holds for it alone: that E[L] is at least this much has a p-value of at
+    most δ there, and so it has at E[L].
     """
     safest = results[0].loss
     known: list[Losses] = [played.loss for played in learnt] or [safest[:0]] * len(path)
@@ -79,7 +79,7 @@ def certified(
     for risk in (smallest, *sorted({risk for risk in risks if risk > smallest})):
         passed = list(_passed(results, path, risk, known))
         found += [min(passed, key=lambda limit: limit.tokens)] if passed else []
-    own = smallest_risk(safest)  # of bets that do not depend on the risk, so that p falls as the risk rises
+    own = smallest_risk(safest)  # with equal weights: only then is p sure to fall as the risk rises
     if not found or own < found[0].risk > smallest:
         found.insert(0, path[0].limit(own, results[0]))
     return found
@@ -105,7 +105,10 @@ def smallest_risk(loss: Losses, learnt: Losses | Sequence[float] = ()) -> float:
 
 
 def risk_p_value(loss: Losses, risk: float, learnt: Losses | Sequence[float] = ()) -> float:
-    """A valid p-value of E[L] ≥ risk, from the losses of independent problems, (P,), and of others, `learnt`."""
+    """A valid p-value of E[L] ≥ risk, from the losses of independent problems, (P,).
+
+    The losses of other problems, `learnt`, weight the bets.
+    """
     import numpy as np
 
     if risk >= 1.0:
