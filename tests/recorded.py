@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import anyio
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from reflective.serve.page import files, offered, routes
 
@@ -82,6 +83,7 @@ class Recorded:
         self.key: str | None = None
         self.asked: list[dict[str, Any]] = []
         self.feedback: list[dict[str, Any]] = []
+        self.told = threading.Event()
         self.gone = threading.Event()
         self.model = "nano"
 
@@ -98,7 +100,7 @@ class Recorded:
         @app.post("/v1/chat/completions")
         async def chat(request: Request) -> Response:
             self.asked.append(await request.json())
-            return StreamingResponse(self._stream(), media_type="text/event-stream")
+            return Told(self)
 
         @app.post("/v1/feedback")
         async def feedback(request: Request) -> Response:
@@ -109,17 +111,29 @@ class Recorded:
         app.include_router(routes(lambda: offered(self.model, effort="medium", scored=True, feedback=True)))
         return app
 
-    async def _stream(self) -> Any:
+    async def stream(self) -> AsyncIterator[str]:
+        yield ": keep-alive\n\n"
+        for event in self.events:
+            if event["type"] in self.held:
+                await anyio.to_thread.run_sync(self.held[event["type"]].wait, 30)
+            content = {"content": event["delta"]} if event["type"] == "content" else {}
+            chunk = {"id": "chatcmpl-1", "choices": [{"index": 0, "delta": content}]}
+            yield f"data: {json.dumps(chunk if content else {**chunk, 'reflective': event})}\r\n\r\n"
+            await anyio.sleep(self.pause)
+        yield "data: [DONE]\n\n"
+        self.told.set()
+
+
+class Told(StreamingResponse):
+    """The stream of a recorded run; says when its client is gone, be it met while it waits or while it sends."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        super().__init__(recorded.stream(), media_type="text/event-stream")
+        self.recorded = recorded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            yield ": keep-alive\n\n"
-            for event in self.events:
-                if event["type"] in self.held:
-                    await anyio.to_thread.run_sync(self.held[event["type"]].wait, 30)
-                content = {"content": event["delta"]} if event["type"] == "content" else {}
-                chunk = {"id": "chatcmpl-1", "choices": [{"index": 0, "delta": content}]}
-                yield f"data: {json.dumps(chunk if content else {**chunk, 'reflective': event})}\r\n\r\n"
-                await anyio.sleep(self.pause)
-            yield "data: [DONE]\n\n"
-        except BaseException:
-            self.gone.set()
-            raise
+            await super().__call__(scope, receive, send)
+        finally:
+            if not self.recorded.told.is_set():
+                self.recorded.gone.set()
