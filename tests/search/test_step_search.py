@@ -47,9 +47,9 @@ def test_the_best_beams_go_on_in_all_rows():
     ]
     solution = solve(ScriptedEngine(script), "what", 4, strategy=Beam(width=2))
     assert [t.let_go for t in solution.trajectories[:3]] == [
-        "pruned: score 0.500 after 1 steps, others go on",
+        "pruned: score 0.500 after step 1, others go on",
         "",
-        "pruned: score 0.300 after 1 steps, others go on",
+        "pruned: score 0.300 after step 1, others go on",
     ]
     # the second round: rows 1 and 3 go on, each with a fork; a step has four tokens
     first = solution.trajectories[:4]

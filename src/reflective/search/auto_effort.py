@@ -134,7 +134,7 @@ def leader_of(ended: Sequence[Seen], by: Leader) -> Led | None:
 def hopeless(running: Sequence[Seen], least: float) -> list[tuple[int, str]]:
     """Those to let go, with the reasons."""
     return [
-        (t.index, f"score {t.score:.3f} after {t.steps} steps is below {least:.3f}")
+        (t.index, f"score {t.score:.3f} after step {t.steps} is below {least:.3f}")
         for t in running
         if t.score is not None and t.score < least
     ]

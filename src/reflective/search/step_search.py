@@ -72,7 +72,7 @@ class StepSearch(Selecting):
         rows = self.rows(run, list(paused.values())) if paused else {}
         for index in paused.keys() - rows.keys():
             worth = "no score" if paused[index].score is None else f"score {paused[index].score:.3f}"
-            run.cancel(index, f"{PRUNED}: {worth} after {len(paused[index].steps)} steps, others go on")
+            run.cancel(index, f"{PRUNED}: {worth} after step {len(paused[index].steps)}, others go on")
         new = len(run.trajectories)
         for parent, count in rows.items():
             for _ in range(count - 1):
