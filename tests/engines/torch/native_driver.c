@@ -1,8 +1,20 @@
 /* Runs the compiled step without Python, so that it can run under emulation: a small random model, a prompt, one decoding
-   step, the head. Prints one number a line. Arguments: level of the instructions, kind of the weights, threads.
-   Built with -I on the folder of decode.c. */
+   step, the head. Prints one number a line. Arguments: level of the instructions, kind of the weights, threads; or `aside`:
+   how two threads share pieces of which one is never computed to its end. Built with -I on the folder of decode.c. */
 
+#include <stdint.h>
+#include <time.h>
+
+/* Every seventh open piece takes 5 ms more, as if its thread were put aside. */
+static int slow(clockid_t clock, struct timespec *time)
+{
+    static _Atomic int calls;
+    if (calls++ % 7 == 6) nanosleep(&(struct timespec){0, 5000000}, 0);
+    return clock_gettime(clock, time);
+}
+#define clock_gettime slow
 #include "decode.c"
+#undef clock_gettime
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,8 +49,47 @@ static Matrix matrix(int kind, int rows, int columns, int halves) /* halves: 2 f
     return w;
 }
 
+enum { PHASES = 3, PARTS_EACH = 4 };
+
+typedef struct {
+    Team team;
+    _Atomic int stuck, times_done[PHASES][PARTS_EACH], too_late;
+} Shared;
+
+/* Thread 1 opens its first piece and stays in it until every phase is over; thread 0 begins when it is there. */
+static void share_pieces(void *context, int thread, int threads)
+{
+    Shared *shared = context;
+    shared->team.threads = threads;
+    Member me = {.team = &shared->team};
+    while (thread == 0 && !shared->stuck) sched_yield();
+    for (int phase = 0; phase < PHASES; phase++)
+        for (int i; (i = claim(&me, PARTS_EACH)) >= 0;) {
+            open_piece(&me, i);
+            if (thread == 1 && !shared->stuck++)
+                for (int wait = 0; wait < 10000 && shared->team.phase < PHASES; wait++) nanosleep(&(struct timespec){0, 1000000}, 0);
+            if (!first_ready(&me, i)) {
+                shared->too_late++;
+                continue;
+            }
+            shared->times_done[phase][i]++;
+            finish(&me, i, PARTS_EACH);
+        }
+    meet(&me);
+}
+
+static int put_aside(void)
+{
+    static Shared shared;
+    together(share_pieces, &shared, 2);
+    for (int i = 0; i < PHASES * PARTS_EACH; i++) printf("%d\n", shared.times_done[0][i]);
+    printf("%d\n", shared.too_late);
+    return 0;
+}
+
 int main(int count, char **given)
 {
+    if (count > 1 && !strcmp(given[1], "aside")) return put_aside();
     const int kind = count > 2 ? atoi(given[2]) : DENSE, threads = count > 3 ? atoi(given[3]) : 1;
     if (reflective_set_level(atoi(given[1])) != atoi(given[1])) return 77; /* these instructions are not there */
     Layer layers[L];
@@ -49,9 +100,10 @@ int main(int count, char **given)
     float *data = calloc((size_t)L * 2 * R * G * T * D, sizeof(float)), *cosine = numbers(T * D, 1.0f, 0.0f), *sine = numbers(T * D, 1.0f, 0.0f);
     static float x[2 * 16 * 512], qkv[2 * 16 * 512], attended[2 * 16 * 512], inner[2 * 16 * 512], logits[2 * 16 * 512];
     static float features[2 * 16 * 512], normed[8 * 2 * 16 * 512], scores[8 * T], peaks[4096], weights[4096], plain[4096];
-    static float codes[2 * 16 * 512], scale[4096];
+    static float scratch[8 * 4096], codes[2 * 16 * 512], scale[4096];
     static int32_t offset[4096];
-    Work work = {x, qkv, attended, inner, logits, features, normed, scores, peaks, weights, plain, {codes, scale, offset}, 2 * 16 * 512, threads};
+    Work work = {x, qkv, attended, inner, logits, features, normed, scores, peaks, weights, plain, scratch,
+                 {codes, scale, offset}, 2 * 16 * 512, 4096, threads};
     const int32_t caught[1] = {L - 1};
     Model model = {.layer = layers, .final_norm = numbers(H, 0.1f, 1.0f), .embedding = words, .lm_head = words,
                    .feature_layers = caught, .layers = L, .hidden = H, .inner = I, .queries = Q, .groups = G, .size = D,

@@ -143,6 +143,9 @@ class NativeBackbone:
         if self._prepared == (inner, drawn, threads, kv.length):
             return
         chunks = -(-self._vocabulary // CHUNK)
+        # a piece of a product, or of the attention: see PIECE, MOST_PIECES and HEADS_AT_ONCE in decode.c
+        group = self.decoder.query_heads // self.shape.heads * self.shape.head_size
+        piece = max((64 + max(self._vocabulary, self.decoder.intermediate) // 1024 + PANEL) * max(inner, drawn), 4 * group)
         heads = self.decoder.query_heads * self.shape.head_size
         room = {
             "x": inner * self._hidden,
@@ -156,6 +159,7 @@ class NativeBackbone:
             "peaks": drawn * chunks,
             "weights": drawn * chunks,
             "plain": drawn * chunks,
+            "scratch": threads * piece,
         }
         if self.decoder.packed:  # columns in whole blocks; a code takes 4 bytes at most
             widest = -(-max(heads, self._hidden, self.decoder.intermediate) // MAX_BLOCK) * MAX_BLOCK
@@ -167,7 +171,7 @@ class NativeBackbone:
                 self._buffers[name] = held = torch.zeros(size)
                 target = self._work.prepared if name in PREPARED else self._work
                 setattr(target, name, held.data_ptr())
-        self._work.normed_size = inner * self._hidden
+        self._work.normed_size, self._work.scratch_size = inner * self._hidden, piece
         self._work.threads = threads
         self._prepared = (inner, drawn, threads, kv.length)
 

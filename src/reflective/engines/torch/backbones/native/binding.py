@@ -81,7 +81,7 @@ class Columns(ctypes.Structure):
 
 
 PREPARED = ("codes", "code_scales", "code_offsets")
-WORK = ("x", "qkv", "attended", "inner", "logits", "features", "normed", "scores", "peaks", "weights", "plain")
+WORK = ("x", "qkv", "attended", "inner", "logits", "features", "normed", "scores", "peaks", "weights", "plain", "scratch")
 
 
 class Prepared(ctypes.Structure):
@@ -93,6 +93,7 @@ class Work(ctypes.Structure):
         *((name, c_void_p) for name in WORK),
         ("prepared", Prepared),
         ("normed_size", c_int64),
+        ("scratch_size", c_int64),
         ("threads", c_int32),
     ]
 

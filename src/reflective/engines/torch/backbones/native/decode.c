@@ -17,6 +17,10 @@
 #define CHUNK 128          /* tokens of the vocabulary that are summed together */
 #define MAX_HEAD_SIZE 256
 #define HEADS_AT_ONCE 4    /* columns whose attention one thread computes before it looks for more */
+#define PIECE 64           /* rows of a matrix that one thread computes before it looks for more */
+#ifndef LEAST_OPEN
+#define LEAST_OPEN 256     /* columns of a matrix from which on a result may be copied: what its sums cost is far more */
+#endif
 
 #include "pool.h"
 #include "pack.h"
@@ -63,11 +67,16 @@ typedef struct {
 } Columns;
 
 typedef struct { /* memory for intermediate results; `__init__.py` says how large each is */
-    float *x, *qkv, *attended, *inner, *logits, *features, *normed, *scores, *peaks, *weights, *plain;
+    float *x, *qkv, *attended, *inner, *logits, *features, *normed, *scores, *peaks, *weights, *plain, *scratch;
     Prepared prepared;
-    int64_t normed_size; /* of one thread */
+    int64_t normed_size, scratch_size; /* of one thread */
     int32_t threads;
 } Work;
+
+typedef struct { /* rows of a matrix's product, (P, rows, width), from row `first` on */
+    float *data;
+    int first, rows, width;
+} Output;
 
 typedef struct {
     const float *uniform;             /* (R, T), in [0, 1): the number at a token's place draws it */
@@ -103,6 +112,17 @@ typedef struct {
     int count;
     float *parts;
 } Scoring;
+
+static inline float *output(const Output *y, int panel, int row)
+{
+    return y->data + ((size_t)panel * y->rows + row - y->first) * y->width;
+}
+
+static void copy_rows(const Output *to, const Output *from, int first, int rows, int panels)
+{
+    for (int p = 0; p < panels; p++)
+        memcpy(output(to, p, first), output(from, p, first), (size_t)rows * to->width * sizeof(float));
+}
 
 static void draw_token(const Model *m, const Work *work, const Draw *draw, int c, int chunks, int width);
 
@@ -320,11 +340,12 @@ void reflective_forward(const Model *model, const Memory *kv, const Columns *in,
 /* y (P, M, 16) = w · x (P, K, 16) for C columns, as a pass computes it. */
 void reflective_product(const Matrix *w, const float *x, int32_t C, const Prepared *to, float *y)
 {
+    const Output out = {y, 0, w->rows, PANEL};
     set_level();
     if (level >= AVX2 && HAS_AVX2)
-        avx2_prepare(w, x, PANEL, C, to, 0, 1), avx2_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C, PANEL);
+        avx2_prepare(w, x, PANEL, C, to, 0, 1), avx2_packed_product(w, to, 0, 0, out, 0, (w->rows + STRIP - 1) / STRIP, C);
     else
-        plain_prepare(w, x, PANEL, C, to, 0, 1), plain_packed_product(w, to, 0, 0, y, 0, (w->rows + STRIP - 1) / STRIP, C, PANEL);
+        plain_prepare(w, x, PANEL, C, to, 0, 1), plain_packed_product(w, to, 0, 0, out, 0, (w->rows + STRIP - 1) / STRIP, C);
 }
 
 /* The scores of n rows of features, see `head` in kernel.h. */

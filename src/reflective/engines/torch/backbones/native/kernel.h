@@ -117,7 +117,7 @@ static inline __attribute__((always_inline)) void NAME(tile)(
 
 /* y (P, M, 16) = w (M, K) · x (P, K, 16) for the rows first..last of w; added to y where `add`, else to the bias (M). */
 static __attribute__((noinline)) void NAME(product)(
-    const float *w, const float *x, const float *bias, int add, float *y, int first, int last, int M, int K, int P)
+    const float *w, const float *x, const float *bias, int add, Output y, int first, int last, int K, int P)
 {
     for (int begin = 0; begin < K; begin += DEPTH) {
         const int size = K - begin < DEPTH ? K - begin : DEPTH;
@@ -126,7 +126,7 @@ static __attribute__((noinline)) void NAME(product)(
             const float *row[TILE] = {0}; /* gcc does not see that no tile reads behind `rows` */
             for (int r = 0; r < rows; r++) row[r] = w + (size_t)(m + r) * K + begin;
             for (int p = 0; p < P; p++) {
-                float *out = y + ((size_t)p * M + m) * PANEL;
+                float *out = output(&y, p, m);
                 const float *in = x + ((size_t)p * K + begin) * PANEL;
                 if (begin == 0 && !add)
                     for (int r = 0; r < rows; r++)
@@ -142,7 +142,7 @@ static __attribute__((noinline)) void NAME(product)(
 }
 
 /* y (P, I, 16) = silu(gate · x) · (up · x), w (2I, K) holds gate, then up; for the rows first..last of y. */
-static __attribute__((noinline)) void NAME(gated_product)(const float *w, const float *x, float *y, int first, int last, int I, int K, int P)
+static __attribute__((noinline)) void NAME(gated_product)(const float *w, const float *x, Output y, int first, int last, int I, int K, int P)
 {
     enum { PAIRS = TILE / 2 };
     for (int m = first; m < last;) {
@@ -158,7 +158,7 @@ static __attribute__((noinline)) void NAME(gated_product)(const float *w, const 
                 NAME(tile)(2 * PAIRS, row, x + (size_t)p * K * PANEL, K, p ? 0 : (size_t)PAIRS * K, acc);
             else
                 NAME(tile)(2, row, x + (size_t)p * K * PANEL, K, 0, acc);
-            float *out = y + ((size_t)p * I + m) * PANEL;
+            float *out = output(&y, p, m);
             for (int i = 0; i < pairs * PANEL; i += LANES) /* silu(g) · u = g / (1 + e^-g) · u */
                 AT(out + i) = FROM(acc + i) / (1.0f + NAME(exp)(-FROM(acc + i))) * FROM(acc + pairs * PANEL + i);
         }
@@ -316,7 +316,7 @@ static inline __attribute__((always_inline)) void NAME(mix)(
         for (int v = 0; v < parts; v++) even[v] += scores[t] * NAME(remembered)(values, t * D + from + v * LANES, half);
 }
 
-/* Σ_t scores[t] · values[t] for `parts` registers of a head, times `scale`, into a column of `to`. */
+/* Σ_t scores[t] · values[t] for `parts` registers of a head, times `scale`, into `to`. */
 static inline __attribute__((always_inline)) void NAME(mix_all)(
     const int parts, const float *scores, const char *common_values, int64_t common, const char *values, int64_t seen,
     int from, int D, float scale, float *to, const int half)
@@ -327,13 +327,10 @@ static inline __attribute__((always_inline)) void NAME(mix_all)(
     NAME(mix)(parts, scores, common_values, 0, common, from, D, even, odd, half);
     NAME(mix)(parts, scores, values, common, seen, from, D, even, odd, half);
 #pragma GCC unroll 4
-    for (int v = 0; v < parts; v++) {
-        even[v] = (even[v] + odd[v]) * scale;
-        for (int i = 0; i < LANES; i++) to[(v * LANES + i) * PANEL] = even[v][i];
-    }
+    for (int v = 0; v < parts; v++) AT(to + v * LANES) = (even[v] + odd[v]) * scale;
 }
 
-/* softmax(q·kᵀ / √D) · v of column c for the query heads of group g, into out (P, Q·D, 16). */
+/* softmax(q·kᵀ / √D) · v of column c for the query heads of group g, into out (Q/G, D). */
 static inline __attribute__((always_inline)) void NAME(attend)(
     const Model *m, const Memory *kv, const Columns *in, const float *qkv, float *out, float *scores, int layer, int c, int g,
     const int half)
@@ -354,13 +351,13 @@ static inline __attribute__((always_inline)) void NAME(attend)(
         NAME(rotated_head)(column, weight, m->eps, kv->cosine + position * D, kv->sine + position * D, query, D);
         for (int d = 0; d < D; d += LANES) AT(query + d) *= scaling;
         const float scale = 1.0f / NAME(weigh)(query, common_keys, common, keys, scores, seen, D, half);
-        float *to = out + ((size_t)(c / PANEL) * Q + head) * D * PANEL + c % PANEL;
+        float *to = out + (head - g * shared) * D;
         for (int first = 0; first < D;) {
             const int parts = D - first >= 4 * LANES ? 4 : 2;
             if (parts == 4)
-                NAME(mix_all)(4, scores, common_values, common, values, seen, first, D, scale, to + first * PANEL, half);
+                NAME(mix_all)(4, scores, common_values, common, values, seen, first, D, scale, to + first, half);
             else
-                NAME(mix_all)(2, scores, common_values, common, values, seen, first, D, scale, to + first * PANEL, half);
+                NAME(mix_all)(2, scores, common_values, common, values, seen, first, D, scale, to + first, half);
             first += parts * LANES;
         }
     }
@@ -418,50 +415,43 @@ static void NAME(chunk_sums)(const float *logits, int count, int n, int width, c
    one that was kept busy elsewhere leaves its own to the others. */
 static inline int NAME(pieces)(int tiles, int tile, int threads)
 {
-    const int most = 64 / tile, each = (tiles + most * threads - 1) / (most * threads);
+    const int usual = PIECE / tile, least = (tiles * 2 + MOST_PIECES - 1) / MOST_PIECES, most = usual > least ? usual : least;
+    const int each = (tiles + most * threads - 1) / (most * threads);
     return threads * (each < 4 ? 4 : each);
 }
 
-/* y = w · x for all rows, every thread its pieces. Returns when this thread finds no more. Of x and y, 16 columns lie
-   side by side, or where a width is 1, one. */
-static void NAME(multiply)(const Matrix *w, const float *x, int x_width, const float *bias, int add, float *y, int y_width,
-                           int C, const Work *work, Team *team, int32_t *turn, int thread)
+/* y (P, M, y_width) = w · x for all rows, every thread its pieces: see `product`, and where `gated`, `gated_product`, for
+   which M is I. Of x and y, 16 columns lie side by side, or where a width is 1, one. */
+static void NAME(multiply)(const Matrix *w, const float *x, int x_width, const float *bias, int add, int gated, float *y,
+                           int y_width, int M, int C, const Work *work, Member *me, float *scratch)
 {
-    const int M = w->rows, P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE;
-    const int tile = packed ? STRIP : TILE, tiles = (M + tile - 1) / tile, pieces = NAME(pieces)(tiles, tile, team->threads);
-    if (packed) {
-        NAME(prepare)(w, x, x_width, C, &work->prepared, thread, team->threads);
-        meet(team, turn);
-    }
-    for (int i; (i = take(team, *turn)) < pieces;) {
-        const int first = tiles * i / pieces, last = tiles * (i + 1) / pieces;
-        if (packed)
-            NAME(packed_product)(w, &work->prepared, bias, add, y, first, last, C, y_width);
+    const int K = w->columns, P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE, threads = me->team->threads;
+    const int tile = packed ? STRIP : gated ? TILE / 2 : TILE, tiles = (M + tile - 1) / tile;
+    const int pieces = NAME(pieces)(tiles, tile, threads), opens = threads > 1 && K >= LEAST_OPEN;
+    if (packed)
+        for (int i, all = 2 * threads; (i = claim(me, all)) >= 0; finish(me, i, all))
+            NAME(prepare)(w, x, x_width, C, &work->prepared, i, all);
+    for (int i; (i = claim(me, pieces)) >= 0;) {
+        const int first = tiles * i / pieces, last = tiles * (i + 1) / pieces, end = last * tile < M ? last * tile : M;
+        const Output place = {y, 0, M, y_width}, own = {scratch, first * tile, end - first * tile, y_width};
+        const Output out = opens ? own : place;
+        if (opens) open_piece(me, i);
+        if (opens && add) copy_rows(&own, &place, own.first, own.rows, P);
+        if (packed && gated)
+            NAME(packed_gated_product)(w, &work->prepared, out, first, last, M, C);
+        else if (packed)
+            NAME(packed_product)(w, &work->prepared, bias, add, out, first, last, C);
+        else if (gated)
+            NAME(gated_product)(w->data, x, out, first * tile, end, M, K, P);
         else
-            NAME(product)(w->data, x, bias, add, y, first * TILE, last == tiles ? M : last * TILE, M, w->columns, P);
+            NAME(product)(w->data, x, bias, add, out, first * tile, end, K, P);
+        if (opens && !first_ready(me, i)) continue;
+        if (opens) copy_rows(&place, &own, own.first, own.rows, P);
+        finish(me, i, pieces);
     }
 }
 
-/* y (P, I, width) = silu(gate · x) · (up · x), every thread its pieces. */
-static void NAME(multiply_gated)(const Matrix *w, const float *x, float *y, int width, int I, int C, const Work *work,
-                                 Team *team, int32_t *turn, int thread)
-{
-    const int P = (C + PANEL - 1) / PANEL, packed = w->kind != DENSE, tile = packed ? STRIP : TILE / 2;
-    const int tiles = (I + tile - 1) / tile, pieces = NAME(pieces)(tiles, tile, team->threads);
-    if (packed) {
-        NAME(prepare)(w, x, PANEL, C, &work->prepared, thread, team->threads);
-        meet(team, turn);
-    }
-    for (int i; (i = take(team, *turn)) < pieces;) {
-        const int first = tiles * i / pieces, last = tiles * (i + 1) / pieces;
-        if (packed)
-            NAME(packed_gated_product)(w, &work->prepared, y, first, last, I, C, width);
-        else
-            NAME(gated_product)(w->data, x, y, first * tile, last == tiles ? I : last * tile, I, w->columns, P);
-    }
-}
-
-/* The whole pass: every thread runs it, and they meet where one reads what another wrote. */
+/* The whole pass: every thread runs it. */
 static void NAME(share)(void *context, int thread, int threads)
 {
     Pass *pass = context;
@@ -470,102 +460,109 @@ static void NAME(share)(void *context, int thread, int threads)
     const Columns *in = pass->in;
     const Draw *draw = pass->draw;
     Work *work = pass->work;
-    Team *team = &pass->team;
-    const int H = m->hidden, I = m->inner, G = m->groups, F = m->features;
+    const int H = m->hidden, I = m->inner, G = m->groups, D = m->size, Q = m->queries, F = m->features;
     const int C = in->count, P = (C + PANEL - 1) / PANEL, V = m->vocabulary, from = in->logits_from;
-    const int chunks = (V + CHUNK - 1) / CHUNK;
+    const int chunks = (V + CHUNK - 1) / CHUNK, shared = Q / G;
     const int narrow = C == 1 && m->layer->down.kind != DENSE ? 1 : PANEL; /* the width of `inner` */
     const int width = draw && C == 1 && m->lm_head.kind != DENSE ? 1 : PANEL; /* of the logits */
-    team->threads = threads; /* every thread writes the same */
-    int32_t turn = 0;
+    pass->team.threads = threads; /* every thread writes the same */
+    Member me = {.team = &pass->team};
     float *normed = work->normed + (size_t)thread * work->normed_size;
     float *scores = work->scores + (size_t)thread * kv->length;
-#define FIRST(n) ((int)((int64_t)(n) * thread / threads))
-#define LAST(n) ((int)((int64_t)(n) * (thread + 1) / threads))
+    float *scratch = work->scratch + (size_t)thread * work->scratch_size;
+#define FIRST(n, piece, pieces) ((int)((int64_t)(n) * (piece) / (pieces)))
+/* i = 0..n-1, cut into pieces that are too short to be open */
+#define EACH(i, n)                                                                                                     \
+    for (int piece; (piece = claim(&me, 2 * threads)) >= 0; finish(&me, piece, 2 * threads))                           \
+        for (int i = FIRST(n, piece, 2 * threads); i < FIRST(n, piece + 1, 2 * threads); i++)
 #define COLUMNS(panel) (C - (panel) * PANEL < PANEL ? C - (panel) * PANEL : PANEL)
-    for (int c = 0; c < P * PANEL; c++) {
-        float *x = work->x + (size_t)(c / PANEL) * H * PANEL + c % PANEL;
-        for (int i = FIRST(H); i < LAST(H); i++) x[i * PANEL] = c < C ? entry(&m->embedding, in->tokens[c], i) : 0.0f;
-    }
-    meet(team, &turn);
+#define MULTIPLY(w, x, x_width, bias, add, gated, y, y_width, M, C)                                                    \
+    NAME(multiply)(w, x, x_width, bias, add, gated, y, y_width, M, C, work, &me, scratch)
+    EACH(i, H)
+        for (int c = 0; c < P * PANEL; c++)
+            work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL] = c < C ? entry(&m->embedding, in->tokens[c], i) : 0.0f;
     for (int l = 0; l < m->layers; l++) {
         const Layer *w = &m->layer[l];
         for (int f = 0; f < F; f++) /* features (C, F, H) */
             if (l == m->feature_layers[f])
-                for (int i = FIRST(H); i < LAST(H); i++)
+                EACH(i, H)
                     for (int c = 0; c < C; c++)
                         work->features[((size_t)c * F + f) * H + i] =
                             work->x[((size_t)(c / PANEL) * H + i) * PANEL + c % PANEL];
-        NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
-        NAME(multiply)(&w->qkv, normed, PANEL, w->qkv_bias, 0, work->qkv, PANEL, C, work, team, &turn, thread);
-        meet(team, &turn);
-        if (in->shared_rows) { /* columns of one row see each other's keys */
-            for (int i = FIRST(C * G); i < LAST(C * G); i++) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
-            meet(team, &turn);
-        }
+        if (!late(&me)) NAME(norm)(work->x, w->input_norm, m->eps, normed, H, P);
+        MULTIPLY(&w->qkv, normed, PANEL, w->qkv_bias, 0, 0, work->qkv, PANEL, w->qkv.rows, C);
+        if (in->shared_rows) /* columns of one row see each other's keys */
+            EACH(i, C * G) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
         /* columns side by side, so that what they have in common is read once */
-        for (int first; (first = take(team, turn) * HEADS_AT_ONCE) < C * G;)
-            for (int i = first; i < first + HEADS_AT_ONCE && i < C * G; i++) {
-                if (!in->shared_rows) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
+        const int parts = (C * G + HEADS_AT_ONCE - 1) / HEADS_AT_ONCE;
+        for (int part; (part = claim(&me, parts)) >= 0;) {
+            const int first = part * HEADS_AT_ONCE, last = C * G - first < HEADS_AT_ONCE ? C * G : first + HEADS_AT_ONCE;
+            if (!in->shared_rows && !me.helps)
+                for (int i = first; i < last; i++) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
+            open_piece(&me, part);
+            for (int i = first; i < last; i++)
                 if (kv->half)
-                    NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 1);
+                    NAME(attend)(m, kv, in, work->qkv, scratch + (i - first) * shared * D, scores, l, i % C, i / C, 1);
                 else
-                    NAME(attend)(m, kv, in, work->qkv, work->attended, scores, l, i % C, i / C, 0);
+                    NAME(attend)(m, kv, in, work->qkv, scratch + (i - first) * shared * D, scores, l, i % C, i / C, 0);
+            if (!first_ready(&me, part)) continue;
+            for (int i = first; i < last; i++) {
+                const int c = i % C, g = i / C;
+                float *to = work->attended + ((size_t)(c / PANEL) * Q + g * shared) * D * PANEL + c % PANEL;
+                for (int d = 0; d < shared * D; d++) to[d * PANEL] = scratch[(i - first) * shared * D + d];
             }
-        meet(team, &turn);
-        NAME(multiply)(&w->out, work->attended, PANEL, 0, 1, work->x, PANEL, C, work, team, &turn, thread);
-        meet(team, &turn);
-        NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
-        NAME(multiply_gated)(&w->gate_up, normed, work->inner, narrow, I, C, work, team, &turn, thread);
-        meet(team, &turn);
-        NAME(multiply)(&w->down, work->inner, narrow, 0, 1, work->x, PANEL, C, work, team, &turn, thread);
-        meet(team, &turn);
+            finish(&me, part, parts);
+        }
+        MULTIPLY(&w->out, work->attended, PANEL, 0, 1, 0, work->x, PANEL, H, C);
+        if (!late(&me)) NAME(norm)(work->x, w->post_norm, m->eps, normed, H, P);
+        MULTIPLY(&w->gate_up, normed, PANEL, 0, 0, 1, work->inner, narrow, I, C);
+        MULTIPLY(&w->down, work->inner, narrow, 0, 1, 0, work->x, PANEL, H, C);
     }
     if (from < P) {
         const int last = P - from;
-        NAME(norm)(work->x + (size_t)from * H * PANEL, m->final_norm, m->eps, normed, H, last);
+        const float *x = work->x + (size_t)from * H * PANEL;
         for (int f = 0; f < F; f++)
-            if (m->feature_layers[f] == m->layers && thread == 0)
-                for (int c = from * PANEL; c < C; c++)
-                    for (int i = 0; i < H; i++)
-                        work->features[((size_t)c * F + f) * H + i] =
-                            normed[((size_t)(c / PANEL - from) * H + i) * PANEL + c % PANEL];
-        NAME(multiply)(&m->lm_head, normed, PANEL, 0, 0, work->logits, width, C - from * PANEL, work, team, &turn, thread);
-        meet(team, &turn);
+            if (m->feature_layers[f] == m->layers)
+                EACH(p, last) {
+                    NAME(norm)(x + (size_t)p * H * PANEL, m->final_norm, m->eps, normed, H, 1);
+                    for (int c = 0; c < COLUMNS(from + p); c++)
+                        for (int i = 0; i < H; i++)
+                            work->features[((size_t)((from + p) * PANEL + c) * F + f) * H + i] = normed[i * PANEL + c];
+                }
+        if (!late(&me)) NAME(norm)(x, m->final_norm, m->eps, normed, H, last);
+        MULTIPLY(&m->lm_head, normed, PANEL, 0, 0, 0, work->logits, width, V, C - from * PANEL);
     }
     if (draw) {
-        for (int i = FIRST(P * chunks); i < LAST(P * chunks); i++) {
+        EACH(i, P * chunks) {
             const int begin = i % chunks * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
             NAME(chunk_max)(work->logits + ((size_t)(i / chunks) * V + begin) * width, count, COLUMNS(i / chunks), width,
                             work->peaks + (size_t)i * PANEL);
         }
-        meet(team, &turn);
-        for (int p = 0; p < P; p++) {
-            float peak[PANEL];
-            for (int c = 0; c < PANEL; c++) peak[c] = -INFINITY;
-            for (int i = 0; i < chunks; i++)
-                for (int c = 0; c < COLUMNS(p); c++) {
-                    const float other = work->peaks[((size_t)p * chunks + i) * PANEL + c];
-                    peak[c] = other > peak[c] ? other : peak[c];
-                }
-            for (int i = FIRST(chunks); i < LAST(chunks); i++) {
-                const int begin = i * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
-                const size_t at = ((size_t)p * chunks + i) * PANEL;
-                NAME(chunk_sums)(work->logits + ((size_t)p * V + begin) * width, count, COLUMNS(p), width, peak,
-                                 draw->inverse_temperature + p * PANEL, draw->tempered, work->weights + at,
-                                 work->plain + at);
+        float *peak = scratch; /* of each column */
+        if (!late(&me))
+            for (int p = 0; p < P; p++) {
+                for (int c = 0; c < PANEL; c++) peak[p * PANEL + c] = -INFINITY;
+                for (int i = 0; i < chunks; i++)
+                    for (int c = 0; c < COLUMNS(p); c++) {
+                        const float other = work->peaks[((size_t)p * chunks + i) * PANEL + c];
+                        peak[p * PANEL + c] = other > peak[p * PANEL + c] ? other : peak[p * PANEL + c];
+                    }
             }
+        EACH(i, P * chunks) {
+            const int p = i / chunks, begin = i % chunks * CHUNK, count = V - begin < CHUNK ? V - begin : CHUNK;
+            NAME(chunk_sums)(work->logits + ((size_t)p * V + begin) * width, count, COLUMNS(p), width, peak + p * PANEL,
+                             draw->inverse_temperature + p * PANEL, draw->tempered, work->weights + (size_t)i * PANEL,
+                             work->plain + (size_t)i * PANEL);
         }
-        meet(team, &turn);
-        for (int c = FIRST(C); c < LAST(C); c++) draw_token(m, work, draw, c, chunks, width);
+        EACH(c, C) draw_token(m, work, draw, c, chunks, width);
     }
-    meet(team, &turn); /* or the runtime's own barrier would spin */
+    meet(&me); /* or the runtime's own barrier would spin */
 }
 
 static void NAME(forward)(const Model *model, const Memory *kv, const Columns *in, Work *work, const Draw *draw)
 {
     Pass pass = {.model = model, .kv = kv, .in = in, .work = work, .draw = draw};
-    together(NAME(share), &pass, work->threads);
+    together(NAME(share), &pass, work->threads < MOST_PIECES / 8 ? work->threads : MOST_PIECES / 8);
 }
 
 /* What W2 sums, for a thread's rows of W1; see `head`. */
@@ -577,7 +574,7 @@ static void NAME(head_share)(void *context, int thread, int threads)
     const float *features = scoring->features;
     const int64_t *rows = scoring->rows;
     float *parts = scoring->parts;
-    for (int k = FIRST(inner); k < LAST(inner); k++) {
+    for (int k = FIRST(inner, thread, threads); k < FIRST(inner, thread + 1, threads); k++) {
         const float *w = head->w1 + (size_t)k * hidden;
         for (int i = 0; i < n; i++) {
             const float *h = features + rows[i] * hidden;
@@ -613,5 +610,6 @@ static void NAME(head)(const Head *head, const float *features, const int64_t *r
 #undef FROM
 #undef PARTS
 #undef FIRST
-#undef LAST
+#undef EACH
 #undef COLUMNS
+#undef MULTIPLY

@@ -35,17 +35,17 @@ static void NAME(turn)(const float *tile, int n, float *rows)
 
 /* y (P, M, width) = w · x for the strips first..last of w, with C columns; added to y where `add`, else to the bias (M).
    The width is 16, or 1 for a single column: results side by side, where 16 times the memory would have to be touched. */
-static void NAME(packed_product)(const Matrix *w, const Prepared *x, const float *bias, int add, float *y, int first, int last,
-                                 int C, int width)
+static void NAME(packed_product)(const Matrix *w, const Prepared *x, const float *bias, int add, Output y, int first, int last,
+                                 int C)
 {
-    const int all = blocks_of(w), depth = DEPTH / block_of(w->kind), M = w->rows;
+    const int width = y.width, all = blocks_of(w), depth = DEPTH / block_of(w->kind), M = w->rows;
     for (int begin = 0; begin < all; begin += depth) {
         const int blocks = all - begin < depth ? all - begin : depth;
         for (int strip = first; strip < last; strip++) {
             const int rows = M - strip * STRIP < STRIP ? M - strip * STRIP : STRIP;
             for (int c0 = 0; c0 < C; c0 += PANEL) {
                 const int n = C - c0 < PANEL ? C - c0 : PANEL;
-                float tile[PANEL * STRIP], turned[PANEL * STRIP], *to = y + ((size_t)(c0 / PANEL) * M + strip * STRIP) * width;
+                float tile[PANEL * STRIP], turned[PANEL * STRIP], *to = output(&y, c0 / PANEL, strip * STRIP);
                 strip_product(w)(w, strip, begin, blocks, x, c0, n, tile);
                 NAME(turn)(tile, n, turned);
                 for (int r = 0; r < rows; r++) {
@@ -59,15 +59,14 @@ static void NAME(packed_product)(const Matrix *w, const Prepared *x, const float
 }
 
 /* y (P, I, width) = silu(gate · x) · (up · x); w holds the strips of gate, then those of up. */
-static void NAME(packed_gated_product)(const Matrix *w, const Prepared *x, float *y, int first, int last, int I, int C,
-                                       int width)
+static void NAME(packed_gated_product)(const Matrix *w, const Prepared *x, Output y, int first, int last, int I, int C)
 {
-    const int all = blocks_of(w), half = (I + STRIP - 1) / STRIP;
+    const int width = y.width, all = blocks_of(w), half = (I + STRIP - 1) / STRIP;
     for (int strip = first; strip < last; strip++) {
         const int rows = I - strip * STRIP < STRIP ? I - strip * STRIP : STRIP;
         for (int c0 = 0; c0 < C; c0 += PANEL) {
             const int n = C - c0 < PANEL ? C - c0 : PANEL;
-            float gate[PANEL * STRIP], up[PANEL * STRIP], *to = y + ((size_t)(c0 / PANEL) * I + strip * STRIP) * width;
+            float gate[PANEL * STRIP], up[PANEL * STRIP], *to = output(&y, c0 / PANEL, strip * STRIP);
             strip_product(w)(w, strip, 0, all, x, c0, n, gate);
             strip_product(w)(w, half + strip, 0, all, x, c0, n, up);
             for (int i = 0; i < n * STRIP; i += LANES) /* silu(g) · u = g / (1 + e^-g) · u */
