@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +23,11 @@ from engines.vllm_runs import (
     step_logits,
 )
 from reflective.engines.base import Finished, Request, Sampling, StepScored, Text
+from reflective.engines.vllm import engine as vllm_engine
 from reflective.engines.vllm import plugin as vllm_plugin
-from reflective.engines.vllm.engine import CPU_BLOCK
+from reflective.engines.vllm.engine import CPU_BLOCK, CPU_CONTEXT
 from reflective.errors import ContextError, EngineError, InputError
+from reflective.models.metadata import read_metadata
 from reflective.serve.forms import JsonForm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -53,6 +56,21 @@ def params(engine, **settings):
 
 def problem(engine, text="What is 12 * 17 + 5?"):
     return list(engine.encode_prompt(text))
+
+
+@pytest.mark.parametrize(
+    ("context", "options", "want"),
+    [(32768, {}, CPU_CONTEXT), (CPU_CONTEXT, {}, None), (2048, {}, None), (32768, {"max_model_len": 16384}, 16384)],
+)
+def test_a_long_context_is_not_warmed_up_on_the_cpu(monkeypatch, context, options, want):
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    started = []
+    monkeypatch.setattr(vllm_engine, "_check", lambda args: None)
+    monkeypatch.setattr(LLMEngine, "from_engine_args", started.append)
+    model = replace(read_metadata("nano"), context_length=context)
+    vllm_engine._start(model, "float32", 2, options)
+    assert started[0].max_model_len == want
 
 
 def test_the_handshake_compared_the_scores_with_the_checkpoint(engine):

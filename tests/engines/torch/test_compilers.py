@@ -18,7 +18,10 @@ SOURCES = Path(binding.__file__).parent
 DRIVER = Path(__file__).with_name("native_driver.c")
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 CROSS, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-FLAGS = ["-O1", "-w", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-DLEAST_OPEN=1", f"-I{SOURCES}", str(DRIVER), "-lm"]
+FLAGS = [
+    *("-O1", "-w", "-pthread", "-fno-math-errno", "-fno-trapping-math"),
+    *("-DLEAST_OPEN=1", f"-I{SOURCES}", str(DRIVER), "-lm"),  # even the driver's small matrices have open pieces
+]
 DENSE, BFLOAT16, INT8, INT7, INT4 = range(5)
 NOT_THERE = 77  # the driver's answer to a level that the processor does not have
 

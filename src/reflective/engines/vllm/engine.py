@@ -30,6 +30,7 @@ from reflective.types import FinishReason
 PLUGIN: Final = "reflective.engines.vllm.plugin"
 MAX_ROWS: Final = 64  # trajectories written at once by default
 CPU_BLOCK: Final = 32  # positions that the prefix cache shares as one, on the CPU; vLLM's 128 shares few short prompts
+CPU_CONTEXT: Final = 8192  # at most, on the CPU: vLLM warms up over the whole context, minutes long where it has 32,768
 CPU_KV_GIB: Final = "4"  # for keys and values on the CPU, where vLLM would take most of the memory that there is
 ENDS: Final[Mapping[str, FinishReason]] = {"stop": "eos", "length": "length", "repetition": "length"}
 
@@ -45,8 +46,9 @@ class VLLMEngine(ExternalEngine):
     """Writes scored trajectories with vLLM.
 
     `options` are vLLM's engine arguments, such as `tensor_parallel_size`, `enforce_eager`, `gpu_memory_utilization`.
-    Not given, `logprobs_mode` is raw_logits for a model with a head: the cheaper one, since nothing is normalised; and
-    answers are held to a form by llguidance, as in the embedded engine.
+    Not given, `logprobs_mode` is raw_logits for a model with a head: the cheaper one, since nothing is normalised;
+    `max_model_len` is 8,192 at most on the CPU; and answers are held to a form by llguidance, as in the embedded
+    engine.
     """
 
     constrains = True
@@ -224,6 +226,8 @@ def _start(model: Metadata, dtype: str, max_rows: int, options: Mapping[str, Any
     }
     if current_platform.is_cpu():
         settings["block_size"] = CPU_BLOCK
+        if model.context_length > CPU_CONTEXT:
+            settings["max_model_len"] = CPU_CONTEXT
         # vLLM 0.32 fails on the CPU where a prompt with a seed of its own is cut: "CPU Generator does not use offset"
         settings["enable_chunked_prefill"] = False
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_GIB)

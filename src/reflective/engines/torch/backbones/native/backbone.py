@@ -144,8 +144,9 @@ class NativeBackbone:
             return
         chunks = -(-self._vocabulary // CHUNK)
         # a piece of a product, or of the attention: see PIECE, MOST_PIECES and HEADS_AT_ONCE in decode.c
+        rows = 64 + PANEL + max(self._vocabulary, self.decoder.intermediate) // 1024
         group = self.decoder.query_heads // self.shape.heads * self.shape.head_size
-        piece = max((64 + max(self._vocabulary, self.decoder.intermediate) // 1024 + PANEL) * max(inner, drawn), 4 * group)
+        piece = max(rows * max(inner, drawn), 4 * group)
         heads = self.decoder.query_heads * self.shape.head_size
         room = {
             "x": inner * self._hidden,

@@ -81,7 +81,10 @@ class Columns(ctypes.Structure):
 
 
 PREPARED = ("codes", "code_scales", "code_offsets")
-WORK = ("x", "qkv", "attended", "inner", "logits", "features", "normed", "scores", "peaks", "weights", "plain", "scratch")
+WORK = (
+    *("x", "qkv", "attended", "inner", "logits", "features", "normed", "scores"),
+    *("peaks", "weights", "plain", "scratch"),
+)
 
 
 class Prepared(ctypes.Structure):
