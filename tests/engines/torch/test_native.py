@@ -152,6 +152,22 @@ def test_the_number_of_threads_changes_no_bit(threads):
     assert all(torch.equal(a, b) for a, b in zip(one, several, strict=True))
 
 
+def test_more_heads_than_there_are_pieces_for():
+    def run():
+        writer = compiled(tiny_model("llama", num_attention_heads=32, num_key_value_heads=32, num_hidden_layers=1))
+        rows = 300  # · 32 heads is more than 4 · 2,048
+        kv = KVMemory(writer.shape, rows, 16)
+        return writer.decode(DecodePlan([i % 50 for i in range(rows)], [0] * rows), kv)[0]
+
+    one = run()
+    torch.set_num_threads(3)
+    try:
+        several = run()
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(one, several)
+
+
 # ---- drawing
 
 ROWS = 24

@@ -146,7 +146,7 @@ class NativeBackbone:
         # a piece of a product, or of the attention: see PIECE, MOST_PIECES and HEADS_AT_ONCE in decode.c
         rows = 64 + PANEL + max(self._vocabulary, self.decoder.intermediate) // 1024
         group = self.decoder.query_heads // self.shape.heads * self.shape.head_size
-        piece = max(rows * max(inner, drawn), 4 * group)
+        piece = max(rows * max(inner, drawn), max(4, -(-inner * self.shape.heads // 2048)) * group)
         heads = self.decoder.query_heads * self.shape.head_size
         room = {
             "x": inner * self._hidden,

@@ -494,9 +494,10 @@ static void NAME(share)(void *context, int thread, int threads)
         if (in->shared_rows) /* columns of one row see each other's keys */
             EACH(i, C * G) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
         /* columns side by side, so that what they have in common is read once */
-        const int parts = (C * G + HEADS_AT_ONCE - 1) / HEADS_AT_ONCE;
+        const int heads = C * G > HEADS_AT_ONCE * MOST_PIECES ? (C * G + MOST_PIECES - 1) / MOST_PIECES : HEADS_AT_ONCE;
+        const int parts = (C * G + heads - 1) / heads;
         for (int part; (part = claim(&me, parts)) >= 0;) {
-            const int first = part * HEADS_AT_ONCE, last = C * G - first < HEADS_AT_ONCE ? C * G : first + HEADS_AT_ONCE;
+            const int first = part * heads, last = C * G - first < heads ? C * G : first + heads;
             if (!in->shared_rows && !me.helps)
                 for (int i = first; i < last; i++) NAME(remember)(m, kv, in, work->qkv, l, i % C, i / C);
             open_piece(&me, part);
